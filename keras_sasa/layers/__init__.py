@@ -1,0 +1,4 @@
+from keras_sasa.layers.attention_stem import AttentionStem
+from keras_sasa.layers.self_attention_2d import SelfAttention2D
+
+__all__ = ["AttentionStem", "SelfAttention2D"]

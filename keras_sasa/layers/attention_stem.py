@@ -1,0 +1,374 @@
+import keras
+from keras import constraints, initializers, ops, regularizers
+
+from keras_sasa.layers.self_attention_2d import (
+    check_data_format,
+    positive_integer,
+)
+from keras_sasa.local_attention.geometry import MASKED_LOGIT
+
+VALUES = ("spatially_aware", "plain", "conv")
+
+
+@keras.saving.register_keras_serializable(package="keras_sasa")
+class AttentionStem(keras.layers.Layer):
+    """The stem of the full attention network, in the place of a convolution.
+
+    The image is cut into blocks of `block_size` x `block_size` pixels, and the
+    pixels of a block attend to each other. For one head and the pixels `i`,
+    `j` of a block,
+
+    ```
+    y_i = sum over j of softmax_j(q_i . k_j) v_j
+    v_j = (sum over m of p(a, b, m) W_V^m) x_j
+    p(a, b, m) = softmax_m((row_embedding[a] + column_embedding[b]) . nu^m)
+    ```
+
+    with (a, b) the place of `j` in its block: values know where they are, as
+    the filters of a convolution do. Batch normalization and a max pooling over
+    every block follow, so that the output is `block_size` times smaller.
+
+    Where a block is cut off by the border of the image, only its pixels
+    inside take part. The softmaxes are computed in float32 (float64 for
+    float64 inputs).
+
+    Args:
+        filters: Integer, number of channels of the output; a multiple of
+            `num_heads`.
+        block_size: Integer, side of a block.
+        num_heads: Integer, number of attention heads.
+        num_mixtures: Integer, number of matrices `W_V^m`. Read only with
+            spatially aware values.
+        values: Where values come from, the rows of the paper's table of stems:
+            `"spatially_aware"` as above, `"plain"` for one pointwise
+            projection, `"conv"` for a convolution of `block_size` x
+            `block_size` over the image.
+        data_format: `"channels_last"` or `"channels_first"`. `None` takes that
+            of `keras.config.image_data_format()`.
+        momentum: Float, momentum of the batch normalization.
+        kernel_initializer: Initializer of the projections.
+        embedding_initializer: Initializer of row, column and mixture
+            embeddings.
+        kernel_regularizer: Regularizer of the projections.
+        embedding_regularizer: Regularizer of the embeddings.
+        kernel_constraint: Constraint of the projections.
+        embedding_constraint: Constraint of the embeddings.
+        **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer` of
+            `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Images, of the input shape below.
+        training: Boolean, whether the batch normalization uses the statistics
+            of the batch.
+
+    Input shape:
+        `(batch_size, height, width, channels)`, or
+        `(batch_size, channels, height, width)` for `"channels_first"`. Only
+        `channels` must be known.
+
+    Output shape:
+        `(batch_size, ceil(height / block_size), ceil(width / block_size),
+        filters)`, or `(batch_size, filters, ...)`.
+
+    Raises:
+        ValueError: If an argument is outside what is allowed above, or the
+            input has not four axes or an unknown number of channels.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sasa import AttentionStem
+    >>> images = np.random.normal(size=(2, 64, 64, 3)).astype("float32")
+    >>> tuple(AttentionStem(32)(images).shape)
+    (2, 16, 16, 32)
+
+    Reference:
+        [Ramachandran et al., 2019](https://arxiv.org/abs/1906.05909),
+        section 3.2 and appendix. The number of mixtures, the width of the
+        embeddings (here that of a head) and an activation (here none) are not
+        stated there. The `block_size` of the convolution is ours: it is the
+        size that fits the published FLOPs.
+    """
+
+    def __init__(
+        self,
+        filters=64,
+        block_size=4,
+        num_heads=4,
+        num_mixtures=4,
+        values="spatially_aware",
+        data_format=None,
+        momentum=0.99,
+        kernel_initializer="glorot_uniform",
+        embedding_initializer="random_normal",
+        kernel_regularizer=None,
+        embedding_regularizer=None,
+        kernel_constraint=None,
+        embedding_constraint=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.filters = positive_integer(filters, "filters")
+        self.block_size = positive_integer(block_size, "block_size")
+        self.num_heads = positive_integer(num_heads, "num_heads")
+        self.num_mixtures = positive_integer(num_mixtures, "num_mixtures")
+        if values not in VALUES:
+            raise ValueError(
+                f"`values` must be one of {VALUES}. Received: "
+                f"values={values!r}."
+            )
+        if self.filters % self.num_heads:
+            raise ValueError(
+                "`filters` must be a multiple of `num_heads`, so that all "
+                f"heads are equally wide. Received: filters={self.filters}, "
+                f"num_heads={self.num_heads}."
+            )
+        self.values = values
+        self.data_format = check_data_format(data_format)
+        self.momentum = momentum
+        self.kernel_initializer = initializers.get(kernel_initializer)
+        self.embedding_initializer = initializers.get(embedding_initializer)
+        self.kernel_regularizer = regularizers.get(kernel_regularizer)
+        self.embedding_regularizer = regularizers.get(embedding_regularizer)
+        self.kernel_constraint = constraints.get(kernel_constraint)
+        self.embedding_constraint = constraints.get(embedding_constraint)
+        self.input_spec = keras.layers.InputSpec(ndim=4)
+        self.batch_normalization = keras.layers.BatchNormalization(
+            axis=-1,
+            momentum=momentum,
+            epsilon=1e-5,
+            dtype=self.dtype_policy,
+            name="batch_normalization",
+        )
+
+    def build(self, input_shape):
+        channels = self._channels(input_shape)
+        self.query_kernel = self._add("query_kernel", channels, self.filters)
+        self.key_kernel = self._add("key_kernel", channels, self.filters)
+        if self.values == "spatially_aware":
+            width = self.filters // self.num_heads
+            # One call of the initializer a mixture: the fans of a stack of
+            # matrices would be those of a convolution.
+            self.value_kernels = [
+                self._add(f"value_kernel_{number}", channels, self.filters)
+                for number in range(self.num_mixtures)
+            ]
+            self.row_embedding = self._add(
+                "row_embedding", self.block_size, width
+            )
+            self.column_embedding = self._add(
+                "column_embedding", self.block_size, width
+            )
+            self.mixture_embedding = self._add(
+                "mixture_embedding", self.num_mixtures, width
+            )
+        elif self.values == "plain":
+            self.value_kernel = self._add(
+                "value_kernel", channels, self.filters
+            )
+        else:
+            self.value_kernel = self._add(
+                "value_kernel",
+                self.block_size,
+                self.block_size,
+                channels,
+                self.filters,
+            )
+        self.batch_normalization.build((None, None, None, self.filters))
+        self.input_spec = keras.layers.InputSpec(
+            ndim=4, axes={self._channel_axis: channels}
+        )
+
+    @property
+    def _channel_axis(self):
+        return -1 if self.data_format == "channels_last" else 1
+
+    def _channels(self, input_shape):
+        if len(input_shape) != 4:
+            raise ValueError(
+                f"The input of `{type(self).__name__}` must have four axes, "
+                "(batch, height, width, channels) or (batch, channels, height, "
+                f"width). Received: input_shape={tuple(input_shape)}."
+            )
+        channels = input_shape[self._channel_axis]
+        if channels is None:
+            raise ValueError(
+                f"The channels (axis {self._channel_axis}, "
+                f"data_format={self.data_format!r}) of the input must be "
+                f"known. Received: input_shape={tuple(input_shape)}."
+            )
+        return channels
+
+    def _add(self, name, *shape):
+        kind = "kernel" if "kernel" in name else "embedding"
+        initializer = getattr(self, f"{kind}_initializer")
+        return self.add_weight(
+            name=name,
+            shape=shape,
+            # An initializer without a seed draws the same numbers at every
+            # call; a copy draws its own.
+            initializer=initializer.__class__.from_config(
+                initializer.get_config()
+            )
+            if isinstance(initializer, initializers.Initializer)
+            else initializer,
+            regularizer=getattr(self, f"{kind}_regularizer"),
+            constraint=getattr(self, f"{kind}_constraint"),
+        )
+
+    def call(self, inputs, training=None):
+        if self.data_format == "channels_first":
+            inputs = ops.transpose(inputs, (0, 2, 3, 1))
+        outputs = self.attend(inputs)
+        outputs = self.batch_normalization(outputs, training=training)
+        outputs = self._pool(outputs)
+        if self.data_format == "channels_first":
+            outputs = ops.transpose(outputs, (0, 3, 1, 2))
+        return outputs
+
+    def attend(self, inputs):
+        """Attention within blocks, before normalization and pooling.
+
+        Args:
+            inputs: `(batch_size, height, width, channels)`.
+
+        Returns:
+            `(batch_size, height, width, filters)`.
+        """
+        _, height, width, _ = ops.shape(inputs)
+        dtype = keras.backend.standardize_dtype(inputs.dtype)
+        softmax_dtype = "float64" if dtype == "float64" else "float32"
+        blocks = self._cut(inputs)
+        query, key = (
+            self._split_heads(ops.matmul(blocks, kernel))
+            for kernel in (self.query_kernel, self.key_kernel)
+        )
+        value = self._split_heads(self._values(inputs, blocks))
+        logits = ops.cast(
+            ops.einsum("...ind,...jnd->...nij", query, key), softmax_dtype
+        )
+        # Only pixels of the image are keys; the border may cut a block off.
+        inside = self._cut(ops.ones_like(inputs[:1, :, :, :1]))[..., 0] > 0.5
+        logits = ops.where(
+            inside[..., None, None, :], logits, MASKED_LOGIT
+        )
+        weights = ops.cast(ops.softmax(logits, axis=-1), dtype)
+        outputs = ops.einsum("...nij,...jnd->...ind", weights, value)
+        return self._join(outputs)[:, :height, :width]
+
+    def _values(self, inputs, blocks):
+        if self.values == "plain":
+            return ops.matmul(blocks, self.value_kernel)
+        if self.values == "conv":
+            return self._cut(
+                ops.conv(
+                    inputs,
+                    self.value_kernel,
+                    padding="same",
+                    data_format="channels_last",
+                )
+            )
+        embedding = ops.cast(
+            ops.convert_to_tensor(self.row_embedding)[:, None]
+            + ops.convert_to_tensor(self.column_embedding)[None],
+            "float64" if self.compute_dtype == "float64" else "float32",
+        )
+        mixture = ops.softmax(
+            ops.matmul(
+                embedding,
+                ops.cast(
+                    ops.transpose(self.mixture_embedding), embedding.dtype
+                ),
+            ),
+            axis=-1,
+        )
+        mixture = ops.cast(
+            ops.reshape(mixture, (-1, self.num_mixtures)), self.compute_dtype
+        )
+        # One matrix for every place in the block, (places, channels, filters).
+        kernels = ops.stack(self.value_kernels, axis=0)
+        kernels = ops.einsum("pm,mcf->pcf", mixture, kernels)
+        return ops.einsum("...pc,pcf->...pf", blocks, kernels)
+
+    def _cut(self, maps):
+        """`(B, H, W, C)` -> `(B, rows, columns, block_size ** 2, C)`."""
+        size = self.block_size
+        batch, height, width, channels = ops.shape(maps)
+        maps = ops.pad(
+            maps, ((0, 0), (0, -height % size), (0, -width % size), (0, 0))
+        )
+        rows, columns = -(-height // size), -(-width // size)
+        maps = ops.reshape(
+            maps, (batch, rows, size, columns, size, channels)
+        )
+        maps = ops.transpose(maps, (0, 1, 3, 2, 4, 5))
+        return ops.reshape(maps, (batch, rows, columns, size**2, channels))
+
+    def _join(self, blocks):
+        """The inverse of `_cut`, with the heads put together."""
+        size = self.block_size
+        batch, rows, columns, *_ = ops.shape(blocks)
+        blocks = ops.reshape(
+            blocks, (batch, rows, columns, size, size, self.filters)
+        )
+        blocks = ops.transpose(blocks, (0, 1, 3, 2, 4, 5))
+        return ops.reshape(
+            blocks, (batch, rows * size, columns * size, self.filters)
+        )
+
+    def _split_heads(self, blocks):
+        *shape, _ = ops.shape(blocks)
+        return ops.reshape(
+            blocks,
+            (*shape, self.num_heads, self.filters // self.num_heads),
+        )
+
+    def _pool(self, maps):
+        size = self.block_size
+        _, height, width, _ = ops.shape(maps)
+        # Pooling aligned with the blocks; "same" would begin before the image.
+        maps = ops.pad(
+            maps,
+            ((0, 0), (0, -height % size), (0, -width % size), (0, 0)),
+            constant_values=-float("inf"),
+        )
+        return ops.max_pool(
+            maps, size, strides=size, data_format="channels_last"
+        )
+
+    def compute_output_shape(self, input_shape):
+        self._channels(input_shape)
+        first = 1 if self.data_format == "channels_last" else 2
+        sizes = tuple(
+            None if size is None else -(-size // self.block_size)
+            for size in input_shape[first : first + 2]
+        )
+        if self.data_format == "channels_last":
+            return (input_shape[0], *sizes, self.filters)
+        return (input_shape[0], self.filters, *sizes)
+
+    def compute_output_spec(self, inputs, training=None):
+        return keras.KerasTensor(
+            self.compute_output_shape(inputs.shape), dtype=self.compute_dtype
+        )
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            filters=self.filters,
+            block_size=self.block_size,
+            num_heads=self.num_heads,
+            num_mixtures=self.num_mixtures,
+            values=self.values,
+            data_format=self.data_format,
+            momentum=self.momentum,
+        )
+        for kind in ("kernel", "embedding"):
+            for part, module in (
+                ("initializer", initializers),
+                ("regularizer", regularizers),
+                ("constraint", constraints),
+            ):
+                name = f"{kind}_{part}"
+                config[name] = module.serialize(getattr(self, name))
+        return config

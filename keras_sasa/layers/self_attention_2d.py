@@ -1,0 +1,489 @@
+import keras
+import numpy as np
+from keras import constraints, initializers, ops, regularizers
+
+from keras_sasa.local_attention import check_implementation, local_attention
+from keras_sasa.local_attention import geometry
+
+DATA_FORMATS = ("channels_last", "channels_first")
+POSITION_ENCODINGS = ("relative", "absolute", None)
+
+
+@keras.saving.register_keras_serializable(package="keras_sasa")
+class SelfAttention2D(keras.layers.Layer):
+    """Stand-alone local self-attention, in the place of a 2-D convolution.
+
+    Every pixel attends to the `kernel_size` window around it. With the query
+    `q`, keys `k` and values `v` of one head, pointwise projections of the
+    input,
+
+    ```
+    y_ij = sum over (a, b) in the window of (i, j) of
+           softmax_ab(q_ij . k_ab + q_ij . r_{a-i, b-j}) v_ab
+    r_{a-i, b-j} = concat(row_embedding[a-i], column_embedding[b-j])
+    ```
+
+    Heads are computed apart and concatenated. As in the paper the logits are
+    not scaled and nothing is projected afterwards. A pixel outside the image
+    takes no part in the softmax, so that a constant image stays constant. The
+    softmax is computed in float32 (float64 for float64 inputs) whatever the
+    dtype policy.
+
+    Sizes, padding, strides and dilation mean what they mean in
+    `keras.layers.Conv2D`, and output shapes are equal; only, windows are always
+    centred on their query, so that a strided output is exactly the stride-1
+    output `[:, ::strides, ::strides]`.
+
+    Args:
+        filters: Integer, number of channels of the output; a multiple of
+            `num_heads`.
+        kernel_size: Odd integer or pair (height, width), the window.
+        num_heads: Integer, number of attention heads. With relative positions
+            `filters / num_heads` must be even.
+        strides: Integer or pair, distance between queries.
+        padding: `"same"`, or `"valid"` for queries whose window lies inside
+            the image.
+        dilation_rate: Integer or pair, distance between the keys of a window.
+            Not together with `strides` > 1.
+        data_format: `"channels_last"` or `"channels_first"`. `None` takes that
+            of `keras.config.image_data_format()`.
+        position_encoding: `"relative"` for the learned embeddings above,
+            `"absolute"` for a sinusoidal encoding of rows and columns that is
+            added to the input, `None` for neither.
+        use_content: Boolean, whether logits have the term `q . k`. Without it
+            only `q . r` is left and there is no `key_kernel`.
+        use_bias: Boolean, whether the three projections have a bias.
+        dropout: Float in [0, 1), share of attention weights dropped in
+            training.
+        implementation: How it is computed, which never changes the result nor
+            the weights: `"patches"` extracts every window (short and slow),
+            `"tiled"` lets tiles of queries share their keys. `None` takes the
+            fastest that runs here.
+        kernel_initializer: Initializer of the three projections.
+        embedding_initializer: Initializer of the two relative embeddings.
+        bias_initializer: Initializer of the biases.
+        kernel_regularizer: Regularizer of the projections.
+        embedding_regularizer: Regularizer of the embeddings.
+        bias_regularizer: Regularizer of the biases.
+        activity_regularizer: Regularizer of the output.
+        kernel_constraint: Constraint of the projections.
+        embedding_constraint: Constraint of the embeddings.
+        bias_constraint: Constraint of the biases.
+        seed: Integer, seed of the dropout.
+        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Images, of the input shape below.
+        mask: Booleans `(batch_size, height, width)`, true where a pixel may be
+            attended to. A query all of whose keys are masked gets zeros
+            (before the activity regularizer, without the bias).
+        training: Boolean, whether dropout is applied.
+        return_attention_scores: Boolean, whether to return
+            `(outputs, attention_scores)`.
+
+    Input shape:
+        `(batch_size, height, width, channels)`, or
+        `(batch_size, channels, height, width)` for `"channels_first"`. Only
+        `channels` must be known.
+
+    Output shape:
+        `(batch_size, out_height, out_width, filters)`, or
+        `(batch_size, filters, out_height, out_width)`. The attention scores
+        are `(batch_size, out_height, out_width, num_heads, kernel_height,
+        kernel_width)`; index 0 of a window side is the top or left.
+
+    Raises:
+        ValueError: If an argument is outside what is allowed above, or the
+            input has not four axes or an unknown number of channels.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sasa import SelfAttention2D
+    >>> images = np.random.normal(size=(2, 32, 32, 3)).astype("float32")
+    >>> layer = SelfAttention2D(64, kernel_size=7, num_heads=8)
+    >>> outputs, scores = layer(images, return_attention_scores=True)
+    >>> tuple(outputs.shape), tuple(scores.shape)
+    ((2, 32, 32, 64), (2, 32, 32, 8, 7, 7))
+
+    Reference:
+        [Ramachandran et al., 2019](https://arxiv.org/abs/1906.05909),
+        section 3. Our `kernel_size` is their `k`, our `num_heads` their `N`.
+        Border keys, which the paper does not mention, are masked.
+    """
+
+    def __init__(
+        self,
+        filters,
+        kernel_size=7,
+        num_heads=8,
+        strides=1,
+        padding="same",
+        dilation_rate=1,
+        data_format=None,
+        position_encoding="relative",
+        use_content=True,
+        use_bias=False,
+        dropout=0.0,
+        implementation=None,
+        kernel_initializer="glorot_uniform",
+        embedding_initializer="random_normal",
+        bias_initializer="zeros",
+        kernel_regularizer=None,
+        embedding_regularizer=None,
+        bias_regularizer=None,
+        activity_regularizer=None,
+        kernel_constraint=None,
+        embedding_constraint=None,
+        bias_constraint=None,
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
+        self.filters = positive_integer(filters, "filters")
+        self.num_heads = positive_integer(num_heads, "num_heads")
+        self.kernel_size = geometry.pair(kernel_size, "kernel_size")
+        self.strides = geometry.pair(strides, "strides")
+        self.padding = (
+            padding.lower() if isinstance(padding, str) else padding
+        )
+        self.dilation_rate = geometry.pair(dilation_rate, "dilation_rate")
+        geometry.check_window(
+            self.kernel_size, self.strides, self.padding, self.dilation_rate
+        )
+        self.data_format = check_data_format(data_format)
+        self.position_encoding = position_encoding
+        self.use_content = bool(use_content)
+        self.use_bias = bool(use_bias)
+        self.dropout = dropout
+        self.implementation = implementation
+        self.seed = seed
+        self._check_arguments()
+
+        self.kernel_initializer = initializers.get(kernel_initializer)
+        self.embedding_initializer = initializers.get(embedding_initializer)
+        self.bias_initializer = initializers.get(bias_initializer)
+        self.kernel_regularizer = regularizers.get(kernel_regularizer)
+        self.embedding_regularizer = regularizers.get(embedding_regularizer)
+        self.bias_regularizer = regularizers.get(bias_regularizer)
+        self.kernel_constraint = constraints.get(kernel_constraint)
+        self.embedding_constraint = constraints.get(embedding_constraint)
+        self.bias_constraint = constraints.get(bias_constraint)
+
+        if self.dropout > 0:
+            self.seed_generator = keras.random.SeedGenerator(seed)
+        self.supports_masking = True
+        self.input_spec = keras.layers.InputSpec(ndim=4)
+        self._axes = geometry.axes(
+            self.kernel_size, self.strides, self.padding, self.dilation_rate
+        )
+
+    def _check_arguments(self):
+        if self.filters % self.num_heads:
+            raise ValueError(
+                "`filters` must be a multiple of `num_heads`, so that all "
+                f"heads are equally wide. Received: filters={self.filters}, "
+                f"num_heads={self.num_heads}."
+            )
+        if self.position_encoding not in POSITION_ENCODINGS:
+            raise ValueError(
+                f"`position_encoding` must be one of {POSITION_ENCODINGS}. "
+                f"Received: position_encoding={self.position_encoding!r}."
+            )
+        head_width = self.filters // self.num_heads
+        if self.position_encoding == "relative" and head_width % 2:
+            raise ValueError(
+                "With relative positions `filters / num_heads` must be even: "
+                "half of a head meets the row, half the column embedding. "
+                f"Received: filters={self.filters}, "
+                f"num_heads={self.num_heads}."
+            )
+        if not self.use_content and self.position_encoding != "relative":
+            raise ValueError(
+                "`use_content=False` leaves only the relative positions and "
+                'needs `position_encoding="relative"`. Received: '
+                f"position_encoding={self.position_encoding!r}."
+            )
+        if (
+            not isinstance(self.dropout, (int, float))
+            or not 0 <= self.dropout < 1
+        ):
+            raise ValueError(
+                "`dropout` must be a number in [0, 1). "
+                f"Received: dropout={self.dropout!r}."
+            )
+        check_implementation(self.implementation)
+
+    def build(self, input_shape):
+        channels = self._channels(input_shape)
+        projections = ("query", "key", "value")
+        if not self.use_content:
+            projections = ("query", "value")
+        for projection in projections:
+            self._add(f"{projection}_kernel", (channels, self.filters))
+            if self.use_bias:
+                self._add(f"{projection}_bias", (self.filters,))
+        if self.position_encoding == "relative":
+            half = self.filters // self.num_heads // 2
+            height, width = self.kernel_size
+            self._add("row_embedding", (height, self.num_heads, half))
+            self._add("column_embedding", (width, self.num_heads, half))
+        self.input_spec = keras.layers.InputSpec(
+            ndim=4, axes={self._channel_axis: channels}
+        )
+
+    @property
+    def _channel_axis(self):
+        return -1 if self.data_format == "channels_last" else 1
+
+    def _channels(self, input_shape):
+        if len(input_shape) != 4:
+            raise ValueError(
+                f"The input of `{type(self).__name__}` must have four axes, "
+                "(batch, height, width, channels) or (batch, channels, height, "
+                f"width). Received: input_shape={tuple(input_shape)}."
+            )
+        channels = input_shape[self._channel_axis]
+        if channels is None:
+            raise ValueError(
+                f"The channels (axis {self._channel_axis}, "
+                f"data_format={self.data_format!r}) of the input must be "
+                f"known. Received: input_shape={tuple(input_shape)}."
+            )
+        return channels
+
+    def _add(self, name, shape):
+        kind = name.split("_")[-1]
+        initializer = getattr(self, f"{kind}_initializer")
+        weight = self.add_weight(
+            name=name,
+            shape=shape,
+            # An initializer without a seed draws the same numbers at every
+            # call; a copy draws its own.
+            initializer=initializer.__class__.from_config(
+                initializer.get_config()
+            )
+            if isinstance(initializer, initializers.Initializer)
+            else initializer,
+            regularizer=getattr(self, f"{kind}_regularizer"),
+            constraint=getattr(self, f"{kind}_constraint"),
+        )
+        setattr(self, name, weight)
+
+    def call(
+        self,
+        inputs,
+        mask=None,
+        training=None,
+        return_attention_scores=False,
+    ):
+        if self.data_format == "channels_first":
+            inputs = ops.transpose(inputs, (0, 2, 3, 1))
+        if self.position_encoding == "absolute":
+            _, height, width, channels = ops.shape(inputs)
+            dtype = "float64" if self.compute_dtype == "float64" else "float32"
+            encoding = sinusoidal_encoding(height, width, channels, dtype)
+            inputs = inputs + ops.cast(encoding, inputs.dtype)
+        query, key, value = self._project(inputs)
+        dropout_mask = None
+        if training and self.dropout > 0:
+            batch, height, width, _ = ops.shape(query)
+            dropout_mask = keras.random.dropout(
+                ops.ones(
+                    (batch, height, width, self.num_heads, *self.kernel_size),
+                    dtype="float32",
+                ),
+                self.dropout,
+                seed=self.seed_generator,
+            )
+        relative = self.position_encoding == "relative"
+        outputs = local_attention(
+            query,
+            key,
+            value,
+            ops.convert_to_tensor(self.row_embedding) if relative else None,
+            ops.convert_to_tensor(self.column_embedding) if relative else None,
+            kernel_size=self.kernel_size,
+            num_heads=self.num_heads,
+            strides=self.strides,
+            padding=self.padding,
+            dilation_rate=self.dilation_rate,
+            mask=mask,
+            dropout_mask=dropout_mask,
+            return_attention_scores=return_attention_scores,
+            implementation=self.implementation,
+        )
+        outputs, *scores = outputs if return_attention_scores else (outputs,)
+        if self.data_format == "channels_first":
+            outputs = ops.transpose(outputs, (0, 3, 1, 2))
+        return (outputs, *scores) if scores else outputs
+
+    def _project(self, inputs):
+        """Returns queries where they are needed, keys or `None`, values."""
+        names = ["query", "key", "value"]
+        if not self.use_content:
+            names.remove("key")
+        parts = {}
+        if self.strides != (1, 1) or self.padding == "valid":
+            names.remove("query")
+            rows, columns = (axis.queries() for axis in self._axes)
+            parts["query"] = ops.matmul(
+                inputs[:, rows, columns], self.query_kernel
+            )
+        # One product is about twice as fast as three.
+        kernels = [getattr(self, f"{name}_kernel") for name in names]
+        projected = ops.matmul(inputs, ops.concatenate(kernels, axis=-1))
+        parts.update(
+            zip(names, ops.split(projected, len(names), axis=-1), strict=True)
+        )
+        if self.use_bias:
+            for name in parts:
+                parts[name] = parts[name] + getattr(self, f"{name}_bias")
+        return parts["query"], parts.get("key"), parts["value"]
+
+    def compute_mask(self, inputs, mask=None):
+        if mask is None:
+            return None
+        rows, columns = (axis.queries() for axis in self._axes)
+        return mask[:, rows, columns]
+
+    def compute_output_shape(self, input_shape):
+        self._channels(input_shape)
+        sizes = self._output_sizes(input_shape)
+        if self.data_format == "channels_last":
+            return (input_shape[0], *sizes, self.filters)
+        return (input_shape[0], self.filters, *sizes)
+
+    def _output_sizes(self, input_shape):
+        first = 1 if self.data_format == "channels_last" else 2
+        spatial = tuple(input_shape[first : first + 2])
+        sizes = tuple(
+            None if size is None else axis.output_size(size)
+            for axis, size in zip(self._axes, spatial, strict=True)
+        )
+        if any(size is not None and size < 1 for size in sizes):
+            raise ValueError(
+                'With `padding="valid"` the image must be at least as large '
+                f"as the window. Received: input_shape={tuple(input_shape)}, "
+                f"kernel_size={self.kernel_size}, "
+                f"dilation_rate={self.dilation_rate}."
+            )
+        return sizes
+
+    def compute_output_spec(
+        self,
+        inputs,
+        mask=None,
+        training=None,
+        return_attention_scores=False,
+    ):
+        outputs = keras.KerasTensor(
+            self.compute_output_shape(inputs.shape), dtype=self.compute_dtype
+        )
+        if not return_attention_scores:
+            return outputs
+        scores = keras.KerasTensor(
+            (
+                inputs.shape[0],
+                *self._output_sizes(inputs.shape),
+                self.num_heads,
+                *self.kernel_size,
+            ),
+            dtype=self.compute_dtype,
+        )
+        return outputs, scores
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            filters=self.filters,
+            kernel_size=self.kernel_size,
+            num_heads=self.num_heads,
+            strides=self.strides,
+            padding=self.padding,
+            dilation_rate=self.dilation_rate,
+            data_format=self.data_format,
+            position_encoding=self.position_encoding,
+            use_content=self.use_content,
+            use_bias=self.use_bias,
+            dropout=self.dropout,
+            implementation=self.implementation,
+            seed=self.seed,
+            activity_regularizer=regularizers.serialize(
+                self.activity_regularizer
+            ),
+        )
+        for kind in ("kernel", "embedding", "bias"):
+            for part, module in (
+                ("initializer", initializers),
+                ("regularizer", regularizers),
+                ("constraint", constraints),
+            ):
+                name = f"{kind}_{part}"
+                config[name] = module.serialize(getattr(self, name))
+        return config
+
+
+def sinusoidal_encoding(height, width, channels, dtype="float32"):
+    """Sinusoidal encoding of rows and of columns.
+
+    Of n channels for an axis, the first half (rounded up) are
+    `sin(position / 10000 ** (2 i / n))`, the others cosines of the same
+    frequencies (Vaswani et al., 2017, 3.5). The paper says only "sinusoidal".
+
+    Args:
+        height: Number of rows.
+        width: Number of columns.
+        channels: Number of channels; half of them (rounded up) are for rows.
+        dtype: Floating point type of the result.
+
+    Returns:
+        `(height, width, channels)`.
+    """
+
+    def encode(size, number):
+        half = -(-number // 2)
+        frequencies = 10000.0 ** (-2.0 * np.arange(half) / max(number, 1))
+        angles = (
+            ops.arange(size, dtype=dtype)[:, None]
+            * frequencies.astype(dtype)[None, :]
+        )
+        return ops.concatenate(
+            [ops.sin(angles), ops.cos(angles[:, : number - half])], axis=-1
+        )
+
+    for_rows = -(-channels // 2)
+    rows = encode(height, for_rows)[:, None]
+    columns = encode(width, channels - for_rows)[None]
+    return ops.concatenate(
+        [
+            ops.broadcast_to(rows, (height, width, for_rows)),
+            ops.broadcast_to(columns, (height, width, channels - for_rows)),
+        ],
+        axis=-1,
+    )
+
+
+def check_data_format(data_format):
+    """Returns `data_format`, that of Keras' configuration for `None`."""
+    if data_format is None:
+        return keras.config.image_data_format()
+    if data_format not in DATA_FORMATS:
+        raise ValueError(
+            f"`data_format` must be one of {DATA_FORMATS} or `None`. "
+            f"Received: data_format={data_format!r}."
+        )
+    return data_format
+
+
+def positive_integer(value, name):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, np.integer))
+        or value < 1
+    ):
+        raise ValueError(
+            f"`{name}` must be a positive integer. "
+            f"Received: {name}={value!r}."
+        )
+    return int(value)
