@@ -1,0 +1,29 @@
+"""Attention ResNets and their convolutional twins."""
+
+from keras_sasa.applications.resnet import (
+    GROUP_OUTPUTS,
+    NUM_BLOCKS,
+    ConvResNet26,
+    ConvResNet38,
+    ConvResNet50,
+    ResNet,
+    SASAResNet26,
+    SASAResNet38,
+    SASAResNet50,
+    decode_predictions,
+    preprocess_input,
+)
+
+__all__ = [
+    "GROUP_OUTPUTS",
+    "NUM_BLOCKS",
+    "ConvResNet26",
+    "ConvResNet38",
+    "ConvResNet50",
+    "ResNet",
+    "SASAResNet26",
+    "SASAResNet38",
+    "SASAResNet50",
+    "decode_predictions",
+    "preprocess_input",
+]
