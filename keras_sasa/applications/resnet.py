@@ -186,9 +186,7 @@ def _stem(x, stem, filters):
     """Returns a map of a quarter of the image's sides (`"small"`: all)."""
     if stem in ("conv", "small"):
         large = stem == "conv"
-        x = _conv(
-            x, filters, 7 if large else 3, 2 if large else 1, "stem_conv"
-        )
+        x = _conv(x, filters, 7 if large else 3, 2 if large else 1, "stem_conv")
         x = _normalize(x, "stem_normalization")
         x = layers.ReLU(name="stem_relu")(x)
         if large:

@@ -1,8 +1,9 @@
 import keras
-from keras import constraints, initializers, ops, regularizers
+from keras import ops
 
-from keras_sasa.layers.self_attention_2d import (
-    check_data_format,
+from keras_sasa.layers.image_layer import (
+    ImageLayer,
+    check_heads,
     positive_integer,
 )
 from keras_sasa.local_attention.geometry import MASKED_LOGIT
@@ -11,7 +12,7 @@ VALUES = ("spatially_aware", "plain", "conv")
 
 
 @keras.saving.register_keras_serializable(package="keras_sasa")
-class AttentionStem(keras.layers.Layer):
+class AttentionStem(ImageLayer):
     """The stem of the full attention network, in the place of a convolution.
 
     The image is cut into blocks of `block_size` x `block_size` pixels, and the
@@ -107,7 +108,18 @@ class AttentionStem(keras.layers.Layer):
         embedding_constraint=None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(
+            data_format,
+            parts={
+                "kernel_initializer": kernel_initializer,
+                "embedding_initializer": embedding_initializer,
+                "kernel_regularizer": kernel_regularizer,
+                "embedding_regularizer": embedding_regularizer,
+                "kernel_constraint": kernel_constraint,
+                "embedding_constraint": embedding_constraint,
+            },
+            **kwargs,
+        )
         self.filters = positive_integer(filters, "filters")
         self.block_size = positive_integer(block_size, "block_size")
         self.num_heads = positive_integer(num_heads, "num_heads")
@@ -117,22 +129,9 @@ class AttentionStem(keras.layers.Layer):
                 f"`values` must be one of {VALUES}. Received: "
                 f"values={values!r}."
             )
-        if self.filters % self.num_heads:
-            raise ValueError(
-                "`filters` must be a multiple of `num_heads`, so that all "
-                f"heads are equally wide. Received: filters={self.filters}, "
-                f"num_heads={self.num_heads}."
-            )
+        check_heads(self.filters, self.num_heads)
         self.values = values
-        self.data_format = check_data_format(data_format)
         self.momentum = momentum
-        self.kernel_initializer = initializers.get(kernel_initializer)
-        self.embedding_initializer = initializers.get(embedding_initializer)
-        self.kernel_regularizer = regularizers.get(kernel_regularizer)
-        self.embedding_regularizer = regularizers.get(embedding_regularizer)
-        self.kernel_constraint = constraints.get(kernel_constraint)
-        self.embedding_constraint = constraints.get(embedding_constraint)
-        self.input_spec = keras.layers.InputSpec(ndim=4)
         self.batch_normalization = keras.layers.BatchNormalization(
             axis=-1,
             momentum=momentum,
@@ -143,78 +142,30 @@ class AttentionStem(keras.layers.Layer):
 
     def build(self, input_shape):
         channels = self._channels(input_shape)
-        self.query_kernel = self._add("query_kernel", channels, self.filters)
-        self.key_kernel = self._add("key_kernel", channels, self.filters)
+        projection = (channels, self.filters)
+        self.query_kernel = self._add("kernel", "query_kernel", projection)
+        self.key_kernel = self._add("kernel", "key_kernel", projection)
         if self.values == "spatially_aware":
-            width = self.filters // self.num_heads
-            # One call of the initializer a mixture: the fans of a stack of
-            # matrices would be those of a convolution.
+            # One matrix a weight: the fans of a stack of them would be those
+            # of a convolution.
             self.value_kernels = [
-                self._add(f"value_kernel_{number}", channels, self.filters)
+                self._add("kernel", f"value_kernel_{number}", projection)
                 for number in range(self.num_mixtures)
             ]
-            self.row_embedding = self._add(
-                "row_embedding", self.block_size, width
-            )
-            self.column_embedding = self._add(
-                "column_embedding", self.block_size, width
-            )
-            self.mixture_embedding = self._add(
-                "mixture_embedding", self.num_mixtures, width
-            )
-        elif self.values == "plain":
-            self.value_kernel = self._add(
-                "value_kernel", channels, self.filters
-            )
+            width = self.filters // self.num_heads
+            for name, entries in (
+                ("row_embedding", self.block_size),
+                ("column_embedding", self.block_size),
+                ("mixture_embedding", self.num_mixtures),
+            ):
+                weight = self._add("embedding", name, (entries, width))
+                setattr(self, name, weight)
         else:
-            self.value_kernel = self._add(
-                "value_kernel",
-                self.block_size,
-                self.block_size,
-                channels,
-                self.filters,
-            )
+            block = (self.block_size, self.block_size)
+            shape = projection if self.values == "plain" else block + projection
+            self.value_kernel = self._add("kernel", "value_kernel", shape)
         self.batch_normalization.build((None, None, None, self.filters))
-        self.input_spec = keras.layers.InputSpec(
-            ndim=4, axes={self._channel_axis: channels}
-        )
-
-    @property
-    def _channel_axis(self):
-        return -1 if self.data_format == "channels_last" else 1
-
-    def _channels(self, input_shape):
-        if len(input_shape) != 4:
-            raise ValueError(
-                f"The input of `{type(self).__name__}` must have four axes, "
-                "(batch, height, width, channels) or (batch, channels, height, "
-                f"width). Received: input_shape={tuple(input_shape)}."
-            )
-        channels = input_shape[self._channel_axis]
-        if channels is None:
-            raise ValueError(
-                f"The channels (axis {self._channel_axis}, "
-                f"data_format={self.data_format!r}) of the input must be "
-                f"known. Received: input_shape={tuple(input_shape)}."
-            )
-        return channels
-
-    def _add(self, name, *shape):
-        kind = "kernel" if "kernel" in name else "embedding"
-        initializer = getattr(self, f"{kind}_initializer")
-        return self.add_weight(
-            name=name,
-            shape=shape,
-            # An initializer without a seed draws the same numbers at every
-            # call; a copy draws its own.
-            initializer=initializer.__class__.from_config(
-                initializer.get_config()
-            )
-            if isinstance(initializer, initializers.Initializer)
-            else initializer,
-            regularizer=getattr(self, f"{kind}_regularizer"),
-            constraint=getattr(self, f"{kind}_constraint"),
-        )
+        self._fix_channels(channels)
 
     def call(self, inputs, training=None):
         if self.data_format == "channels_first":
@@ -249,9 +200,7 @@ class AttentionStem(keras.layers.Layer):
         )
         # Only pixels of the image are keys; the border may cut a block off.
         inside = self._cut(ops.ones_like(inputs[:1, :, :, :1]))[..., 0] > 0.5
-        logits = ops.where(
-            inside[..., None, None, :], logits, MASKED_LOGIT
-        )
+        logits = ops.where(inside[..., None, None, :], logits, MASKED_LOGIT)
         weights = ops.cast(ops.softmax(logits, axis=-1), dtype)
         outputs = ops.einsum("...nij,...jnd->...ind", weights, value)
         return self._join(outputs)[:, :height, :width]
@@ -298,9 +247,7 @@ class AttentionStem(keras.layers.Layer):
             maps, ((0, 0), (0, -height % size), (0, -width % size), (0, 0))
         )
         rows, columns = -(-height // size), -(-width // size)
-        maps = ops.reshape(
-            maps, (batch, rows, size, columns, size, channels)
-        )
+        maps = ops.reshape(maps, (batch, rows, size, columns, size, channels))
         maps = ops.transpose(maps, (0, 1, 3, 2, 4, 5))
         return ops.reshape(maps, (batch, rows, columns, size**2, channels))
 
@@ -338,14 +285,11 @@ class AttentionStem(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         self._channels(input_shape)
-        first = 1 if self.data_format == "channels_last" else 2
         sizes = tuple(
             None if size is None else -(-size // self.block_size)
-            for size in input_shape[first : first + 2]
+            for size in self._spatial(input_shape)
         )
-        if self.data_format == "channels_last":
-            return (input_shape[0], *sizes, self.filters)
-        return (input_shape[0], self.filters, *sizes)
+        return self._output_shape(input_shape[0], sizes, self.filters)
 
     def compute_output_spec(self, inputs, training=None):
         return keras.KerasTensor(
@@ -360,15 +304,6 @@ class AttentionStem(keras.layers.Layer):
             num_heads=self.num_heads,
             num_mixtures=self.num_mixtures,
             values=self.values,
-            data_format=self.data_format,
             momentum=self.momentum,
         )
-        for kind in ("kernel", "embedding"):
-            for part, module in (
-                ("initializer", initializers),
-                ("regularizer", regularizers),
-                ("constraint", constraints),
-            ):
-                name = f"{kind}_{part}"
-                config[name] = module.serialize(getattr(self, name))
         return config

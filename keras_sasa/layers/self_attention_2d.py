@@ -1,16 +1,23 @@
 import keras
 import numpy as np
-from keras import constraints, initializers, ops, regularizers
+from keras import ops, regularizers
 
-from keras_sasa.local_attention import check_implementation, local_attention
-from keras_sasa.local_attention import geometry
+from keras_sasa.layers.image_layer import (
+    ImageLayer,
+    check_heads,
+    positive_integer,
+)
+from keras_sasa.local_attention import (
+    check_implementation,
+    geometry,
+    local_attention,
+)
 
-DATA_FORMATS = ("channels_last", "channels_first")
 POSITION_ENCODINGS = ("relative", "absolute", None)
 
 
 @keras.saving.register_keras_serializable(package="keras_sasa")
-class SelfAttention2D(keras.layers.Layer):
+class SelfAttention2D(ImageLayer):
     """Stand-alone local self-attention, in the place of a 2-D convolution.
 
     Every pixel attends to the `kernel_size` window around it. With the query
@@ -139,19 +146,31 @@ class SelfAttention2D(keras.layers.Layer):
         seed=None,
         **kwargs,
     ):
-        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
+        super().__init__(
+            data_format,
+            parts={
+                "kernel_initializer": kernel_initializer,
+                "embedding_initializer": embedding_initializer,
+                "bias_initializer": bias_initializer,
+                "kernel_regularizer": kernel_regularizer,
+                "embedding_regularizer": embedding_regularizer,
+                "bias_regularizer": bias_regularizer,
+                "kernel_constraint": kernel_constraint,
+                "embedding_constraint": embedding_constraint,
+                "bias_constraint": bias_constraint,
+            },
+            activity_regularizer=activity_regularizer,
+            **kwargs,
+        )
         self.filters = positive_integer(filters, "filters")
         self.num_heads = positive_integer(num_heads, "num_heads")
         self.kernel_size = geometry.pair(kernel_size, "kernel_size")
         self.strides = geometry.pair(strides, "strides")
-        self.padding = (
-            padding.lower() if isinstance(padding, str) else padding
-        )
+        self.padding = padding.lower() if isinstance(padding, str) else padding
         self.dilation_rate = geometry.pair(dilation_rate, "dilation_rate")
         geometry.check_window(
             self.kernel_size, self.strides, self.padding, self.dilation_rate
         )
-        self.data_format = check_data_format(data_format)
         self.position_encoding = position_encoding
         self.use_content = bool(use_content)
         self.use_bias = bool(use_bias)
@@ -160,31 +179,15 @@ class SelfAttention2D(keras.layers.Layer):
         self.seed = seed
         self._check_arguments()
 
-        self.kernel_initializer = initializers.get(kernel_initializer)
-        self.embedding_initializer = initializers.get(embedding_initializer)
-        self.bias_initializer = initializers.get(bias_initializer)
-        self.kernel_regularizer = regularizers.get(kernel_regularizer)
-        self.embedding_regularizer = regularizers.get(embedding_regularizer)
-        self.bias_regularizer = regularizers.get(bias_regularizer)
-        self.kernel_constraint = constraints.get(kernel_constraint)
-        self.embedding_constraint = constraints.get(embedding_constraint)
-        self.bias_constraint = constraints.get(bias_constraint)
-
         if self.dropout > 0:
             self.seed_generator = keras.random.SeedGenerator(seed)
         self.supports_masking = True
-        self.input_spec = keras.layers.InputSpec(ndim=4)
         self._axes = geometry.axes(
             self.kernel_size, self.strides, self.padding, self.dilation_rate
         )
 
     def _check_arguments(self):
-        if self.filters % self.num_heads:
-            raise ValueError(
-                "`filters` must be a multiple of `num_heads`, so that all "
-                f"heads are equally wide. Received: filters={self.filters}, "
-                f"num_heads={self.num_heads}."
-            )
+        check_heads(self.filters, self.num_heads)
         if self.position_encoding not in POSITION_ENCODINGS:
             raise ValueError(
                 f"`position_encoding` must be one of {POSITION_ENCODINGS}. "
@@ -220,55 +223,21 @@ class SelfAttention2D(keras.layers.Layer):
         if not self.use_content:
             projections = ("query", "value")
         for projection in projections:
-            self._add(f"{projection}_kernel", (channels, self.filters))
+            self._set("kernel", f"{projection}_kernel", channels, self.filters)
             if self.use_bias:
-                self._add(f"{projection}_bias", (self.filters,))
+                self._set("bias", f"{projection}_bias", self.filters)
         if self.position_encoding == "relative":
             half = self.filters // self.num_heads // 2
             height, width = self.kernel_size
-            self._add("row_embedding", (height, self.num_heads, half))
-            self._add("column_embedding", (width, self.num_heads, half))
-        self.input_spec = keras.layers.InputSpec(
-            ndim=4, axes={self._channel_axis: channels}
-        )
-
-    @property
-    def _channel_axis(self):
-        return -1 if self.data_format == "channels_last" else 1
-
-    def _channels(self, input_shape):
-        if len(input_shape) != 4:
-            raise ValueError(
-                f"The input of `{type(self).__name__}` must have four axes, "
-                "(batch, height, width, channels) or (batch, channels, height, "
-                f"width). Received: input_shape={tuple(input_shape)}."
+            embedding = "embedding"
+            self._set(embedding, "row_embedding", height, self.num_heads, half)
+            self._set(
+                embedding, "column_embedding", width, self.num_heads, half
             )
-        channels = input_shape[self._channel_axis]
-        if channels is None:
-            raise ValueError(
-                f"The channels (axis {self._channel_axis}, "
-                f"data_format={self.data_format!r}) of the input must be "
-                f"known. Received: input_shape={tuple(input_shape)}."
-            )
-        return channels
+        self._fix_channels(channels)
 
-    def _add(self, name, shape):
-        kind = name.split("_")[-1]
-        initializer = getattr(self, f"{kind}_initializer")
-        weight = self.add_weight(
-            name=name,
-            shape=shape,
-            # An initializer without a seed draws the same numbers at every
-            # call; a copy draws its own.
-            initializer=initializer.__class__.from_config(
-                initializer.get_config()
-            )
-            if isinstance(initializer, initializers.Initializer)
-            else initializer,
-            regularizer=getattr(self, f"{kind}_regularizer"),
-            constraint=getattr(self, f"{kind}_constraint"),
-        )
-        setattr(self, name, weight)
+    def _set(self, kind, name, *shape):
+        setattr(self, name, self._add(kind, name, shape))
 
     def call(
         self,
@@ -349,17 +318,16 @@ class SelfAttention2D(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         self._channels(input_shape)
-        sizes = self._output_sizes(input_shape)
-        if self.data_format == "channels_last":
-            return (input_shape[0], *sizes, self.filters)
-        return (input_shape[0], self.filters, *sizes)
+        return self._output_shape(
+            input_shape[0], self._output_sizes(input_shape), self.filters
+        )
 
     def _output_sizes(self, input_shape):
-        first = 1 if self.data_format == "channels_last" else 2
-        spatial = tuple(input_shape[first : first + 2])
         sizes = tuple(
             None if size is None else axis.output_size(size)
-            for axis, size in zip(self._axes, spatial, strict=True)
+            for axis, size in zip(
+                self._axes, self._spatial(input_shape), strict=True
+            )
         )
         if any(size is not None and size < 1 for size in sizes):
             raise ValueError(
@@ -402,7 +370,6 @@ class SelfAttention2D(keras.layers.Layer):
             strides=self.strides,
             padding=self.padding,
             dilation_rate=self.dilation_rate,
-            data_format=self.data_format,
             position_encoding=self.position_encoding,
             use_content=self.use_content,
             use_bias=self.use_bias,
@@ -413,14 +380,6 @@ class SelfAttention2D(keras.layers.Layer):
                 self.activity_regularizer
             ),
         )
-        for kind in ("kernel", "embedding", "bias"):
-            for part, module in (
-                ("initializer", initializers),
-                ("regularizer", regularizers),
-                ("constraint", constraints),
-            ):
-                name = f"{kind}_{part}"
-                config[name] = module.serialize(getattr(self, name))
         return config
 
 
@@ -462,28 +421,3 @@ def sinusoidal_encoding(height, width, channels, dtype="float32"):
         ],
         axis=-1,
     )
-
-
-def check_data_format(data_format):
-    """Returns `data_format`, that of Keras' configuration for `None`."""
-    if data_format is None:
-        return keras.config.image_data_format()
-    if data_format not in DATA_FORMATS:
-        raise ValueError(
-            f"`data_format` must be one of {DATA_FORMATS} or `None`. "
-            f"Received: data_format={data_format!r}."
-        )
-    return data_format
-
-
-def positive_integer(value, name):
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, np.integer))
-        or value < 1
-    ):
-        raise ValueError(
-            f"`{name}` must be a positive integer. "
-            f"Received: {name}={value!r}."
-        )
-    return int(value)

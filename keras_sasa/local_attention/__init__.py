@@ -87,7 +87,9 @@ def local_attention(
     dilation_rate = geometry.pair(dilation_rate, "dilation_rate")
     geometry.check_window(kernel_size, strides, padding, dilation_rate)
     axes = geometry.axes(kernel_size, strides, padding, dilation_rate)
-    _check_shapes(query, value, row_embedding, column_embedding, axes, num_heads)
+    _check_shapes(
+        query, value, row_embedding, column_embedding, axes, num_heads
+    )
 
     dtype = keras.backend.standardize_dtype(value.dtype)
     compute_dtype = "float64" if dtype == "float64" else "float32"

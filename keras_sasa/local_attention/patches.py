@@ -14,7 +14,6 @@ from keras_sasa.local_attention import geometry
 from keras_sasa.local_attention.geometry import MASKED_LOGIT
 
 
-
 def local_attention(
     query,
     key,
@@ -137,7 +136,9 @@ def extract_patches(maps, axes: tuple[geometry.Axis, geometry.Axis]):
         left = column * columns.dilation_rate
         bottom = height - 2 * rows.reach + top
         right = width - 2 * columns.reach + left
-        return maps[:, top : bottom : rows.stride, left : right : columns.stride]
+        return maps[
+            :, top : bottom : rows.stride, left : right : columns.stride
+        ]
 
     return ops.concatenate(
         [

@@ -150,9 +150,10 @@ def _position_logits(
         either is `MASKED_LOGIT`.
     """
     _, high, wide, channels = ops.shape(query)
-    tiles = dataclasses.replace(
-        plan.rows, queries=plan.bands.padded_queries
-    ), plan.columns
+    tiles = (
+        dataclasses.replace(plan.rows, queries=plan.bands.padded_queries),
+        plan.columns,
+    )
     row_mask, column_mask = (
         tiling.mask_logits(rate, size, plan.dtype)
         for tiling, rate, size in zip(
@@ -611,24 +612,16 @@ def _attend_gradient(plan, query, key, value, position, output, upstream):
         weights = _tile_weights(plan, queries, keys, band.queries(position))
         gradient = band.queries(upstream)
         values = band.keys(value)
-        logits = weights * ops.einsum(
-            "bntd,bnud->bntu", gradient, values
-        )
+        logits = weights * ops.einsum("bntd,bnud->bntu", gradient, values)
         batch, number, tile_size, _ = ops.shape(logits)
-        sides = ops.matmul(
-            ops.reshape(logits, (-1, plan.tile_keys)), spread.T
-        )
+        sides = ops.matmul(ops.reshape(logits, (-1, plan.tile_keys)), spread.T)
         sides = ops.reshape(sides, (batch, number, tile_size, plan.sides))
         wide = ops.shape(key)[2]
         return (
             plan.scatter_queries(ops.matmul(logits, keys)),
+            plan.add_keys(ops.einsum("bntu,bntd->bnud", logits, queries), wide),
             plan.add_keys(
-                ops.einsum("bntu,bntd->bnud", logits, queries), wide
-            ),
-            plan.add_keys(
-                ops.einsum(
-                    "bntu,bntd->bnud", weights, gradient[..., :-1]
-                ),
+                ops.einsum("bntu,bntd->bnud", weights, gradient[..., :-1]),
                 wide,
             ),
             plan.scatter_queries(sides),

@@ -1,0 +1,133 @@
+"""What the layers of this package share: image axes and weights."""
+
+import keras
+import numpy as np
+from keras import constraints, initializers, regularizers
+
+_PARTS = {
+    "initializer": initializers,
+    "regularizer": regularizers,
+    "constraint": constraints,
+}
+
+DATA_FORMATS = ("channels_last", "channels_first")
+
+
+class ImageLayer(keras.layers.Layer):
+    """Base of layers on `(batch, height, width, channels)` or channels first.
+
+    Args:
+        data_format: `"channels_last"`, `"channels_first"` or `None`.
+        parts: Initializers, regularizers and constraints by their names,
+            `{kind}_{part}`; kept as attributes and serialized.
+        **kwargs: Those of `keras.layers.Layer`.
+    """
+
+    def __init__(self, data_format, parts, **kwargs):
+        super().__init__(**kwargs)
+        self.data_format = _check_data_format(data_format)
+        self.input_spec = keras.layers.InputSpec(ndim=4)
+        self._parts = tuple(parts)
+        for name, value in parts.items():
+            setattr(self, name, _module(name).get(value))
+
+    @property
+    def _channel_axis(self):
+        return -1 if self.data_format == "channels_last" else 1
+
+    def _spatial(self, shape):
+        """Returns height and width of a shape."""
+        first = 1 if self.data_format == "channels_last" else 2
+        return tuple(shape[first : first + 2])
+
+    def _channels(self, input_shape):
+        """Returns the channels of an input, which must be known."""
+        if len(input_shape) != 4:
+            raise ValueError(
+                f"The input of `{type(self).__name__}` must have four axes, "
+                "(batch, height, width, channels) or (batch, channels, height, "
+                f"width). Received: input_shape={tuple(input_shape)}."
+            )
+        channels = input_shape[self._channel_axis]
+        if channels is None:
+            raise ValueError(
+                f"The channels (axis {self._channel_axis}, "
+                f"data_format={self.data_format!r}) of the input must be "
+                f"known. Received: input_shape={tuple(input_shape)}."
+            )
+        return channels
+
+    def _fix_channels(self, channels):
+        self.input_spec = keras.layers.InputSpec(
+            ndim=4, axes={self._channel_axis: channels}
+        )
+
+    def _output_shape(self, batch, sizes, filters):
+        if self.data_format == "channels_last":
+            return (batch, *sizes, filters)
+        return (batch, filters, *sizes)
+
+    def _add(self, kind, name, shape):
+        """Adds a weight of a kind: `"kernel"`, `"embedding"` or `"bias"`."""
+        initializer = getattr(self, f"{kind}_initializer")
+        if isinstance(initializer, initializers.Initializer):
+            # An initializer draws the same numbers at every call; a copy of
+            # one without a seed draws its own.
+            initializer = initializer.__class__.from_config(
+                initializer.get_config()
+            )
+        return self.add_weight(
+            name=name,
+            shape=shape,
+            initializer=initializer,
+            regularizer=getattr(self, f"{kind}_regularizer"),
+            constraint=getattr(self, f"{kind}_constraint"),
+        )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "data_format": self.data_format,
+            **{
+                name: _module(name).serialize(getattr(self, name))
+                for name in self._parts
+            },
+        }
+
+
+def _module(name):
+    return _PARTS[name.rsplit("_", 1)[-1]]
+
+
+def positive_integer(value, name):
+    """Returns `value` as an `int`; `ValueError` unless it is one above 0."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, np.integer))
+        or value < 1
+    ):
+        raise ValueError(
+            f"`{name}` must be a positive integer. Received: {name}={value!r}."
+        )
+    return int(value)
+
+
+def check_heads(filters, num_heads):
+    """Raises `ValueError` unless all heads are equally wide."""
+    if filters % num_heads:
+        raise ValueError(
+            "`filters` must be a multiple of `num_heads`, so that all heads "
+            f"are equally wide. Received: filters={filters}, "
+            f"num_heads={num_heads}."
+        )
+
+
+def _check_data_format(data_format):
+    if data_format is None:
+        return keras.config.image_data_format()
+    if data_format not in DATA_FORMATS:
+        raise ValueError(
+            f"`data_format` must be one of {DATA_FORMATS} or `None`. "
+            f"Received: data_format={data_format!r}."
+        )
+    return data_format
