@@ -235,7 +235,9 @@ class AttentionStem(ImageLayer):
             ops.reshape(mixture, (-1, self.num_mixtures)), self.compute_dtype
         )
         # One matrix for every place in the block, (places, channels, filters).
-        kernels = ops.stack(self.value_kernels, axis=0)
+        kernels = ops.stack(
+            [ops.convert_to_tensor(kernel) for kernel in self.value_kernels]
+        )
         kernels = ops.einsum("pm,mcf->pcf", mixture, kernels)
         return ops.einsum("...pc,pcf->...pf", blocks, kernels)
 
