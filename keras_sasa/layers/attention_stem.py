@@ -217,26 +217,26 @@ class AttentionStem(ImageLayer):
                     data_format="channels_last",
                 )
             )
-        embedding = ops.cast(
-            ops.convert_to_tensor(self.row_embedding)[:, None]
-            + ops.convert_to_tensor(self.column_embedding)[None],
-            "float64" if self.compute_dtype == "float64" else "float32",
+        dtype = "float64" if self.compute_dtype == "float64" else "float32"
+        rows, columns, mixtures = (
+            ops.cast(embedding, dtype)
+            for embedding in (
+                self.row_embedding,
+                self.column_embedding,
+                self.mixture_embedding,
+            )
         )
-        mixture = ops.softmax(
-            ops.matmul(
-                embedding,
-                ops.cast(
-                    ops.transpose(self.mixture_embedding), embedding.dtype
-                ),
-            ),
-            axis=-1,
+        places = ops.reshape(
+            rows[:, None] + columns[None], (-1, ops.shape(rows)[-1])
         )
-        mixture = ops.cast(
-            ops.reshape(mixture, (-1, self.num_mixtures)), self.compute_dtype
-        )
+        mixture = ops.softmax(ops.matmul(places, ops.transpose(mixtures)))
+        mixture = ops.cast(mixture, self.compute_dtype)
         # One matrix for every place in the block, (places, channels, filters).
         kernels = ops.stack(
-            [ops.convert_to_tensor(kernel) for kernel in self.value_kernels]
+            [
+                ops.cast(kernel, self.compute_dtype)
+                for kernel in self.value_kernels
+            ]
         )
         kernels = ops.einsum("pm,mcf->pcf", mixture, kernels)
         return ops.einsum("...pc,pcf->...pf", blocks, kernels)
