@@ -7,6 +7,7 @@ from keras_sasa.layers.image_layer import (
     positive_integer,
 )
 from keras_sasa.local_attention.geometry import MASKED_LOGIT
+from keras_sasa.local_attention.patches import softmax
 
 VALUES = ("spatially_aware", "plain", "conv")
 
@@ -196,14 +197,14 @@ class AttentionStem(ImageLayer):
         )
         value = self._split_heads(self._values(inputs, blocks))
         logits = ops.cast(
-            ops.einsum("...ind,...jnd->...nij", query, key), softmax_dtype
+            ops.einsum("bind,bjnd->bnij", query, key), softmax_dtype
         )
         # Only pixels of the image are keys; the border may cut a block off.
-        inside = self._cut(ops.ones_like(inputs[:1, :, :, :1]))[..., 0] > 0.5
-        logits = ops.where(inside[..., None, None, :], logits, MASKED_LOGIT)
-        weights = ops.cast(ops.softmax(logits, axis=-1), dtype)
-        outputs = ops.einsum("...nij,...jnd->...ind", weights, value)
-        return self._join(outputs)[:, :height, :width]
+        inside = self._cut(ops.ones_like(inputs[..., :1]))[..., 0] > 0.5
+        logits = ops.where(inside[:, None, None, :], logits, MASKED_LOGIT)
+        weights = ops.cast(softmax(logits), dtype)
+        outputs = ops.einsum("bnij,bjnd->bind", weights, value)
+        return self._join(outputs, height, width)
 
     def _values(self, inputs, blocks):
         if self.values == "plain":
@@ -229,7 +230,7 @@ class AttentionStem(ImageLayer):
         places = ops.reshape(
             rows[:, None] + columns[None], (-1, ops.shape(rows)[-1])
         )
-        mixture = ops.softmax(ops.matmul(places, ops.transpose(mixtures)))
+        mixture = softmax(ops.matmul(places, ops.transpose(mixtures)))
         mixture = ops.cast(mixture, self.compute_dtype)
         # One matrix for every place in the block, (places, channels, filters).
         kernels = ops.stack(
@@ -239,10 +240,10 @@ class AttentionStem(ImageLayer):
             ]
         )
         kernels = ops.einsum("pm,mcf->pcf", mixture, kernels)
-        return ops.einsum("...pc,pcf->...pf", blocks, kernels)
+        return ops.einsum("bpc,pcf->bpf", blocks, kernels)
 
     def _cut(self, maps):
-        """`(B, H, W, C)` -> `(B, rows, columns, block_size ** 2, C)`."""
+        """`(B, H, W, C)` -> `(B * blocks, block_size ** 2, C)`."""
         size = self.block_size
         batch, height, width, channels = ops.shape(maps)
         maps = ops.pad(
@@ -251,19 +252,20 @@ class AttentionStem(ImageLayer):
         rows, columns = -(-height // size), -(-width // size)
         maps = ops.reshape(maps, (batch, rows, size, columns, size, channels))
         maps = ops.transpose(maps, (0, 1, 3, 2, 4, 5))
-        return ops.reshape(maps, (batch, rows, columns, size**2, channels))
+        return ops.reshape(maps, (batch * rows * columns, size**2, channels))
 
-    def _join(self, blocks):
+    def _join(self, blocks, height, width):
         """The inverse of `_cut`, with the heads put together."""
         size = self.block_size
-        batch, rows, columns, *_ = ops.shape(blocks)
+        rows, columns = -(-height // size), -(-width // size)
         blocks = ops.reshape(
-            blocks, (batch, rows, columns, size, size, self.filters)
+            blocks, (-1, rows, columns, size, size, self.filters)
         )
         blocks = ops.transpose(blocks, (0, 1, 3, 2, 4, 5))
-        return ops.reshape(
-            blocks, (batch, rows * size, columns * size, self.filters)
+        maps = ops.reshape(
+            blocks, (-1, rows * size, columns * size, self.filters)
         )
+        return maps[:, :height, :width]
 
     def _split_heads(self, blocks):
         *shape, _ = ops.shape(blocks)

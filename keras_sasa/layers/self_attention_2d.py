@@ -403,12 +403,11 @@ def sinusoidal_encoding(height, width, channels, dtype="float32"):
     def encode(size, number):
         half = -(-number // 2)
         frequencies = 10000.0 ** (-2.0 * np.arange(half) / max(number, 1))
-        angles = (
-            ops.arange(size, dtype=dtype)[:, None]
-            * frequencies.astype(dtype)[None, :]
-        )
-        return ops.concatenate(
-            [ops.sin(angles), ops.cos(angles[:, : number - half])], axis=-1
+        numpy = np if isinstance(size, int) else ops
+        positions = numpy.arange(size, dtype=dtype)
+        angles = positions[:, None] * frequencies.astype(dtype)[None, :]
+        return numpy.concatenate(
+            [numpy.sin(angles), numpy.cos(angles[:, : number - half])], axis=-1
         )
 
     for_rows = -(-channels // 2)

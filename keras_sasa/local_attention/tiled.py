@@ -510,8 +510,8 @@ def _take_and_add(maps, index, exists):
     zero = ops.zeros((batch, 1, channels), dtype=maps.dtype)
     maps = ops.concatenate([maps, zero], axis=1)
     total = None
-    for places, exist in zip(index, exists, strict=True):
-        places = ops.where(exist, places, entries)
+    for number in range(index.shape[0]):
+        places = ops.where(exists[number], index[number], entries)
         taken = ops.take(maps, ops.reshape(places, (-1,)), axis=1)
         total = taken if total is None else total + taken
     return ops.reshape(total, (batch, *shape, channels))
