@@ -205,12 +205,12 @@ class Tiling:
 
     def tile_query_index(self) -> Any:
         """Position of every query of every tile: `(tiles, tile)`."""
-        starts = _arange(self.tiles) * self.tile
+        starts = arange(self.tiles) * self.tile
         return starts[:, None] + np.arange(self.tile, dtype="int32")[None, :]
 
     def tile_key_index(self) -> Any:
         """Padded position of every key of every tile: `(tiles, tile_keys)`."""
-        starts = _arange(self.tiles) * self.step
+        starts = arange(self.tiles) * self.step
         keys = np.arange(self.tile_keys, dtype="int32")
         return starts[:, None] + keys[None, :]
 
@@ -222,7 +222,7 @@ class Tiling:
             key in the flattened `(tiles, tile_keys)`, and whether there are
             that many.
         """
-        key = _arange(self.padded_keys)[None, :]
+        key = arange(self.padded_keys)[None, :]
         back = np.arange(self.overlap, dtype="int32")[:, None]
         tile = key // self.step - back
         place = key - tile * self.step
@@ -232,10 +232,17 @@ class Tiling:
         return where(exists, flat, 0), exists
 
 
-def _arange(size: Any) -> Any:
+def arange(size: Any) -> Any:
+    """`0, 1, ... size - 1`, in NumPy where `size` is known."""
     if isinstance(size, int):
         return np.arange(size, dtype="int32")
     return ops.arange(size, dtype="int32")
+
+
+def reshape(index: Any, shape: tuple[int, ...]) -> Any:
+    """Reshapes an index table, in NumPy where it is known."""
+    known = isinstance(index, np.ndarray)
+    return index.reshape(shape) if known else ops.reshape(index, shape)
 
 
 def choose_tile(queries: Any, stride: int) -> int:

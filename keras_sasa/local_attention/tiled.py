@@ -19,12 +19,17 @@ import dataclasses
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_sasa.local_attention import geometry
 from keras_sasa.local_attention.geometry import MASKED_LOGIT
 from keras_sasa.local_attention.patches import softmax
+from keras_sasa.local_attention.tiles import (
+    Phases,
+    Plan,
+    make_plan,
+    take_per_query,
+)
 
 
 def local_attention(
@@ -49,7 +54,7 @@ def local_attention(
     batch, height, width, filters = ops.shape(query)
     _, key_height, key_width, _ = ops.shape(value)
     explicit_weights = dropout_mask is not None or return_attention_scores
-    plan = _plan(
+    plan = make_plan(
         axes,
         keys=(key_height, key_width),
         queries=(height, width),
@@ -57,7 +62,7 @@ def local_attention(
         dtype=keras.backend.standardize_dtype(value.dtype),
         masked=mask is not None,
     )
-    phases = _Phases(rows.dilation_rate, columns.dilation_rate)
+    phases = Phases(rows.dilation_rate, columns.dilation_rate)
 
     def heads_first(maps):
         maps = ops.reshape(
@@ -212,318 +217,6 @@ def _in_tile(embedding, tiling):
     return ops.transpose(embedding, (2, 0, 3, 1))[:, None]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Phases:
-    """Maps cut into `rows * columns` maps of every n-th row and column.
-
-    Inside one of them a dilated window is an ordinary one.
-    """
-
-    rows: int
-    columns: int
-
-    def split(self, maps, fill=0.0):
-        """`(B, H, W, C)` -> `(B * rows * columns, H / rows, W / columns, C)`"""
-        if self.rows == self.columns == 1:
-            return maps
-        batch, height, width, channels = ops.shape(maps)
-        maps = ops.pad(
-            maps,
-            ((0, 0), (0, -height % self.rows), (0, -width % self.columns))
-            + ((0, 0),),
-            constant_values=fill,
-        )
-        high = -(-height // self.rows)
-        wide = -(-width // self.columns)
-        maps = ops.reshape(
-            maps, (batch, high, self.rows, wide, self.columns, channels)
-        )
-        maps = ops.transpose(maps, (0, 2, 4, 1, 3, 5))
-        return ops.reshape(
-            maps, (batch * self.rows * self.columns, high, wide, channels)
-        )
-
-    def join(self, maps, height, width):
-        """The inverse of `split`, back to `height` x `width`."""
-        if self.rows == self.columns == 1:
-            return maps
-        batch, high, wide, channels = ops.shape(maps)
-        batch = batch // (self.rows * self.columns)
-        maps = ops.reshape(
-            maps, (batch, self.rows, self.columns, high, wide, channels)
-        )
-        maps = ops.transpose(maps, (0, 3, 1, 4, 2, 5))
-        maps = ops.reshape(
-            maps, (batch, high * self.rows, wide * self.columns, channels)
-        )
-        return maps[:, :height, :width]
-
-
-def _plan(axes, keys, queries, one_band, dtype, masked):
-    """Chooses tiles and bands for maps of these sizes."""
-    (rows, columns), phases = axes, [axis.dilation_rate for axis in axes]
-    keys = [-(-size // phase) for size, phase in zip(keys, phases, strict=True)]
-    queries = [
-        -(-size // phase) for size, phase in zip(queries, phases, strict=True)
-    ]
-    tile = geometry.choose_tile(queries[0], rows.stride)
-    tiles = -(-queries[0] // tile)
-    band = tiles if one_band else geometry.choose_band(tiles)
-    bands = _tiling(rows, keys[0], queries[0], band * tile)
-    return _Plan(
-        bands=bands,
-        rows=dataclasses.replace(bands, queries=band * tile, tile=tile),
-        columns=_tiling(
-            columns,
-            keys[1],
-            queries[1],
-            geometry.choose_tile(queries[1], columns.stride),
-        ),
-        dtype=dtype,
-        masked=masked,
-    )
-
-
-def _tiling(axis, keys, queries, tile):
-    return geometry.Tiling(
-        kernel_size=axis.kernel_size,
-        stride=axis.stride,
-        margin=axis.margin // axis.dilation_rate,
-        size=keys,
-        queries=queries,
-        tile=tile,
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Plan:
-    """How maps are cut: into bands, and these into tiles.
-
-    Attributes:
-        bands: The rows of the map, cut into bands.
-        rows: The rows of one band, cut into tiles.
-        columns: The columns of the map, cut into tiles.
-        dtype: That of the computation.
-        masked: Whether a query may be left without any key.
-    """
-
-    bands: geometry.Tiling
-    rows: geometry.Tiling
-    columns: geometry.Tiling
-    dtype: str
-    masked: bool
-
-    @property
-    def tile_size(self) -> int:
-        return self.rows.tile * self.columns.tile
-
-    @property
-    def tile_keys(self) -> int:
-        return self.rows.tile_keys * self.columns.tile_keys
-
-    @property
-    def sides(self) -> int:
-        """Rows and columns of a tile's keys."""
-        return self.rows.tile_keys + self.columns.tile_keys
-
-    @property
-    def window_size(self) -> int:
-        return self.rows.kernel_size * self.columns.kernel_size
-
-    def pad_queries(self, maps):
-        return ops.pad(
-            maps,
-            (
-                (0, 0),
-                (0, self.bands.padded_queries - self.bands.queries),
-                (0, self.columns.padded_queries - self.columns.queries),
-                (0, 0),
-            ),
-        )
-
-    def pad_keys(self, maps, fill=0.0):
-        return ops.pad(
-            maps,
-            (
-                (0, 0),
-                self.bands.key_padding(),
-                self.columns.key_padding(),
-                (0, 0),
-            ),
-            constant_values=fill,
-        )
-
-    def crop(self, maps):
-        return maps[:, : self.bands.queries, : self.columns.queries]
-
-    def gather_queries(self, band):
-        """`(B, rows of a band, Q, C)` -> `(B, tiles, T, C)`."""
-        return _gather_tiles(
-            band, self.rows.tile_query_index(), self.columns.tile_query_index()
-        )
-
-    def scatter_queries(self, tiles):
-        """The inverse of `gather_queries`."""
-        batch, _, _, channels = ops.shape(tiles)
-        high, wide = self.rows.tiles, self.columns.tiles
-        tiles = ops.reshape(
-            tiles,
-            (batch, high, wide, self.rows.tile, self.columns.tile, channels),
-        )
-        tiles = ops.transpose(tiles, (0, 1, 3, 2, 4, 5))
-        return ops.reshape(
-            tiles,
-            (
-                batch,
-                high * self.rows.tile,
-                wide * self.columns.tile,
-                channels,
-            ),
-        )
-
-    def gather_keys(self, band):
-        """`(B, rows of keys, W, C)` -> `(B, tiles, U, C)`."""
-        return _gather_tiles(
-            band, self.rows.tile_key_index(), self.columns.tile_key_index()
-        )
-
-    def add_keys(self, tiles, wide):
-        """The transpose of `gather_keys`: adds where tiles overlap.
-
-        Args:
-            tiles: `(B, tiles, U, C)`.
-            wide: W, the columns of the padded map of keys.
-
-        Returns:
-            `(B, rows of keys of a band, W, C)`.
-        """
-        batch, _, _, channels = ops.shape(tiles)
-        high, width = self.rows.tile_keys, self.columns.tile_keys
-        places, exists = self.columns.overlap_index()
-        # From (tile column, key column) to (tile row, tile column, key row,
-        # key column), for every (tile row, key row).
-        row = self.columns.tiles * high * _range(self.rows.tiles)[:, None]
-        row = row + np.arange(high, dtype="int32")
-        row = ops.reshape(row, (-1, 1)) if _dynamic(row) else row.reshape(-1, 1)
-        index = (places // width * high)[:, None] + row
-        index = index * width + (places % width)[:, None]
-        tiles = ops.reshape(tiles, (batch, -1, channels))
-        band = _take_and_add(tiles, index, exists[:, None])
-        band = _pad_to(band, wide, axis=2)
-        if isinstance(self.rows.tiles, int) and self.rows.tiles == 1:
-            return band
-        return self._add_rows(band, self.rows)
-
-    def add_bands(self, bands, high):
-        """`(bands, B, rows of keys, W, C)` -> `(B, high, W, C)`, adding up."""
-        number, batch, rows, wide, channels = ops.shape(bands)
-        if isinstance(number, int) and number == 1:
-            return _pad_to(bands[0], high, axis=1)
-        bands = ops.reshape(
-            ops.transpose(bands, (1, 0, 2, 3, 4)),
-            (batch, number * rows, wide, channels),
-        )
-        return _pad_to(self._add_rows(bands, self.bands), high, axis=1)
-
-    def _add_rows(self, maps, tiling):
-        batch, rows, wide, channels = ops.shape(maps)
-        maps = ops.reshape(maps, (batch, rows, wide * channels))
-        total = _take_and_add(maps, *tiling.overlap_index())
-        return ops.reshape(total, (batch, -1, wide, channels))
-
-    def spread(self) -> np.ndarray:
-        """Ones that spread rows and columns over keys: `(sides, U)`."""
-        high, wide = self.rows.tile_keys, self.columns.tile_keys
-        return np.concatenate(
-            [np.repeat(np.eye(high), wide, 1), np.tile(np.eye(wide), high)]
-        ).astype(self.dtype)
-
-    def window_keys_index(self) -> np.ndarray:
-        """`(T, K * L)`: a query's window, in the flattened `(T, U)`."""
-        rows, columns = self.rows.window_index(), self.columns.window_index()
-        index = (
-            rows[:, None, :, None] * self.columns.tile_keys
-            + columns[None, :, None, :]
-        ).reshape(self.tile_size, self.window_size)
-        start = np.arange(self.tile_size)[:, None] * self.tile_keys
-        return (index + start).astype("int32")
-
-    def key_window_index(self) -> np.ndarray:
-        """`(T, U)`: a key's place in the flattened `(T, K * L + 1)`."""
-        index = np.full((self.tile_size, self.tile_keys), self.window_size)
-        index += np.arange(self.tile_size)[:, None] * (self.window_size + 1)
-        window = self.window_keys_index()
-        order = np.arange(self.tile_size)[:, None] * (self.window_size + 1)
-        index.reshape(-1)[window] = order + np.arange(self.window_size)
-        return index.astype("int32")
-
-
-def _gather_tiles(maps, rows, columns):
-    """Takes the tiles of these rows and columns.
-
-    Args:
-        maps: `(B, high, wide, C)`.
-        rows: `(tiles down, rows of a tile)`.
-        columns: `(tiles across, columns of a tile)`.
-
-    Returns:
-        `(B, tiles, pixels of a tile, C)`.
-    """
-    batch, high, wide, channels = ops.shape(maps)
-    index = rows[:, None, :, None] * wide + columns[None, :, None, :]
-    pixels = rows.shape[1] * columns.shape[1]
-    maps = ops.reshape(maps, (batch, high * wide, channels))
-    index = (
-        ops.reshape(index, (-1, pixels))
-        if _dynamic(index)
-        else index.reshape(-1, pixels)
-    )
-    return ops.take(maps, index, axis=1)
-
-
-def _range(size):
-    if isinstance(size, int):
-        return np.arange(size, dtype="int32")
-    return ops.arange(size, dtype="int32")
-
-
-def _dynamic(index):
-    return not isinstance(index, np.ndarray)
-
-
-def _pad_to(maps, size, axis):
-    missing = size - ops.shape(maps)[axis]
-    if isinstance(missing, int) and missing == 0:
-        return maps
-    padding = [(0, 0)] * 4
-    padding[axis] = (0, missing)
-    return ops.pad(maps, padding)
-
-
-def _take_and_add(maps, index, exists):
-    """Sums `maps[:, index[n]]` over n; entries that do not exist count 0.
-
-    Taking is deterministic on every device, scattering is not.
-    """
-    batch, entries, channels = ops.shape(maps)
-    _, *shape = ops.shape(index)
-    zero = ops.zeros((batch, 1, channels), dtype=maps.dtype)
-    maps = ops.concatenate([maps, zero], axis=1)
-    total = None
-    for number in range(index.shape[0]):
-        places = ops.where(exists[number], index[number], entries)
-        taken = ops.take(maps, ops.reshape(places, (-1,)), axis=1)
-        total = taken if total is None else total + taken
-    return ops.reshape(total, (batch, *shape, channels))
-
-
-def _take_per_query(tiles, index):
-    """Takes within `(T, C)` of every tile: `(B, tiles, T, index columns)`."""
-    batch, number, queries, entries = ops.shape(tiles)
-    tiles = ops.reshape(tiles, (batch, number, queries * entries))
-    return ops.take(tiles, index, axis=2)
-
-
 def _tile_weights(plan, query, key, position):
     """Returns the attention weights `(B, tiles, T, U)`."""
     batch, number, _, _ = ops.shape(query)
@@ -552,11 +245,11 @@ def _attend_at_once(plan, query, key, value, position, dropout_mask):
         plan.gather_keys(key),
         plan.gather_queries(position),
     )
-    scores = _take_per_query(weights, plan.window_keys_index())
+    scores = take_per_query(weights, plan.window_keys_index())
     if dropout_mask is not None:
         zero = ops.zeros_like(dropout_mask[..., :1])
         factors = ops.concatenate([dropout_mask, zero], axis=-1)
-        weights = weights * _take_per_query(
+        weights = weights * take_per_query(
             plan.gather_queries(factors), plan.key_window_index()
         )
     output = ops.matmul(weights, plan.gather_keys(value))
@@ -650,7 +343,7 @@ def _attend_gradient(plan, query, key, value, position, output, upstream):
 class _Band:
     """One band: cuts the tiles of whole maps that belong to it."""
 
-    plan: _Plan
+    plan: Plan
     index: Any
 
     def queries(self, maps):
@@ -694,7 +387,7 @@ def _stack_queries(bands):
 
 
 def _map_bands(plan, function, shapes):
-    """Calls `function(band)` for every strip and stacks what it returns.
+    """Calls `function(band)` for every band and stacks what it returns.
 
     Args:
         plan: The tilings.
