@@ -6,7 +6,6 @@ of a tile, K and L window height and width, C channels.
 """
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 from keras import ops
