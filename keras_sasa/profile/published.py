@@ -1,0 +1,216 @@
+"""The paper's tables, its numbers beside ours."""
+
+import argparse
+import csv
+import dataclasses
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from keras_sasa.applications import NUM_BLOCKS, ResNet
+from keras_sasa.profile.counting import Profile, align, profile
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """What is published of a network; FLOPs in 1e9, parameters in 1e6.
+
+    Args:
+        table: The table it is in.
+        name: Its row.
+        options: Arguments of `ResNet` by name, the depth of `NUM_BLOCKS` as
+            `"depth"`.
+        flops: FLOPs that the paper prints.
+        parameters: Parameters that the paper prints, or `None`.
+        derived_flops: Calculated from the paper's text, convolutions,
+            projections and attention alone, or `None`.
+        derived_separable: The same with separable q.r, or `None`.
+        derived_parameters: The same without the position embeddings.
+    """
+
+    table: str
+    name: str
+    options: tuple[tuple[str, Any], ...]
+    flops: float
+    parameters: float | None = None
+    derived_flops: float | None = None
+    derived_separable: float | None = None
+    derived_parameters: float | None = None
+
+
+# All that the tables vary, so that equal networks have equal options.
+_NETWORK = {
+    "depth": 50,
+    "spatial": ("attention",) * 4,
+    "stem": "conv",
+    "kernel_size": 7,
+    "position_encoding": "relative",
+    "use_content": True,
+}
+
+
+def _published():
+    def add(name, numbers, **options):
+        options = tuple({**_NETWORK, **options}.items())
+        rows.append(Published(table, name, options, *numbers))
+
+    rows = []
+    table = "ImageNet: ResNet"
+    for depth, *numbers in (
+        (26, 4.7, 13.7, 4.68),
+        (38, 6.5, 19.6, 6.43),
+        (50, 8.2, 25.6, 8.18),
+    ):
+        options = {"depth": depth, "spatial": ("conv",) * 4}
+        add(f"{depth}, convolution", numbers, **options)
+    for depth, *numbers in (
+        (26, 4.5, 10.3, 4.48, 4.39, 10.33),
+        (38, 5.7, 14.1, 5.73, 5.60, 14.17),
+        (50, 7.0, 18.0, 6.97, 6.81, 18.01),
+    ):
+        add(f"{depth}, conv stem + attention", numbers, depth=depth)
+    for depth, *numbers in ((26, 4.7, 10.3), (38, 6.0, 14.1), (50, 7.2, 18.0)):
+        add(f"{depth}, full attention", numbers, depth=depth, stem="attention")
+
+    table = "groups: conv | attention"
+    for groups, flops, parameters, derived in (
+        ("- | 1 2 3 4", 7.0, 18.0, 18.01),
+        ("1 | 2 3 4", 7.3, 18.1, 18.09),
+        ("1 2 | 3 4", 7.5, 18.5, 18.48),
+        ("1 2 3 | 4", 8.0, 20.8, 20.84),
+        ("1 2 3 4 | -", 8.2, 25.6, 25.56),
+        ("2 3 4 | 1", 7.9, 25.5, 25.48),
+        ("3 4 | 1 2", 7.8, 25.0, 25.09),
+        ("4 | 1 2 3", 7.2, 22.7, 22.73),
+    ):
+        convolutions, _ = groups.split("|")
+        spatial = tuple(
+            "conv" if group in convolutions else "attention" for group in "1234"
+        )
+        add(groups, (flops, parameters, None, None, derived), spatial=spatial)
+
+    table = "kernel size"
+    for size, flops, derived in (
+        (3, 6.6, 6.51),
+        (5, 6.7, 6.69),
+        (7, 7.0, 6.97),
+        (9, 7.3, 7.33),
+        (11, 7.7, 7.79),
+    ):
+        add(f"{size}", (flops, None, derived), kernel_size=size)
+
+    table = "logits"
+    add("q.k + q.r", (7.0, 18.0))
+    add("q.r only", (6.1, 16.7), use_content=False)
+    add("q.k, no position", (6.9,), position_encoding=None)
+    add("q.k, absolute position", (6.9,), position_encoding="absolute")
+
+    table = "stem of full attention"
+    add("plain", (7.1,), stem="plain_attention")
+    add("convolution for values", (7.4,), stem="conv_value_attention")
+    add("spatially aware values", (7.2,), stem="attention")
+    return tuple(rows)
+
+
+PUBLISHED = _published()
+
+
+@functools.cache
+def _profile_resnet(options):
+    options = dict(options)
+    return profile(ResNet(NUM_BLOCKS[options.pop("depth")], **options))
+
+
+def profile_published() -> list[tuple[Published, Profile]]:
+    """Builds every network of `PUBLISHED` for 224x224 and profiles it."""
+    return [(row, _profile_resnet(row.options)) for row in PUBLISHED]
+
+
+_HEADER = """\
+FLOPs in billions and trained parameters in millions, one image of 224x224. A
+multiply and an add count two. Ours are "naive" and "separable":
+
+naive      k*k products q.r of the width d of a head, as the paper counts; in
+           the attention stem a value matrix mixed for every pixel
+separable  q.r as 2k products of width d/2; in the stem a value matrix mixed
+           once for each place in a block
+
+Both include batch normalization, activations, softmax, additions and pooling;
+borders count as full windows. "paper prints" is from the paper's tables;
+"derived" is calculated from its text: FLOPs of convolutions, projections and
+attention alone, parameters without the position embeddings.
+"""
+
+# Heading (two lines), decimals and name in the CSV file.
+_COLUMNS = (
+    ("naive", "", 2, "flops"),
+    ("paper", "prints", 1, "paper_flops"),
+    ("derived", "", 2, "derived_flops"),
+    ("separable", "", 2, "flops_separable"),
+    ("derived", "", 2, "derived_flops_separable"),
+    ("trained", "", 2, "trained_parameters"),
+    ("paper", "prints", 1, "paper_parameters"),
+    ("derived", "", 2, "derived_parameters"),
+)
+
+
+def _numbers(row: Published, ours: Profile) -> tuple[float | None, ...]:
+    """Returns the columns of a row, FLOPs in 1e9, parameters in 1e6."""
+    return (
+        ours.flops / 1e9,
+        row.flops,
+        row.derived_flops,
+        ours.flops_separable / 1e9,
+        row.derived_separable,
+        ours.trainable_parameters / 1e6,
+        row.parameters,
+        row.derived_parameters,
+    )
+
+
+def format_published(rows: list[tuple[Published, Profile]]) -> str:
+    """Returns the paper's tables with ours beside."""
+    first, second, places, _ = zip(*_COLUMNS, strict=True)
+    lines = []
+    for title, table in itertools.groupby(rows, lambda row: row[0].table):
+        lines += [(title, *first), ("", *second)]
+        for row, ours in table:
+            cells = (
+                "-" if number is None else f"{number:.{decimals}f}"
+                for number, decimals in zip(
+                    _numbers(row, ours), places, strict=True
+                )
+            )
+            lines.append((f"  {row.name}", *cells))
+        lines.append(("",) * len(lines[0]))
+    return "\n".join(align(lines[:-1], texts=1))
+
+
+def write_published(rows: list[tuple[Published, Profile]], path: str) -> None:
+    """Writes the tables as a CSV file; FLOPs in 1e9, parameters in 1e6."""
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("table", "network", *(name for *_, name in _COLUMNS)))
+        for row, ours in rows:
+            writer.writerow((row.table, row.name, *_numbers(row, ours)))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints the paper's tables beside ours.
+
+    Args:
+        arguments: Arguments of the command line, `None` for the real ones.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m keras_sasa.profile",
+        description="Prints FLOPs and parameters of the paper's networks, "
+        "the paper's numbers beside ours. Takes about half a minute.",
+    )
+    parser.add_argument("--csv", metavar="FILE", help="also write them here")
+    options = parser.parse_args(arguments)
+    rows = profile_published()
+    print(_HEADER)
+    print(format_published(rows))
+    if options.csv:
+        write_published(rows, options.csv)
