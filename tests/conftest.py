@@ -1,0 +1,44 @@
+"""Settings of all tests: what is skipped, and a clean Keras for each."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import pytest
+
+if keras.backend.backend() == "jax":
+    import jax
+
+    # Without it float64 is silently float32.
+    jax.config.update("jax_enable_x64", True)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--run-large",
+        action="store_true",
+        help="run the tests marked large, which take minutes",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--run-large"):
+        return
+    skip = pytest.mark.skip(reason="takes minutes; run with --run-large")
+    for item in items:
+        if item.get_closest_marker("large"):
+            item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def clean_keras():
+    """Leaves no name, seed or setting of one test to the next."""
+    # Without collecting garbage, which takes a tenth of a second.
+    keras.backend.clear_session(free_memory=False)
+    keras.utils.set_random_seed(1)
+    yield
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
+    keras.config.set_image_data_format("channels_last")
+    keras.backend.clear_session(free_memory=False)

@@ -1,0 +1,338 @@
+"""Attention weights of whole models, and their place in an image."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import oracle
+import pytest
+from keras import ops
+
+from keras_sasa import SelfAttention2D
+from keras_sasa.applications import ResNet
+from keras_sasa.visualize import (
+    attention_maps,
+    plot_attention,
+    plot_history,
+    window_in_image,
+)
+
+
+def images(*shape):
+    return np.random.default_rng(0).normal(size=shape).astype("float32")
+
+
+def attention(name, **options):
+    options = {"filters": 4, "kernel_size": 3, "num_heads": 2, **options}
+    return SelfAttention2D(name=name, **options)
+
+
+def small_resnet():
+    return ResNet(
+        (1, 1),
+        stem="small",
+        kernel_size=3,
+        num_heads=2,
+        input_shape=(8, 8, 3),
+        width_multiplier=1 / 16,
+        classes=4,
+    )
+
+
+def test_weights_are_those_of_the_oracle():
+    """Behind another layer, so that the input of the layer matters."""
+    inputs = keras.Input((5, 6, 3))
+    doubled = keras.layers.Rescaling(2.0)(inputs)
+    layer = attention("attend")
+    model = keras.Model(inputs, layer(doubled))
+    batch = images(2, 5, 6, 3)
+    weights = {
+        name: ops.convert_to_numpy(getattr(layer, name))
+        for name in (
+            "query_kernel",
+            "key_kernel",
+            "value_kernel",
+            "row_embedding",
+            "column_embedding",
+        )
+    }
+    _, expected = oracle.self_attention_2d(
+        2 * batch, weights, num_heads=2, kernel_size=3
+    )
+    maps = attention_maps(model, batch)
+    assert list(maps) == ["attend"]
+    assert maps["attend"].dtype == "float32"
+    np.testing.assert_allclose(maps["attend"], expected, atol=1e-5)
+
+
+def test_every_layer_of_a_resnet_in_order():
+    maps = attention_maps(small_resnet(), images(2, 8, 8, 3))
+    assert {name: weights.shape for name, weights in maps.items()} == {
+        "group1_block1_attention": (2, 8, 8, 2, 3, 3),
+        "group2_block1_attention": (2, 8, 8, 2, 3, 3),
+    }
+    assert list(maps) == sorted(maps)
+    for weights in maps.values():
+        np.testing.assert_allclose(weights.sum((-2, -1)), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "layers", ["group2_block1_attention", ["group2_block1_attention"]]
+)
+def test_chosen_layers(layers):
+    model, batch = small_resnet(), images(1, 8, 8, 3)
+    name = "group2_block1_attention"
+    maps = attention_maps(model, batch, layers)
+    assert list(maps) == [name]
+    np.testing.assert_array_equal(
+        maps[name], attention_maps(model, batch)[name]
+    )
+
+
+def test_loaded_model_and_unchanged_model(tmp_path):
+    model, batch = small_resnet(), images(2, 8, 8, 3)
+    before = model.get_config(), model.predict(batch, verbose=0)
+    expected = attention_maps(model, batch)
+    assert model.get_config() == before[0]
+    np.testing.assert_array_equal(model.predict(batch, verbose=0), before[1])
+
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    maps = attention_maps(loaded, batch)
+    for name, weights in expected.items():
+        np.testing.assert_allclose(maps[name], weights, rtol=1e-6)
+
+
+def test_batch_normalization_is_not_training():
+    model, batch = small_resnet(), images(4, 8, 8, 3)
+    together = attention_maps(model, batch)
+    alone = attention_maps(model, batch[:1])
+    for name, weights in together.items():
+        np.testing.assert_allclose(alone[name], weights[:1], atol=1e-5)
+
+
+def test_inner_models_and_shared_layers():
+    inputs = keras.Input((6, 6, 4))
+    shared = attention("shared")
+    inner = keras.Sequential(
+        [keras.Input((6, 6, 4)), attention("a"), attention("b")], name="inner"
+    )
+    # Used elsewhere first: `shared.input` is in the other model.
+    keras.Model(inputs, inner(shared(inputs)))
+    first = keras.Input((6, 6, 4))
+    x = shared(inner(shared(first)))
+    model = keras.Model(first, x)
+    batch = images(1, 6, 6, 4)
+    maps = attention_maps(model, batch)
+    assert set(maps) == {"shared", "shared:1", "inner/a", "inner/b"}
+
+    def weights(layer, x):
+        _, scores = layer(x, return_attention_scores=True)
+        return ops.convert_to_numpy(scores)
+
+    x = shared(batch)
+    np.testing.assert_allclose(maps["shared"], weights(shared, batch))
+    np.testing.assert_allclose(
+        maps["inner/a"], weights(inner.layers[0], x), atol=1e-6
+    )
+    np.testing.assert_allclose(
+        maps["inner/b"],
+        weights(inner.layers[1], inner.layers[0](x)),
+        atol=1e-6,
+    )
+    np.testing.assert_allclose(
+        maps["shared:1"], weights(shared, inner(x)), atol=1e-6
+    )
+    assert list(attention_maps(model, batch, "inner/b")) == ["inner/b"]
+
+
+def test_mask_of_the_layer_is_kept():
+    inputs = keras.Input((4, 4, 4))
+    mask = keras.Input((4, 4), dtype="bool")
+    outputs = attention("attend")(inputs, mask=mask)
+    model = keras.Model([inputs, mask], outputs)
+    allowed = np.ones((1, 4, 4), bool)
+    allowed[0, 1, 2] = False
+    maps = attention_maps(model, [images(1, 4, 4, 4), allowed])["attend"]
+    # The key right of the query (1, 1).
+    np.testing.assert_array_equal(maps[0, 1, 1, :, 1, 2], 0)
+    assert (maps[0, 1, 1, :, 1, 0] > 0).all()
+
+
+def test_float16_weights_are_float32_arrays():
+    model = keras.Sequential(
+        [keras.Input((4, 4, 4)), attention("attend", dtype="mixed_float16")]
+    )
+    assert attention_maps(model, images(1, 4, 4, 4))["attend"].dtype == (
+        "float32"
+    )
+
+
+def test_model_without_attention():
+    model = keras.Sequential(
+        [keras.Input((4, 4, 3)), keras.layers.Conv2D(4, 3, name="only_conv")]
+    )
+    with pytest.raises(ValueError, match=r"SelfAttention2D.*only_conv"):
+        attention_maps(model, images(1, 4, 4, 3))
+
+
+def test_unknown_layer_names_the_known_ones():
+    with pytest.raises(
+        ValueError,
+        match=r"\['group1_block1_attention', 'group2_block1_attention'\]"
+        r".*layers='group3'",
+    ):
+        attention_maps(small_resnet(), images(1, 8, 8, 3), "group3")
+
+
+@pytest.mark.parametrize("kind", ["subclass", "unbuilt"])
+def test_model_without_a_graph(kind):
+    class Subclass(keras.Model):
+        pass
+
+    model = (
+        Subclass()
+        if kind == "subclass"
+        else keras.Sequential([attention("attend")])
+    )
+    with pytest.raises(ValueError, match="functional or a built sequential"):
+        attention_maps(model, images(1, 4, 4, 3))
+
+
+WINDOW = np.arange(1, 10).reshape(3, 3)
+
+
+@pytest.mark.parametrize(
+    "row, column, expected",
+    [
+        (1, 1, [[1, 2, 3, 0], [4, 5, 6, 0], [7, 8, 9, 0]]),
+        (0, 0, [[5, 6, 0, 0], [8, 9, 0, 0], [0, 0, 0, 0]]),
+        (2, 3, [[0, 0, 0, 0], [0, 0, 1, 2], [0, 0, 4, 5]]),
+    ],
+)
+def test_window_in_image(row, column, expected):
+    placed = window_in_image(WINDOW, row, column, (3, 4))
+    np.testing.assert_array_equal(placed, expected)
+
+
+def test_window_larger_than_the_image():
+    np.testing.assert_array_equal(
+        window_in_image(WINDOW, 0, 0, (1, 2)), [[5, 6]]
+    )
+
+
+def test_window_with_dilation():
+    expected = np.zeros((4, 5))
+    expected[1::2, ::2] = WINDOW[1:]
+    # Rows -1, 1 and 3; columns 0, 2 and 4.
+    np.testing.assert_array_equal(
+        window_in_image(WINDOW, 1, 2, (4, 5), dilation_rate=2), expected
+    )
+    expected = np.zeros((4, 5))
+    expected[:3, ::2] = WINDOW
+    np.testing.assert_array_equal(
+        window_in_image(WINDOW, 1, 2, (4, 5), dilation_rate=(1, 2)), expected
+    )
+
+
+def test_window_of_many_heads_keeps_all_weights():
+    """Weights are 0 outside the image, so that nothing is cut off."""
+    model = keras.Sequential([keras.Input((5, 6, 3)), attention("attend")])
+    maps = attention_maps(model, images(1, 5, 6, 3))["attend"]
+    placed = window_in_image(maps[0, 0, 5], 0, 5, (5, 6))
+    assert placed.shape == (2, 5, 6)
+    np.testing.assert_allclose(placed.sum((-2, -1)), 1, rtol=1e-5)
+
+
+def test_query_outside_the_image():
+    with pytest.raises(ValueError, match=r"row=3, column=0, .*\(3, 4\)"):
+        window_in_image(WINDOW, 3, 0, (3, 4))
+    with pytest.raises(ValueError, match="row=0, column=-1"):
+        window_in_image(WINDOW, 0, -1, (3, 4))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_plot_attention(tmp_path, channels):
+    weights = np.full((2, 3, 5, 5), 1 / 25)
+    figure = plot_attention(
+        images(2, 16, 16, channels),
+        weights,
+        [(0, 0), (7, 3)],
+        input_size=(8, 8),
+        title="a title",
+    )
+    assert len(figure.axes) == 2 * (1 + 3)
+    assert figure.get_suptitle() == "a title"
+    for axes in figure.axes:
+        # All panels in the pixels of the layer's input.
+        assert axes.get_xlim() == (-0.5, 7.5)
+        assert axes.get_ylim() == (7.5, -0.5)
+    drawn = figure.axes[1].images[1].get_array()
+    assert drawn.count() == 9  # The quarter of the window in the image.
+    assert figure.axes[1].get_xlabel() == "max 0.04"
+    query = figure.axes[4].patches[0]
+    assert query.get_xy() == (2.5, 6.5)
+    figure.savefig(tmp_path / "attention.png")
+    assert (tmp_path / "attention.png").stat().st_size > 1000
+
+
+def test_plot_history(tmp_path):
+    history = {
+        "accuracy": [0.5, 0.75, 0.8],
+        "loss": [2.0, 1.0, 0.5],
+        "val_accuracy": [0.4, 0.7, 0.7],
+        "val_loss": [2.1, 1.2, 0.9],
+        "learning_rate": [0.1, 0.01, 0.001],
+    }
+    figure = plot_history(history, title="a title")
+    loss, accuracy = figure.axes
+    assert loss.get_ylabel() == "loss"
+    assert accuracy.get_ylabel() == "accuracy"
+    assert loss.get_xlabel() == "epoch"
+    training, validation = loss.lines
+    np.testing.assert_array_equal(training.get_xdata(), [1, 2, 3])
+    np.testing.assert_array_equal(training.get_ydata(), history["loss"])
+    np.testing.assert_array_equal(validation.get_ydata(), history["val_loss"])
+    labels = [text.get_text() for text in loss.get_legend().get_texts()]
+    assert labels == ["training", "validation"]
+    figure.savefig(tmp_path / "training.png")
+    assert (tmp_path / "training.png").stat().st_size > 1000
+
+
+def test_plot_history_of_fit():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    history = model.fit(images(4, 2), images(4, 1), epochs=1, verbose=0)
+    (axes,) = plot_history(history).axes
+    assert [line.get_label() for line in axes.lines] == ["training"]
+
+
+def test_plot_history_of_nothing():
+    with pytest.raises(ValueError, match=r"at least one epoch.*\{\}"):
+        plot_history({})
+
+
+@pytest.mark.parametrize(
+    "plot",
+    [
+        lambda: plot_history({"loss": [1.0]}),
+        lambda: plot_attention(
+            images(1, 4, 4, 1), images(1, 2, 3, 3), [(0, 0)]
+        ),
+    ],
+    ids=["plot_history", "plot_attention"],
+)
+def test_plots_without_matplotlib(monkeypatch, plot):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"keras_sasa\[plots\]"):
+        plot()
+
+
+def test_import_without_matplotlib():
+    """In a process of its own: Keras imports matplotlib where it can."""
+    program = (
+        "import sys; sys.modules['matplotlib'] = None; "
+        "import keras_sasa.visualize"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
