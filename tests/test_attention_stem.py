@@ -1,0 +1,210 @@
+"""The stem: its attention against the pixel loops, and as a Keras layer."""
+
+import keras
+import numpy as np
+import oracle
+import pytest
+from backend import MODES, value_and_gradients
+from cases import central_differences
+from config import assert_config_complete
+from keras.src.testing import TestCase
+
+from keras_sasa import AttentionStem
+
+VALUES = ("spatially_aware", "plain", "conv")
+SIZES = ((8, 4), (5, 7), (2, 3))
+
+
+def to_numpy(tensor):
+    return keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32"))
+
+
+def make_stem(values, dtype="float64", **arguments):
+    """A built stem; embeddings are large enough to matter."""
+    stem = AttentionStem(
+        8,
+        num_heads=2,
+        num_mixtures=3,
+        values=values,
+        embedding_initializer=keras.initializers.RandomNormal(stddev=1.0),
+        dtype=dtype,
+        **arguments,
+    )
+    stem.build((None, None, None, 3))
+    return stem
+
+
+def attend(arrays, values):
+    """What the oracle says, of inputs and weights by the layer's names."""
+    weights = {k: v for k, v in arrays.items() if k != "inputs"}
+    if values == "spatially_aware":
+        names = [f"value_kernel_{n}" for n in range(3)]
+        weights["value_kernels"] = np.stack([weights[n] for n in names])
+    return oracle.attention_stem(
+        arrays["inputs"], weights, num_heads=2, block_size=4, values=values
+    )
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("values", VALUES)
+def test_values_and_gradients(values, size):
+    stem = make_stem(values)
+    random = np.random.default_rng(0)
+    arrays = {"inputs": random.normal(size=(2, *size, 3))}
+    for weight in stem.weights:
+        if "normalization" not in weight.path:
+            arrays[weight.name] = keras.ops.convert_to_numpy(weight)
+    expected = attend(arrays, values)
+    directions, changes = central_differences(
+        lambda arrays: (attend(arrays, values),), arrays, number=1
+    )
+    cotangent = random.normal(size=expected.shape)
+    for mode in MODES if size == (5, 7) else ("eager",):
+        result = value_and_gradients(
+            stem, arrays["inputs"], cotangent, mode=mode, function=stem.attend
+        )
+        np.testing.assert_allclose(
+            result.outputs, expected, rtol=1e-9, atol=1e-11
+        )
+        for name in arrays:
+            np.testing.assert_allclose(
+                np.sum(result.gradients[name] * directions[name][0]),
+                np.sum(cotangent * changes[name][0][0]),
+                rtol=1e-6,
+                atol=1e-8,
+                err_msg=name,
+            )
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_normalization_and_pool_follow(training):
+    stem = make_stem("spatially_aware")
+    images = np.random.default_rng(0).normal(size=(2, 6, 9, 3))
+    maps = keras.ops.convert_to_numpy(stem.attend(images))
+    if training:
+        mean, variance = maps.mean((0, 1, 2)), maps.var((0, 1, 2))
+    else:
+        mean, variance = 0.0, 1.0
+    maps = (maps - mean) / np.sqrt(variance + 1e-5)
+    expected = np.empty((2, 2, 3, 8))
+    for row in range(2):
+        for column in range(3):
+            block = maps[
+                :, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4
+            ]
+            expected[:, row, column] = block.max((1, 2))
+    outputs = keras.ops.convert_to_numpy(stem(images, training=training))
+    np.testing.assert_allclose(outputs, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("values", VALUES)
+def test_as_a_keras_layer(values):
+    weights = {"spatially_aware": 2 + 4 + 3, "plain": 3, "conv": 3}[values]
+    TestCase().run_layer_test(
+        AttentionStem,
+        {"filters": 8, "values": values},
+        input_shape=(2, 8, 12, 3),
+        expected_output_shape=(2, 2, 3, 8),
+        expected_num_trainable_weights=weights + 2,
+        expected_num_non_trainable_weights=2,
+        expected_num_losses=0,
+    )
+
+
+def test_config_holds_every_argument():
+    assert_config_complete(
+        AttentionStem,
+        filters=12,
+        block_size=3,
+        num_heads=3,
+        num_mixtures=2,
+        values="conv",
+        data_format="channels_first",
+        momentum=0.9,
+        kernel_initializer=keras.initializers.HeNormal(seed=1),
+        embedding_initializer=keras.initializers.RandomNormal(0.0, 0.5, 2),
+        kernel_regularizer=keras.regularizers.L2(0.1),
+        embedding_regularizer=keras.regularizers.L2(0.2),
+        kernel_constraint=keras.constraints.MaxNorm(1),
+        embedding_constraint=keras.constraints.MaxNorm(2),
+    )
+
+
+def test_channels_first():
+    stem = make_stem("conv")
+    images = np.random.default_rng(0).normal(size=(2, 6, 9, 3))
+    first = AttentionStem(
+        8,
+        num_heads=2,
+        values="conv",
+        data_format="channels_first",
+        dtype="float64",
+    )
+    inputs = np.moveaxis(images, -1, 1)
+    first.build(inputs.shape)
+    first.set_weights(stem.get_weights())
+    outputs = keras.ops.convert_to_numpy(first(inputs))
+    np.testing.assert_allclose(
+        np.moveaxis(outputs, 1, -1), keras.ops.convert_to_numpy(stem(images))
+    )
+    assert first.compute_output_shape(inputs.shape) == outputs.shape
+
+
+def test_unknown_sizes():
+    images = keras.Input((None, None, 3))
+    outputs = AttentionStem(8)(images)
+    assert outputs.shape == (None, None, None, 8)
+    model = keras.Model(images, outputs)
+    outputs = model(np.zeros((1, 9, 4, 3), "float32"))
+    assert tuple(outputs.shape) == (1, 3, 1, 8)
+
+
+@pytest.mark.parametrize(
+    "policy", ["float32", "float64", "mixed_float16", "mixed_bfloat16"]
+)
+def test_one_fit_step(policy, tmp_path):
+    keras.config.set_dtype_policy(policy)
+    images = np.random.default_rng(0).normal(size=(2, 8, 12, 3))
+    model = keras.Sequential(
+        [
+            keras.Input((8, 12, 3)),
+            AttentionStem(8),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(3, dtype="float32"),
+        ]
+    )
+    model.compile("sgd", "mse")
+    history = model.fit(images, np.ones((2, 3)), verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+    stem = model.layers[0]
+    outputs = to_numpy(stem(images))
+    assert np.isfinite(outputs).all()
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
+    np.testing.assert_array_equal(
+        to_numpy(loaded.layers[0](images)), outputs
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"filters": 10}, "filters=10, num_heads=4"),
+        ({"block_size": 0}, "`block_size` must be a positive.*block_size=0"),
+        ({"num_mixtures": 1.5}, r"num_mixtures=1\.5"),
+        ({"num_heads": 0}, "num_heads=0"),
+        ({"values": "aware"}, "spatially_aware.*values='aware'"),
+        ({"data_format": "NCHW"}, "data_format='NCHW'"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        AttentionStem(**arguments)
+
+
+def test_bad_inputs():
+    with pytest.raises(ValueError, match=r"four axes.*\(2, 8, 3\)"):
+        AttentionStem(8).build((2, 8, 3))
+    with pytest.raises(ValueError, match=r"must be known.*None"):
+        AttentionStem(8)(keras.Input((8, 8, None)))

@@ -1,0 +1,324 @@
+"""Every way to compute local attention, against the pixel loops."""
+
+import keras
+import numpy as np
+import oracle
+import pytest
+from backend import BACKEND, MODES, value_and_gradients
+from cases import CASES, Case, reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import ops
+
+from keras_sasa.local_attention import IMPLEMENTATIONS, local_attention
+
+COMPILED = [name for name, case in CASES.items() if case.compiled]
+# A window of one pixel has a constant softmax: float64 rounding only.
+TOLERANCE = {"rtol": 1e-9, "atol": 1e-11}
+
+property_test = settings(max_examples=15, deadline=None, derandomize=True)
+
+
+def to_numpy(tensor):
+    return keras.ops.convert_to_numpy(tensor)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_values_and_gradients(implementation, name):
+    case, expected = CASES[name], reference(name)
+    layer = case.make_layer(implementation)
+    cotangent, _ = expected.cotangents()
+    result = value_and_gradients(
+        layer, case.make_inputs(), cotangent, mask=case.make_mask()
+    )
+    np.testing.assert_allclose(result.outputs, expected.outputs, **TOLERANCE)
+    expected.check_gradients(result.gradients, cotangent)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_scores_and_their_gradients(implementation, name):
+    case, expected = CASES[name], reference(name)
+    layer = case.make_layer(implementation)
+    cotangents = expected.cotangents()
+    result = value_and_gradients(
+        layer, case.make_inputs(), *cotangents, mask=case.make_mask()
+    )
+    np.testing.assert_allclose(result.outputs, expected.outputs, **TOLERANCE)
+    np.testing.assert_allclose(result.scores, expected.scores, **TOLERANCE)
+    # A key that takes no part has the weight 0, not a small one.
+    np.testing.assert_array_equal(result.scores == 0, expected.scores == 0)
+    expected.check_gradients(result.gradients, *cotangents)
+
+
+@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "eager"])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_compiled_and_unknown_sizes(implementation, mode, name):
+    case, expected = CASES[name], reference(name)
+    layer = case.make_layer(implementation)
+    cotangent, _ = expected.cotangents()
+    result = value_and_gradients(
+        layer, case.make_inputs(), cotangent, mode=mode, mask=case.make_mask()
+    )
+    np.testing.assert_allclose(result.outputs, expected.outputs, **TOLERANCE)
+    expected.check_gradients(result.gradients, cotangent)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_every_element_of_the_gradient(implementation):
+    case = Case(3, 4, channels=2, batch=1)
+    arrays = {"inputs": case.make_inputs(), **case.make_weights()}
+    cotangent = np.random.default_rng(0).normal(size=(1, 3, 4, 8))
+    expected = oracle.numerical_gradient(
+        lambda arrays: case.oracle(arrays)[0], arrays, cotangent
+    )
+    result = value_and_gradients(
+        case.make_layer(implementation), arrays["inputs"], cotangent
+    )
+    assert set(result.gradients) == set(expected)
+    for name, gradient in expected.items():
+        np.testing.assert_allclose(
+            result.gradients[name], gradient, rtol=1e-6, atol=1e-8
+        )
+
+
+@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize(
+    "implementation", sorted(set(IMPLEMENTATIONS) - {"patches"})
+)
+def test_float32_agrees_with_the_definition(implementation, name):
+    case = CASES[name]
+    inputs = case.make_inputs().astype("float32")
+    cotangent = reference(name).cotangents()[0].astype("float32")
+
+    def run(implementation):
+        layer = case.make_layer(implementation, dtype="float32")
+        return value_and_gradients(
+            layer, inputs, cotangent, mask=case.make_mask()
+        )
+
+    expected, actual = run("patches"), run(implementation)
+    np.testing.assert_allclose(
+        actual.outputs, expected.outputs, rtol=1e-4, atol=1e-5
+    )
+    for array, gradient in expected.gradients.items():
+        np.testing.assert_allclose(
+            actual.gradients[array], gradient, rtol=1e-4, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("name", ["default", "dilation_2_3", "many_bands"])
+def test_dropout_is_the_same_for_all(name):
+    case = CASES[name]
+    cotangent, _ = reference(name).cotangents()
+    results = [
+        value_and_gradients(
+            case.make_layer(implementation, dropout=0.5, seed=7),
+            case.make_inputs(),
+            cotangent,
+            training=True,
+        )
+        for implementation in IMPLEMENTATIONS
+    ]
+    assert not np.allclose(results[0].outputs, reference(name).outputs)
+    for result in results[1:]:
+        np.testing.assert_allclose(
+            result.outputs, results[0].outputs, **TOLERANCE
+        )
+        for array, gradient in results[0].gradients.items():
+            np.testing.assert_allclose(
+                result.gradients[array], gradient, **TOLERANCE
+            )
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_dropout_drops_weights_and_keeps_their_mean(implementation):
+    case = CASES["default"]
+    layer = case.make_layer(implementation, dropout=0.5, seed=7)
+    inputs = case.make_inputs()
+    outputs = [to_numpy(layer(inputs, training=True)) for _ in range(300)]
+    assert not np.allclose(outputs[0], outputs[1])
+    expected = reference("default").outputs
+    error = np.mean(outputs, axis=0) - expected
+    deviation = np.std(outputs, axis=0) / np.sqrt(len(outputs))
+    assert np.mean(np.abs(error) / deviation) < 1.2
+    np.testing.assert_allclose(
+        to_numpy(layer(inputs, training=False)), expected, **TOLERANCE
+    )
+
+
+def attend(inputs, implementation="tiled", **arguments):
+    """Output and scores of a layer with random weights, in float64."""
+    batch, height, width, channels = inputs.shape
+    case = Case(height, width, arguments, channels=channels, batch=batch)
+    layer = case.make_layer(implementation)
+    outputs, scores = layer(inputs, return_attention_scores=True)
+    return to_numpy(outputs), to_numpy(scores), case.make_weights()
+
+
+maps = st.integers(1, 12)
+windows = st.tuples(*[st.sampled_from([1, 3, 5, 7])] * 2)
+implementations = st.sampled_from(sorted(IMPLEMENTATIONS))
+
+
+@property_test
+@given(maps, maps, windows, implementations)
+def test_weights_sum_to_one(height, width, kernel_size, implementation):
+    inputs = np.random.default_rng(0).normal(size=(1, height, width, 3))
+    _, scores, _ = attend(inputs, implementation, kernel_size=kernel_size)
+    assert scores.min() >= 0
+    np.testing.assert_allclose(scores.sum((-2, -1)), 1, rtol=1e-12)
+
+
+@property_test
+@given(maps, maps, windows, implementations)
+def test_constant_image_stays_constant(
+    height, width, kernel_size, implementation
+):
+    pixel = np.random.default_rng(0).normal(size=3)
+    inputs = np.broadcast_to(pixel, (1, height, width, 3))
+    outputs, _, weights = attend(
+        inputs, implementation, kernel_size=kernel_size
+    )
+    expected = np.broadcast_to(pixel @ weights["value_kernel"], outputs.shape)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-11, atol=1e-12)
+
+
+@property_test
+@given(st.integers(0, 4), st.integers(0, 4), implementations)
+def test_translation_equivariance(down, right, implementation):
+    image = np.random.default_rng(0).normal(size=(1, 16, 17, 3))
+    moved = np.roll(image, (down, right), axis=(1, 2))
+    outputs, _, _ = attend(image, implementation, kernel_size=5)
+    moved_outputs, _, _ = attend(moved, implementation, kernel_size=5)
+    inside = slice(2 + 4, -2 - 4)
+    np.testing.assert_allclose(
+        np.roll(outputs, (down, right), axis=(1, 2))[:, inside, inside],
+        moved_outputs[:, inside, inside],
+        rtol=1e-10,
+        atol=1e-12,
+    )
+
+
+@property_test
+@given(
+    st.integers(0, 9), st.integers(0, 10), windows, maps, implementations
+)
+def test_a_window_of_pixels_influences_an_output(
+    row, column, kernel_size, seed, implementation
+):
+    random = np.random.default_rng(seed)
+    case = Case(10, 11, {"kernel_size": kernel_size}, channels=3, batch=1)
+    cotangent = np.zeros((1, 10, 11, 8))
+    cotangent[0, row, column] = random.normal(size=8)
+    result = value_and_gradients(
+        case.make_layer(implementation), case.make_inputs(), cotangent
+    )
+    influence = np.abs(result.gradients["inputs"][0]).sum(-1) > 0
+    high, wide = kernel_size
+    expected = np.zeros((10, 11), bool)
+    expected[
+        max(row - high // 2, 0) : row + high // 2 + 1,
+        max(column - wide // 2, 0) : column + wide // 2 + 1,
+    ] = True
+    np.testing.assert_array_equal(influence, expected)
+
+
+@property_test
+@given(maps, maps, st.integers(1, 3), st.integers(1, 3), implementations)
+def test_strided_output_is_a_part_of_the_whole(
+    height, width, down, right, implementation
+):
+    inputs = np.random.default_rng(0).normal(size=(1, height, width, 3))
+    whole, _, _ = attend(inputs, implementation)
+    strided, _, _ = attend(inputs, implementation, strides=(down, right))
+    np.testing.assert_allclose(
+        strided, whole[:, ::down, ::right], rtol=1e-10, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("name", ["mask", "many_bands_mask"])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_masked_pixels_have_no_influence(implementation, name):
+    case = CASES[name]
+    layer, mask = case.make_layer(implementation), case.make_mask()
+    inputs = case.make_inputs()
+    other = np.where(mask[..., None], inputs, 100 * inputs + 1)
+    outputs = to_numpy(layer(inputs, mask=mask))
+    changed = to_numpy(layer(other, mask=mask))
+    np.testing.assert_allclose(changed[mask], outputs[mask], **TOLERANCE)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_large_logits_in_half_precision(implementation, dtype):
+    random = np.random.default_rng(0)
+    query, key, value = (
+        ops.cast(scale * random.normal(size=(1, 9, 9, 8)), dtype)
+        for scale in (200, 200, 1)
+    )
+    mask = random.random((1, 9, 9)) < 0.5
+    outputs = local_attention(
+        query,
+        key,
+        value,
+        kernel_size=3,
+        num_heads=2,
+        mask=mask,
+        implementation=implementation,
+    )
+    assert keras.backend.standardize_dtype(outputs.dtype) == dtype
+    assert np.isfinite(to_numpy(ops.cast(outputs, "float32"))).all()
+
+
+def ones(*shape):
+    return ops.ones(shape, dtype="float32")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"implementation": "fast"}, r"\['patches', 'tiled'\].*'fast'"),
+        ({"kernel_size": 2}, r"odd.*kernel_size=\(2, 2\)"),
+        ({"padding": "full"}, r"padding='full'"),
+        ({"query": ones(6, 6, 8)}, r"query.shape=\(6, 6, 8\)"),
+        ({"value": ones(1, 6, 8)}, r"value.shape=\(1, 6, 8\)"),
+        ({"strides": 2}, r"height of `query` must be .* 3.*\(1, 6, 6, 8\)"),
+        ({"num_heads": 3}, r"multiple of `num_heads`.*num_heads=3"),
+        (
+            {"row_embedding": ones(3, 2, 4)},
+            r"`row_embedding`.*\(3, 2, 2\).*\(3, 2, 4\)",
+        ),
+        (
+            {"column_embedding": ones(5, 2, 2)},
+            r"`column_embedding`.*\(3, 2, 2\).*\(5, 2, 2\)",
+        ),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_bad_arguments(change, message):
+    arguments = {
+        "query": ones(1, 6, 6, 8),
+        "key": ones(1, 6, 6, 8),
+        "value": ones(1, 6, 6, 8),
+        "row_embedding": ones(3, 2, 2),
+        "column_embedding": ones(3, 2, 2),
+        "kernel_size": 3,
+        "num_heads": 2,
+        **change,
+    }
+    with pytest.raises(ValueError, match=message):
+        local_attention(**arguments)
+
+
+@pytest.mark.skipif(
+    BACKEND != "tensorflow", reason="the loop over bands is TensorFlow's"
+)
+def test_memory_is_bounded_by_bands():
+    from keras_sasa.local_attention import geometry
+
+    # A tall map is computed in many bands, a small one at once.
+    assert geometry.choose_band(2) == 2
+    assert geometry.choose_band(100) == 2
