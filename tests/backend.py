@@ -76,9 +76,7 @@ def value_and_gradients(
     )
     values = [keras.ops.convert_to_numpy(value) for value in values]
     gradients = [keras.ops.convert_to_numpy(value) for value in gradients]
-    return Result(
-        values, dict(zip(["inputs", *names], gradients, strict=True))
-    )
+    return Result(values, dict(zip(["inputs", *names], gradients, strict=True)))
 
 
 def _listed(values):

@@ -89,14 +89,19 @@ def test_normalization_and_pool_follow(training):
     expected = np.empty((2, 2, 3, 8))
     for row in range(2):
         for column in range(3):
-            block = maps[
-                :, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4
-            ]
+            block = maps[:, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
             expected[:, row, column] = block.max((1, 2))
     outputs = keras.ops.convert_to_numpy(stem(images, training=training))
     np.testing.assert_allclose(outputs, expected, rtol=1e-6, atol=1e-7)
 
 
+# The helper of Keras hands `fit` a generator, and `fit` warns of its own default.
+ignore_shuffle = pytest.mark.filterwarnings(
+    "ignore:`shuffle=True` was passed:UserWarning"
+)
+
+
+@ignore_shuffle
 @pytest.mark.parametrize("values", VALUES)
 def test_as_a_keras_layer(values):
     weights = {"spatially_aware": 2 + 4 + 3, "plain": 3, "conv": 3}[values]
@@ -181,9 +186,7 @@ def test_one_fit_step(policy, tmp_path):
     assert np.isfinite(outputs).all()
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
-    np.testing.assert_array_equal(
-        to_numpy(loaded.layers[0](images)), outputs
-    )
+    np.testing.assert_array_equal(to_numpy(loaded.layers[0](images)), outputs)
 
 
 @pytest.mark.parametrize(

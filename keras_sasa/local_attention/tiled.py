@@ -295,6 +295,8 @@ def _attend_gradient(plan, query, key, value, position, output, upstream):
     """Returns the gradients of query, key, value and position logits."""
     # With p the weights, o the output and g its gradient, the gradient of a
     # logit is p * (g.v - g.o); the last channels subtract inside the product.
+    # The last channel of the gradient of the values is cut off at the end: XLA
+    # (TensorFlow 2.21, CPU) computes the float64 product with a slice wrongly.
     correction = ops.sum(upstream * output, axis=-1, keepdims=True)
     upstream = ops.concatenate([upstream, -correction], axis=-1)
     value = ops.concatenate([value, ops.ones_like(value[..., :1])], axis=-1)
@@ -314,7 +316,7 @@ def _attend_gradient(plan, query, key, value, position, output, upstream):
             plan.scatter_queries(ops.matmul(logits, keys)),
             plan.add_keys(ops.einsum("bntu,bntd->bnud", logits, queries), wide),
             plan.add_keys(
-                ops.einsum("bntu,bntd->bnud", weights, gradient[..., :-1]),
+                ops.einsum("bntu,bntd->bnud", weights, gradient),
                 wide,
             ),
             plan.scatter_queries(sides),
@@ -326,7 +328,7 @@ def _attend_gradient(plan, query, key, value, position, output, upstream):
         [
             _query_band(plan, query, query),
             _key_band(plan, key),
-            _key_band(plan, value[..., :-1]),
+            _key_band(plan, value),
             _query_band(plan, query, position),
         ],
     )
@@ -334,7 +336,7 @@ def _attend_gradient(plan, query, key, value, position, output, upstream):
     return (
         _stack_queries(queries),
         plan.add_bands(keys, high),
-        plan.add_bands(values, high),
+        plan.add_bands(values, high)[..., :-1],
         _stack_queries(sides),
     )
 
