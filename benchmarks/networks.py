@@ -51,6 +51,7 @@ def main():
     )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
     parser.add_argument(
         "--csv",
         type=pathlib.Path,
@@ -66,7 +67,7 @@ def main():
     for task in ("prediction", "training step"):
         functions, first_call = {}, {}
         for name, build in NETWORKS.items():
-            for mode in MODES:
+            for mode in arguments.modes:
                 model = build()
                 if task == "prediction":
                     function = prediction(model, images, mode)
@@ -78,8 +79,9 @@ def main():
                 functions[name, mode] = function
         seconds = common.interleaved_medians(functions, arguments.repeats)
         for name, mode in functions:
-            twin = min(seconds["ConvResNet50", mode] for mode in MODES)
-            best = min(seconds[name, mode] for mode in MODES)
+            modes = arguments.modes
+            twin = min(seconds["ConvResNet50", mode] for mode in modes)
+            best = min(seconds[name, mode] for mode in modes)
             rows.append(
                 {
                     "task": task,

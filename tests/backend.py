@@ -10,9 +10,10 @@ BACKEND = keras.backend.backend()
 
 # "eager" runs op by op; "jit" is compiled by XLA for known shapes; "graph" and
 # "graph_jit" are a `tf.function` traced for an unknown batch, height and width.
+# JAX compiles every operation of a new shape anyway: there all is compiled.
 MODES = {
     "tensorflow": ("eager", "jit", "graph", "graph_jit"),
-    "jax": ("eager", "jit"),
+    "jax": ("jit",),
 }[BACKEND]
 
 
@@ -38,7 +39,7 @@ class Result:
 
 
 def value_and_gradients(
-    layer, inputs, *cotangents, mode="eager", mask=None, function=None, **call
+    layer, inputs, *cotangents, mode=MODES[0], mask=None, function=None, **call
 ):
     """Calls a layer, and differentiates by its inputs and weights.
 
@@ -160,7 +161,6 @@ def _jax(layer, function, inputs, cotangents, mode, call):
         by_inputs, by_weights = transpose(cotangents)
         return values, [by_inputs, *by_weights]
 
-    if mode == "jit":
-        compute = jax.jit(compute)
+    compute = jax.jit(compute)
     weights = [variable.value for variable in variables]
     return compute(jax.numpy.asarray(inputs), weights, cotangents, arrays)

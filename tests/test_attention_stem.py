@@ -59,7 +59,7 @@ def test_values_and_gradients(values, size):
         lambda arrays: (attend(arrays, values),), arrays, number=1
     )
     cotangent = random.normal(size=expected.shape)
-    for mode in MODES if size == (5, 7) else ("eager",):
+    for mode in MODES if size == (5, 7) else MODES[:1]:
         result = value_and_gradients(
             stem, arrays["inputs"], cotangent, mode=mode, function=stem.attend
         )
@@ -95,7 +95,7 @@ def test_normalization_and_pool_follow(training):
     np.testing.assert_allclose(outputs, expected, rtol=1e-6, atol=1e-7)
 
 
-# The helper of Keras hands `fit` a generator, and `fit` warns of its own default.
+# The helper of Keras hands `fit` a generator; `fit` warns of its own default.
 ignore_shuffle = pytest.mark.filterwarnings(
     "ignore:`shuffle=True` was passed:UserWarning"
 )

@@ -17,7 +17,7 @@ def to_numpy(tensor):
     return keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32"))
 
 
-# The helper of Keras hands `fit` a generator, and `fit` warns of its own default.
+# The helper of Keras hands `fit` a generator; `fit` warns of its own default.
 ignore_shuffle = pytest.mark.filterwarnings(
     "ignore:`shuffle=True` was passed:UserWarning"
 )

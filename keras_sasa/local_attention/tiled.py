@@ -364,8 +364,10 @@ class _Band:
 
     def _cut(self, maps, start, number):
         batch, _, wide, channels = ops.shape(maps)
+        # JAX wants one integer type for all four.
+        zero = start * 0
         return ops.slice(
-            maps, (0, start, 0, 0), (batch, number, wide, channels)
+            maps, (zero, start, zero, zero), (batch, number, wide, channels)
         )
 
 
