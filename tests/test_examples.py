@@ -1,5 +1,6 @@
 """The examples as their users run them, on data of a moment."""
 
+import functools
 import importlib.util
 import os
 import pathlib
@@ -198,6 +199,50 @@ def test_tfds(example, same_process, tmp_path, capfd):
     model = keras.saving.load_model(tmp_path / "model.keras")
     assert model.input_shape == (None, 8, 8, 1)
     assert model.output_shape == (None, 10)
+
+
+def test_tfds_with_a_test_split(example, tmp_path, monkeypatch):
+    """Prepared on disk as after a download, without a mock."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+
+    class TinyShapes(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = {
+                "image": tfds.features.Image(shape=(None, None, 3)),
+                "label": tfds.features.ClassLabel(num_classes=3),
+            }
+            return tfds.core.DatasetInfo(
+                builder=self,
+                features=tfds.features.FeaturesDict(features),
+                supervised_keys=("image", "label"),
+            )
+
+        def _split_generators(self, _):
+            return {
+                "train": self._generate_examples(9),
+                "test": self._generate_examples(6),
+            }
+
+        def _generate_examples(self, images):
+            for number in range(images):
+                label = number % 3
+                pixels = np.full((8 + number, 9, 3), 80 * label, "uint8")
+                yield number, {"image": pixels, "label": label}
+
+    builder = functools.partial(tfds.builder, data_dir=tmp_path)
+    monkeypatch.setattr(tfds, "builder", builder)
+    options = example.parse(["--data", "tfds:tiny_shapes"])
+    data = example.load_data(options)
+    assert (data.shape, data.classes) == ((32, 32, 3), 3)
+    for dataset, number in ((data.train, 9), (data.test, 6)):
+        pairs = list(dataset.as_numpy_iterator())
+        assert len(pairs) == number
+        for image, label in pairs:
+            np.testing.assert_array_equal(
+                image, np.full((32, 32, 3), 80 * label, "uint8")
+            )
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,8 @@ def test_shapes_of_conv_2d(padding, data_format):
             shape = (2, 5, *size)
         expected = convolution.compute_output_shape(shape)
         assert attention.compute_output_shape(shape) == expected
+        if keras.backend.backend() == "jax" and size != (6, 9):
+            continue  # JAX compiles every operation of a new shape.
         outputs = attention(np.zeros(shape, "float32"))
         assert tuple(outputs.shape) == expected
 

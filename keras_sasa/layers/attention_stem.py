@@ -196,8 +196,11 @@ class AttentionStem(ImageLayer):
             for kernel in (self.query_kernel, self.key_kernel)
         )
         value = self._split_heads(self._values(inputs, blocks))
-        logits = ops.cast(
-            ops.einsum("bind,bjnd->bnij", query, key), softmax_dtype
+        # Cast before the product, which float16 could not hold.
+        logits = ops.einsum(
+            "bind,bjnd->bnij",
+            ops.cast(query, softmax_dtype),
+            ops.cast(key, softmax_dtype),
         )
         # Only pixels of the image are keys; the border may cut a block off.
         inside = self._cut(ops.ones_like(inputs[..., :1]))[..., 0] > 0.5

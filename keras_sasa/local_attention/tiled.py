@@ -295,8 +295,6 @@ def _attend_gradient(plan, query, key, value, position, output, upstream):
     """Returns the gradients of query, key, value and position logits."""
     # With p the weights, o the output and g its gradient, the gradient of a
     # logit is p * (g.v - g.o); the last channels subtract inside the product.
-    # The last channel of the gradient of the values is cut off at the end: XLA
-    # (TensorFlow 2.21, CPU) computes the float64 product with a slice wrongly.
     correction = ops.sum(upstream * output, axis=-1, keepdims=True)
     upstream = ops.concatenate([upstream, -correction], axis=-1)
     value = ops.concatenate([value, ops.ones_like(value[..., :1])], axis=-1)
