@@ -211,3 +211,13 @@ def test_bad_inputs():
         AttentionStem(8).build((2, 8, 3))
     with pytest.raises(ValueError, match=r"must be known.*None"):
         AttentionStem(8)(keras.Input((8, 8, None)))
+
+
+def test_large_logits_in_half_precision():
+    stem = AttentionStem(8, num_heads=2, values="plain", dtype="float16")
+    images = np.random.default_rng(0).normal(size=(1, 8, 8, 3))
+    stem.build(images.shape)
+    for kernel in (stem.query_kernel, stem.key_kernel):
+        kernel.assign(500 * keras.ops.convert_to_tensor(kernel))
+    outputs = stem.attend(keras.ops.cast(images, "float16"))
+    assert np.isfinite(keras.ops.convert_to_numpy(outputs)).all()

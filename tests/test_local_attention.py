@@ -345,3 +345,34 @@ def test_memory_is_bounded_by_bands():
     # A tall map is computed in many bands, a small one at once.
     assert geometry.choose_band(2) == 2
     assert geometry.choose_band(100) == 2
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="XLA of TensorFlow 2.21")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("size", [(6, 6), (3, 2), (37, 9)], ids=str)
+def test_function_alone_compiled(size, dtype):
+    import tensorflow as tf
+
+    random = np.random.default_rng(0)
+    tensors = [
+        tf.constant(random.normal(size=(2, *size, 8)), dtype) for _ in range(4)
+    ]
+    tolerance = 1e-10 if dtype == "float64" else 1e-4
+
+    def gradients(query, key, value, cotangent):
+        with tf.GradientTape() as tape:
+            tape.watch([query, key, value])
+            outputs = local_attention(
+                query, key, value, kernel_size=3, num_heads=2
+            )
+        return tape.gradient(
+            outputs, [query, key, value], output_gradients=cotangent
+        )
+
+    compiled = tf.function(gradients, jit_compile=True)
+    for actual, expected in zip(
+        compiled(*tensors), gradients(*tensors), strict=True
+    ):
+        np.testing.assert_allclose(
+            actual, expected, rtol=tolerance, atol=tolerance
+        )

@@ -338,3 +338,17 @@ def test_bad_inputs():
     layer.build((None, None, None, 5))
     with pytest.raises(ValueError, match="axis -1"):
         layer(np.zeros((2, 9, 8, 6), "float32"))
+
+
+@pytest.mark.parametrize("implementation", ["tiled", "patches"])
+def test_window_of_one_pixel_trains(implementation):
+    model = keras.Sequential(
+        [
+            keras.Input((4, 4, 5)),
+            SelfAttention2D(8, 1, 2, implementation=implementation),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(1),
+        ]
+    )
+    model.compile("sgd", "mse")
+    model.fit(np.ones((2, 4, 4, 5)), np.ones((2, 1)), verbose=0)

@@ -7,6 +7,7 @@ of a tile, K and L window height and width, C channels.
 
 import dataclasses
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -291,19 +292,25 @@ def _pad_to(maps, size, axis):
 def _take_and_add(maps, index, exists):
     """Sums `maps[:, index[n]]` over n; entries that do not exist count 0.
 
-    Taking is deterministic on every device, scattering is not. A row of zeros
-    to take from instead of the `where` would be a little faster, but XLA on CPU
-    (TensorFlow 2.21) appends one to float64 maps wrongly.
+    Taking is deterministic on every device, scattering is not.
     """
-    batch, _, channels = ops.shape(maps)
+    batch, entries, channels = ops.shape(maps)
     _, *shape = ops.shape(index)
+    # What does not exist is a row of zeros; but XLA on CPU (TensorFlow 2.21)
+    # appends one to float64 maps wrongly, so there it is masked, which is slower.
+    append = keras.backend.standardize_dtype(maps.dtype) != "float64"
+    if append:
+        zero = ops.zeros((batch, 1, channels), dtype=maps.dtype)
+        maps = ops.concatenate([maps, zero], axis=1)
     total = None
     for number in range(index.shape[0]):
-        taken = ops.take(maps, ops.reshape(index[number], (-1,)), axis=1)
-        exist = ops.reshape(
-            ops.broadcast_to(exists[number], ops.shape(index[number])), (-1, 1)
-        )
-        taken = ops.where(exist, taken, 0.0)
+        places, exist = index[number], exists[number]
+        if append:
+            places = ops.where(exist, places, entries)
+        taken = ops.take(maps, ops.reshape(places, (-1,)), axis=1)
+        if not append:
+            exist = ops.broadcast_to(exist, ops.shape(places))
+            taken = ops.where(ops.reshape(exist, (-1, 1)), taken, 0.0)
         total = taken if total is None else total + taken
     return ops.reshape(total, (batch, *shape, channels))
 
