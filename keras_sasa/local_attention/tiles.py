@@ -297,7 +297,7 @@ def _take_and_add(maps, index, exists):
     batch, entries, channels = ops.shape(maps)
     _, *shape = ops.shape(index)
     # What does not exist is a row of zeros; but XLA on CPU (TensorFlow 2.21)
-    # appends one to float64 maps wrongly, so there it is masked, which is slower.
+    # appends one to float64 maps wrongly: there it is masked, which is slower.
     append = keras.backend.standardize_dtype(maps.dtype) != "float64"
     if append:
         zero = ops.zeros((batch, 1, channels), dtype=maps.dtype)
