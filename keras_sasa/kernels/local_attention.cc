@@ -1,0 +1,1690 @@
+// The mathematics of local self-attention, written for vectors of lanes.
+//
+// Layout. A lane is one query of one head. The maps of a few heads stand side
+// by side in a strip, so that the lanes of a row fill vectors even where the
+// image is narrow; a row of a strip is cut into planes, one a channel:
+//
+//   row[channel][column phase][left pad | head 0 columns | head 1 ... | pad]
+//
+// The key at one offset of the window of every lane then is one load, shifted
+// by that offset. With a stride, columns are sorted by their remainder (the
+// column phase), which keeps that true. Loads that cross the border of the image
+// meet zeros or another head: there logits are masked. Rows outside the image
+// are left out of the loops.
+//
+// Rows. A dilation cuts the rows into phases that do not see each other; a task
+// is one image, a few heads and one such phase. It walks down the image with
+// rings of rows, kRows rows of queries at a time: these share every load of
+// keys and values. The gradient keeps the weights of the rows in the ring.
+//
+// This file is compiled once for each instruction set. It uses no function of
+// the standard library that the linker could share between them.
+
+#include "local_attention.h"
+
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#ifndef KERAS_SASA_LEVEL
+#define KERAS_SASA_LEVEL baseline
+#endif
+
+namespace keras_sasa {
+namespace KERAS_SASA_LEVEL {
+namespace {
+
+// Lanes of a vector, and blocks that fill its registers: kRows x kTaps (logits)
+// and kRows x kChannels (weighted sums) accumulators, kRows + 1 operands.
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+constexpr int kRows = 3;
+constexpr int kTaps = 7;
+constexpr int kChannels = 8;
+#elif defined(__AVX__)
+constexpr int kLanes = 8;
+constexpr int kRows = 3;
+constexpr int kTaps = 4;
+constexpr int kChannels = 4;
+#elif defined(__aarch64__)
+constexpr int kLanes = 4;
+constexpr int kRows = 3;
+constexpr int kTaps = 7;
+constexpr int kChannels = 8;
+#else
+constexpr int kLanes = 4;
+constexpr int kRows = 3;
+constexpr int kTaps = 4;
+constexpr int kChannels = 4;
+#endif
+
+#define KERAS_SASA_UNROLL _Pragma("GCC unroll 16")
+#define KERAS_SASA_NOINLINE __attribute__((noinline))
+
+typedef float Vector __attribute__((vector_size(kLanes * 4)));
+typedef float Unaligned
+    __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
+typedef int32_t Bits __attribute__((vector_size(kLanes * 4)));
+
+// Logit of a key that takes no part, as in the other implementations.
+constexpr float kMaskedLogit = -1e30f;
+constexpr float kLog2E = 1.4426950408889634f;
+constexpr float kLn2 = 0.6931471805599453f;
+
+inline int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
+inline int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t floor_div(int64_t a, int64_t b) {
+  return a >= 0 ? a / b : -((b - 1 - a) / b);
+}
+inline int64_t ceil_div(int64_t a, int64_t b) { return -floor_div(-a, b); }
+inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+inline Vector load(const float* from) {
+  return *reinterpret_cast<const Unaligned*>(from);
+}
+inline void store(float* to, Vector value) {
+  *reinterpret_cast<Unaligned*>(to) = value;
+}
+inline Vector all(float value) { return value - Vector{}; }
+inline Vector select(Bits condition, Vector yes, Vector no) {
+  return condition ? yes : no;
+}
+// The larger of both; `b` if there is a NaN.
+inline Vector larger(Vector a, Vector b) { return a > b ? a : b; }
+inline Vector zero_unless(Bits condition, Vector value) {
+  return reinterpret_cast<Vector>(reinterpret_cast<Bits>(value) & condition);
+}
+
+// exp2 of numbers up to 127, exactly 0 from -126.5 down. NaN stays NaN.
+// `lowest` is kLowestExponent; a variable, or else GCC makes two instructions
+// of the maximum.
+const volatile float kLowestExponent = -127.0f;
+inline Vector exp2(Vector x, Vector lowest) {
+  // Adding 1.5 * 2^23 rounds to an integer, which is then in the low bits; 127
+  // more make it the exponent of a float.
+  constexpr float kRound = 12582912.0f + 127.0f;
+  x = larger(lowest, x);
+  const Vector rounded = x + kRound;
+  const Vector fraction = x - (rounded - kRound);
+  // Minimax polynomial of 2^fraction, relative error 1e-7.
+  Vector power = all(0.00132647273f);
+  power = power * fraction + 0.00967151299f;
+  power = power * fraction + 0.0555073359f;
+  power = power * fraction + 0.240222424f;
+  power = power * fraction + 0.693147004f;
+  power = power * fraction + 1.0f;
+  const Bits exponent = reinterpret_cast<Bits>(rounded) << 23;
+  return power * reinterpret_cast<Vector>(exponent);
+}
+
+// log2 of normal numbers; NaN stays NaN.
+inline Vector log2(Vector x) {
+  // The mantissa, from sqrt(1/2) to sqrt(2), and the exponent.
+  constexpr int32_t kSqrtHalf = 0x3f3504f3;
+  const Bits bits = reinterpret_cast<Bits>(x);
+  const Bits exponent = (bits - kSqrtHalf) >> 23;
+  const Vector mantissa = reinterpret_cast<Vector>(bits - (exponent << 23));
+  // log(m) = 2 artanh((m - 1) / (m + 1)), a series of odd powers.
+  const Vector t = (mantissa - 1.0f) / (mantissa + 1.0f);
+  const Vector square = t * t;
+  Vector series = all(1.0f / 9.0f);
+  series = series * square + 1.0f / 7.0f;
+  series = series * square + 1.0f / 5.0f;
+  series = series * square + 1.0f / 3.0f;
+  series = series * square + 1.0f;
+  return __builtin_convertvector(exponent, Vector) +
+         (2.0f * kLog2E) * t * series + 0.0f * x;
+}
+
+// An array of numbers, aligned to cache lines.
+template <typename Number>
+class Array {
+ public:
+  Array() = default;
+  Array(const Array&) = delete;
+  Array& operator=(const Array&) = delete;
+  ~Array() { std::free(data_); }
+
+  // Makes room for `size` numbers; what was there is lost. Never shrinks.
+  Number* reserve(int64_t size) {
+    if (size > size_) {
+      std::free(data_);
+      size_ = 0;
+      const int64_t bytes = round_up(size * sizeof(Number), 64);
+      data_ = static_cast<Number*>(std::aligned_alloc(64, bytes));
+      if (data_ == nullptr) throw std::bad_alloc();
+      size_ = size;
+    }
+    return data_;
+  }
+
+  Number* zeros(int64_t size) {
+    reserve(size);
+    std::memset(data_, 0, size * sizeof(Number));
+    return data_;
+  }
+
+  const Number& operator[](int64_t index) const { return data_[index]; }
+  Number* data() const { return data_; }
+
+ private:
+  Number* data_ = nullptr;
+  int64_t size_ = 0;
+};
+
+// Squares of kBlock x kBlock are transposed in registers.
+#if defined(__AVX__)
+constexpr int kBlock = 8;
+#else
+constexpr int kBlock = 4;
+#endif
+typedef float Line __attribute__((vector_size(kBlock * 4)));
+typedef float UnalignedLine
+    __attribute__((vector_size(kBlock * 4), aligned(4), may_alias));
+
+#if defined(__AVX__)
+inline void transpose(Line (&m)[8]) {
+  Line pairs[8], quads[8];
+  KERAS_SASA_UNROLL
+  for (int i = 0; i < 8; i += 2) {
+    pairs[i] = __builtin_shufflevector(m[i], m[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+    pairs[i + 1] =
+        __builtin_shufflevector(m[i], m[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+  }
+  KERAS_SASA_UNROLL
+  for (int i = 0; i < 8; i += 4) {
+    KERAS_SASA_UNROLL
+    for (int j = 0; j < 2; ++j) {
+      const Line a = pairs[i + j], b = pairs[i + j + 2];
+      quads[i + 2 * j] =
+          __builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13);
+      quads[i + 2 * j + 1] =
+          __builtin_shufflevector(a, b, 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+  }
+  KERAS_SASA_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    m[i] = __builtin_shufflevector(quads[i], quads[i + 4], 0, 1, 2, 3, 8, 9, 10,
+                                   11);
+    m[i + 4] = __builtin_shufflevector(quads[i], quads[i + 4], 4, 5, 6, 7, 12,
+                                       13, 14, 15);
+  }
+}
+#else
+inline void transpose(Line (&m)[4]) {
+  const Line a = __builtin_shufflevector(m[0], m[1], 0, 4, 1, 5);
+  const Line b = __builtin_shufflevector(m[0], m[1], 2, 6, 3, 7);
+  const Line c = __builtin_shufflevector(m[2], m[3], 0, 4, 1, 5);
+  const Line d = __builtin_shufflevector(m[2], m[3], 2, 6, 3, 7);
+  m[0] = __builtin_shufflevector(a, c, 0, 1, 4, 5);
+  m[1] = __builtin_shufflevector(a, c, 2, 3, 6, 7);
+  m[2] = __builtin_shufflevector(b, d, 0, 1, 4, 5);
+  m[3] = __builtin_shufflevector(b, d, 2, 3, 6, 7);
+}
+#endif
+
+// acc[row][tap] = bias + sum over channels of query[row] * key[tap].
+struct Correlation {
+  const float* query;
+  int64_t query_row;      // Floats from one row to the next,
+  int64_t query_channel;  // and from one channel to the next.
+  const float* key;
+  const int64_t* taps;  // Floats from `key` to the key of each tap.
+  int64_t key_channel;
+  int64_t channels;
+  const float* row_bias;  // One vector a row.
+  int64_t row_bias_row;
+  const float* tap_bias;  // One vector a row and tap.
+  int64_t tap_bias_row;
+  float* output;  // One vector a row and tap.
+  int64_t output_row;
+};
+
+template <int rows, int taps>
+KERAS_SASA_NOINLINE void correlate_block(const Correlation& c, int64_t first) {
+  Vector sums[rows][taps];
+  int64_t offsets[taps];
+  KERAS_SASA_UNROLL
+  for (int tap = 0; tap < taps; ++tap) offsets[tap] = c.taps[first + tap];
+  KERAS_SASA_UNROLL
+  for (int row = 0; row < rows; ++row) {
+    const Vector row_bias = load(c.row_bias + row * c.row_bias_row);
+    const float* tap_bias = c.tap_bias + row * c.tap_bias_row;
+    KERAS_SASA_UNROLL
+    for (int tap = 0; tap < taps; ++tap) {
+      sums[row][tap] = row_bias + load(tap_bias + (first + tap) * kLanes);
+    }
+  }
+  const float* query = c.query;
+  const float* key = c.key;
+  for (int64_t channel = 0; channel < c.channels; ++channel) {
+    Vector queries[rows];
+    KERAS_SASA_UNROLL
+    for (int row = 0; row < rows; ++row) {
+      queries[row] = load(query + row * c.query_row);
+    }
+    KERAS_SASA_UNROLL
+    for (int tap = 0; tap < taps; ++tap) {
+      const Vector keys = load(key + offsets[tap]);
+      KERAS_SASA_UNROLL
+      for (int row = 0; row < rows; ++row) {
+        sums[row][tap] += queries[row] * keys;
+      }
+    }
+    query += c.query_channel;
+    key += c.key_channel;
+  }
+  KERAS_SASA_UNROLL
+  for (int row = 0; row < rows; ++row) {
+    float* output = c.output + row * c.output_row;
+    KERAS_SASA_UNROLL
+    for (int tap = 0; tap < taps; ++tap) {
+      store(output + (first + tap) * kLanes, sums[row][tap]);
+    }
+  }
+}
+
+template <int rows, int taps>
+inline void correlate_taps(const Correlation& c, int64_t first, int64_t count) {
+  if constexpr (taps > 1) {
+    if (count < taps) return correlate_taps<rows, taps - 1>(c, first, count);
+  }
+  correlate_block<rows, taps>(c, first);
+}
+
+template <int rows = kRows>
+void correlate(const Correlation& c, int64_t row_count, int64_t tap_count) {
+  if constexpr (rows > 1) {
+    if (row_count < rows) return correlate<rows - 1>(c, row_count, tap_count);
+  }
+  for (int64_t first = 0; first < tap_count; first += kTaps) {
+    correlate_taps<rows, kTaps>(c, first, min(kTaps, tap_count - first));
+  }
+}
+
+// output[row][channel] += sum over steps and taps of weight[row] * value.
+struct WeightedSum {
+  const float* const* weights;  // One pointer a step, to row 0 and tap 0.
+  int64_t weight_row;
+  const int64_t* weight_taps;
+  const float* const* values;  // One pointer a step, to channel 0 and tap 0.
+  int64_t value_channel;
+  const int64_t* value_taps;
+  int64_t steps;
+  int64_t taps;
+  float* output;  // One vector a row and channel.
+  int64_t output_row;
+  // Where a key takes part, one a tap. Without it weights of keys that take no
+  // part are multiplied, as zeros, by whatever number is there.
+  const Bits* masks;
+};
+
+template <int rows, int channels, bool masked>
+KERAS_SASA_NOINLINE void add_block(const WeightedSum& s, int64_t first) {
+  Vector sums[rows][channels];
+  KERAS_SASA_UNROLL
+  for (int row = 0; row < rows; ++row) {
+    const float* output = s.output + row * s.output_row + first * kLanes;
+    KERAS_SASA_UNROLL
+    for (int channel = 0; channel < channels; ++channel) {
+      sums[row][channel] = load(output + channel * kLanes);
+    }
+  }
+  for (int64_t step = 0; step < s.steps; ++step) {
+    const float* step_weights = s.weights[step];
+    const float* step_values = s.values[step] + first * s.value_channel;
+    for (int64_t tap = 0; tap < s.taps; ++tap) {
+      const float* weight = step_weights + s.weight_taps[tap];
+      const float* value = step_values + s.value_taps[tap];
+      Vector weights[rows];
+      KERAS_SASA_UNROLL
+      for (int row = 0; row < rows; ++row) {
+        weights[row] = load(weight + row * s.weight_row);
+        if (masked) weights[row] = zero_unless(s.masks[tap], weights[row]);
+      }
+      KERAS_SASA_UNROLL
+      for (int channel = 0; channel < channels; ++channel) {
+        Vector values = load(value + channel * s.value_channel);
+        if (masked) values = zero_unless(s.masks[tap], values);
+        KERAS_SASA_UNROLL
+        for (int row = 0; row < rows; ++row) {
+          sums[row][channel] += weights[row] * values;
+        }
+      }
+    }
+  }
+  KERAS_SASA_UNROLL
+  for (int row = 0; row < rows; ++row) {
+    float* output = s.output + row * s.output_row + first * kLanes;
+    KERAS_SASA_UNROLL
+    for (int channel = 0; channel < channels; ++channel) {
+      store(output + channel * kLanes, sums[row][channel]);
+    }
+  }
+}
+
+template <int rows, int channels>
+inline void add_channels(const WeightedSum& s, int64_t first, int64_t count) {
+  if constexpr (channels > 1) {
+    if (count < channels) {
+      return add_channels<rows, channels - 1>(s, first, count);
+    }
+  }
+  if (s.masks != nullptr) return add_block<rows, channels, true>(s, first);
+  add_block<rows, channels, false>(s, first);
+}
+
+template <int rows = kRows>
+void add_weighted(const WeightedSum& s, int64_t row_count,
+                  int64_t channel_count) {
+  if constexpr (rows > 1) {
+    if (row_count < rows) {
+      return add_weighted<rows - 1>(s, row_count, channel_count);
+    }
+  }
+  for (int64_t first = 0; first < channel_count; first += kChannels) {
+    add_channels<rows, kChannels>(s, first,
+                                  min(kChannels, channel_count - first));
+  }
+}
+
+// Where things are in the rows of a strip; the same for all tasks of a call.
+class Layout {
+ public:
+  Layout(const Shape& shape, const Inputs& inputs)
+      : rows(shape.rows),
+        columns(shape.columns),
+        all_heads(shape.heads),
+        width(shape.head_width),
+        window(shape.rows.kernel * shape.columns.kernel),
+        row_phases(shape.rows.dilation),
+        column_phases(shape.columns.stride),
+        head_stride(max(shape.columns.queries,
+                        ceil_div(shape.columns.keys, shape.columns.stride))) {
+    choose_heads(shape.batch);
+    vectors = ceil_div(heads * head_stride, kLanes);
+    lanes = vectors * kLanes;
+    groups = all_heads / heads;
+    tasks = shape.batch * groups * row_phases;
+    place_taps();
+    channel_stride = column_phases * pitch;
+    row_stride = width * channel_stride;
+    const int64_t entries = max(rows.kernel, columns.kernel);
+    zeros.zeros(entries * kLanes);
+    vector_taps.reserve(entries);
+    table_taps.reserve(entries);
+    for (int64_t entry = 0; entry < entries; ++entry) {
+      vector_taps.data()[entry] = entry * kLanes;
+      table_taps.data()[entry] = entry * (width / 2) * kLanes;
+    }
+    place_lanes();
+    make_masks();
+    relative = inputs.row_embedding != nullptr;
+    if (relative) make_tables(inputs);
+  }
+
+  // Queries and keys of a row phase, counted in rows of that phase.
+  struct RowPhase {
+    int64_t query_first, queries;  // Rows query_first + n * dilation.
+    int64_t key_first, keys;
+    int64_t first_query;  // Row of keys under query 0.
+  };
+
+  RowPhase row_phase(int64_t phase) const {
+    const int64_t dilation = rows.dilation;
+    RowPhase result;
+    result.query_first = phase;
+    result.queries = max(0, ceil_div(rows.queries - phase, dilation));
+    result.key_first = (rows.first_query + phase) % dilation;
+    result.keys = max(0, ceil_div(rows.keys - result.key_first, dilation));
+    result.first_query = (rows.first_query + phase) / dilation;
+    return result;
+  }
+
+  // Columns of keys in a column phase.
+  int64_t phase_columns(int64_t phase) const {
+    return max(0, ceil_div(columns.keys - phase, column_phases));
+  }
+
+  // Row (column) embedding of the lanes of a vector: [entry][channel][lane].
+  const float* row_table(int64_t group, int64_t vector) const {
+    return tables_.data() + table_places_[group * vectors + vector];
+  }
+  const float* column_table(int64_t group, int64_t vector) const {
+    return row_table(group, vector) + rows.kernel * (width / 2) * kLanes;
+  }
+
+  const Bits* masks(int64_t vector) const {
+    return masks_.data() + vector * columns.kernel;
+  }
+  // The same seen from the lane of the key, for the taps of its column phase.
+  // Here taps are counted among those of the phase, as in `gather_weights`.
+  const Bits* key_masks(int64_t phase, int64_t vector) const {
+    return key_masks_.data() + (phase * vectors + vector) * columns.kernel;
+  }
+  // Whether no mask is needed.
+  bool inside(int64_t vector) const { return inside_[vector]; }
+
+  // Row `place` of all images in a map (batch, head, query row, query column).
+  template <typename Float>
+  Float* scalar_row(Float* map, int64_t place, int64_t first_head) const {
+    return map + ((place / rows.queries * all_heads + first_head) *
+                      rows.queries +
+                  place % rows.queries) *
+                     columns.queries;
+  }
+  // Writes a number a lane; `row` is a `scalar_row`.
+  void scatter(Vector numbers, int64_t vector, float* row) const {
+    const int64_t* places = scalar_places_.data() + vector * kLanes;
+    if (places[0] >= 0 && places[kLanes - 1] == places[0] + kLanes - 1) {
+      store(row + places[0], numbers);
+      return;
+    }
+    for (int64_t i = 0; i < kLanes; ++i) {
+      if (places[i] >= 0) row[places[i]] = numbers[i];
+    }
+  }
+  // The inverse; `missing` where there is no query.
+  Vector gather(const float* row, int64_t vector, float missing) const {
+    const int64_t* places = scalar_places_.data() + vector * kLanes;
+    if (places[0] >= 0 && places[kLanes - 1] == places[0] + kLanes - 1) {
+      return load(row + places[0]);
+    }
+    Vector numbers = all(missing);
+    for (int64_t i = 0; i < kLanes; ++i) {
+      if (places[i] >= 0) numbers[i] = row[places[i]];
+    }
+    return numbers;
+  }
+
+  const Axis rows, columns;
+  const int64_t all_heads, width, window;
+  const int64_t row_phases, column_phases, head_stride;
+  int64_t heads;  // Heads of a strip.
+  int64_t vectors, lanes, groups, tasks;
+  int64_t left, pitch, channel_stride, row_stride;
+  bool relative;
+  Array<int64_t> tap_shift;   // Lanes from query to key,
+  Array<int64_t> tap_phase;   // the phase that holds this key,
+  Array<int64_t> tap_offset;  // and both in floats.
+  // Seen from the key: taps of each column phase, and for each of them the floats
+  // from the lane of the key to the weight and to the lane of the query.
+  Array<int64_t> phase_taps, gather_weights, gather_values;
+  Array<int64_t> vector_taps;  // Taps that are vectors one after the other,
+  Array<int64_t> table_taps;   // and those of the tables of embeddings.
+  Array<float> zeros;          // A vector for each entry of a row or column.
+  Array<int64_t> lane_head;   // Head in the strip; -1 where there is none.
+  Array<int64_t> lane_place;  // Place in the row of that head.
+
+ private:
+  void choose_heads(int64_t batch) {
+    // Few heads leave lanes of the last vector empty and share cache lines with
+    // the next task, many leave threads without a task. The number of threads
+    // must not matter for the result.
+    constexpr double kTasks = 8;
+    double best = -1;
+    for (int64_t count = 1; count <= all_heads; ++count) {
+      if (all_heads % count != 0) continue;
+      const double used = static_cast<double>(count * head_stride) /
+                          round_up(count * head_stride, kLanes);
+      const double parallel =
+          batch * (all_heads / count) * row_phases / kTasks;
+      const double line = count * width / 16.0;
+      const double score = used * (parallel < 1 ? parallel : 1) *
+                           (line < 1 ? line : 1);
+      if (score > best) {
+        best = score;
+        heads = count;
+      }
+    }
+  }
+
+  void place_taps() {
+    const int64_t taps = columns.kernel;
+    int64_t* shifts = tap_shift.reserve(taps);
+    int64_t* phases = tap_phase.reserve(taps);
+    int64_t reach = 0;
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      const int64_t offset =
+          columns.first_query + (tap - taps / 2) * columns.dilation;
+      shifts[tap] = floor_div(offset, column_phases);
+      phases[tap] = offset - shifts[tap] * column_phases;
+      reach = max(reach, max(shifts[tap], -shifts[tap]));
+    }
+    left = round_up(reach, 16);
+    // Packing writes whole blocks, which may end behind the last lane.
+    pitch = round_up(left + lanes + reach + kBlock, 16);
+    // Planes that are a power of two apart would meet in few cache sets.
+    if (pitch / 16 % 2 == 0) pitch += 16;
+    int64_t* offsets = tap_offset.reserve(taps);
+    int64_t* counts = phase_taps.zeros(column_phases);
+    int64_t* weights = gather_weights.reserve(column_phases * taps);
+    int64_t* values = gather_values.reserve(column_phases * taps);
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      offsets[tap] = phases[tap] * pitch + shifts[tap];
+      const int64_t place = phases[tap] * taps + counts[phases[tap]]++;
+      weights[place] = tap * pitch - shifts[tap];
+      values[place] = -shifts[tap];
+    }
+  }
+
+  void place_lanes() {
+    int64_t* head = lane_head.reserve(lanes);
+    int64_t* place = lane_place.reserve(lanes);
+    int64_t* scalar_places = scalar_places_.reserve(lanes);
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+      const int64_t number = lane / head_stride;
+      head[lane] = number < heads ? number : -1;
+      place[lane] = lane - number * head_stride;
+      scalar_places[lane] =
+          number < heads && place[lane] < columns.queries
+              ? number * rows.queries * columns.queries + place[lane]
+              : -1;
+    }
+  }
+
+  void make_masks() {
+    const int64_t taps = columns.kernel;
+    Bits* masks = masks_.zeros(vectors * taps);
+    Bits* key_masks = key_masks_.zeros(column_phases * vectors * taps);
+    bool* inside = inside_.reserve(vectors);
+    for (int64_t vector = 0; vector < vectors; ++vector) inside[vector] = true;
+    Array<int64_t> counters;
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+      const int64_t vector = lane / kLanes;
+      int64_t* counts = counters.zeros(column_phases);
+      for (int64_t tap = 0; tap < taps; ++tap) {
+        const int64_t number = counts[tap_phase[tap]]++;
+        const int64_t key = lane_place[lane] + tap_shift[tap];
+        const bool takes_part =
+            lane_head[lane] >= 0 && lane_place[lane] < columns.queries &&
+            key >= 0 && key < phase_columns(tap_phase[tap]);
+        if (!takes_part) {
+          inside[vector] = false;
+          continue;
+        }
+        masks[vector * taps + tap][lane % kLanes] = -1;
+        const int64_t key_lane = lane + tap_shift[tap];
+        key_masks[(tap_phase[tap] * vectors + key_lane / kLanes) * taps +
+                  number][key_lane % kLanes] = -1;
+      }
+    }
+  }
+
+  void make_tables(const Inputs& inputs) {
+    const int64_t half = width / 2;
+    const int64_t entries = rows.kernel + columns.kernel;
+    const int64_t size = entries * half * kLanes;
+    int64_t* places = table_places_.reserve(groups * vectors);
+    float* tables = tables_.reserve(groups * vectors * size);
+    float* table = tables;
+    for (int64_t number = 0; number < groups * vectors; ++number) {
+      const int64_t lane = number % vectors * kLanes;
+      const int64_t first = head_of(lane), last = head_of(lane + kLanes - 1);
+      // Vectors of one and the same head share a table.
+      if (number % vectors > 0 && first == last &&
+          head_of(lane - kLanes) == first) {
+        places[number] = places[number - 1];
+        continue;
+      }
+      places[number] = table - tables;
+      const int64_t group_head = number / vectors * heads;
+      for (int64_t entry = 0; entry < entries; ++entry) {
+        const float* embedding =
+            entry < rows.kernel
+                ? inputs.row_embedding + entry * all_heads * half
+                : inputs.column_embedding +
+                      (entry - rows.kernel) * all_heads * half;
+        for (int64_t l = 0; l < kLanes; ++l) {
+          const float* from = embedding + (group_head + head_of(lane + l)) * half;
+          for (int64_t channel = 0; channel < half; ++channel) {
+            table[(entry * half + channel) * kLanes + l] = from[channel];
+          }
+        }
+      }
+      table += size;
+    }
+  }
+
+  // Lanes behind the last head take part in nothing; any head will do.
+  int64_t head_of(int64_t lane) const {
+    return lane_head[lane] < 0 ? heads - 1 : lane_head[lane];
+  }
+
+  Array<Bits> masks_, key_masks_;
+  Array<bool> inside_;
+  Array<int64_t> table_places_, scalar_places_;
+  Array<float> tables_;
+};
+
+// One row of an image, from channels last to planes and back.
+class Packing {
+ public:
+  // `rows_ahead`: how far below the row that is packed is the one that will be
+  // packed some time later, to be fetched from memory meanwhile.
+  Packing(const Layout& layout, int64_t columns, int64_t phases,
+          int64_t pixel_stride, int64_t rows_ahead)
+      : layout_(layout),
+        columns_(columns),
+        phases_(phases),
+        pixel_stride_(pixel_stride),
+        ahead_(rows_ahead * columns * pixel_stride) {
+    int64_t* places = places_.reserve(phases * layout.lanes);
+    for (int64_t phase = 0; phase < phases; ++phase) {
+      for (int64_t lane = 0; lane < layout.lanes; ++lane) {
+        const int64_t column = layout.lane_place[lane] * phases + phase;
+        const int64_t head = layout.lane_head[lane];
+        places[phase * layout.lanes + lane] =
+            head < 0 || column >= columns
+                ? -1
+                : column * pixel_stride + head * layout.width;
+      }
+    }
+  }
+
+  // `row` counts all rows of all images; `strip_row` points to lane 0. Returns
+  // whether all numbers are finite.
+  KERAS_SASA_NOINLINE bool pack(const float* map, int64_t row, int64_t first_head, float factor,
+            float* strip_row) const {
+    // Copies: the compiler must believe that the stores change members.
+    const int64_t width = layout_.width;
+    const int64_t plane = phases_ * layout_.pitch;
+    const int64_t step = phases_ * pixel_stride_;
+    const int64_t ahead = ahead_;
+    // 0 * x is 0 for finite numbers and NaN for the others.
+    Line finite[2] = {};
+    for (int64_t phase = 0; phase < phases_; ++phase) {
+      const int64_t columns = ceil_div(columns_ - phase, phases_);
+      // In ascending order, as a block may write over the next head. What it
+      // writes there and behind the last head is finite and never used.
+      for (int64_t head = 0; head < layout_.heads; ++head) {
+        const float* from = map + (row * columns_ + phase) * pixel_stride_ +
+                            (first_head + head) * width;
+        float* to =
+            strip_row + phase * layout_.pitch + head * layout_.head_stride;
+        for (int64_t column = 0; column < columns; column += kBlock) {
+          const float* pixels[kBlock];
+          const int64_t last = min(kBlock, columns - column) - 1;
+          KERAS_SASA_UNROLL
+          for (int64_t i = 0; i < kBlock; ++i) {
+            pixels[i] = from + (column + min(i, last)) * step;
+          }
+          float* planes = to + column;
+          int64_t channel = 0;
+          for (; channel + kBlock <= width; channel += kBlock) {
+            Line square[kBlock];
+            KERAS_SASA_UNROLL
+            for (int64_t i = 0; i < kBlock; ++i) {
+              const float* pixel = pixels[i] + channel;
+              square[i] = *reinterpret_cast<const UnalignedLine*>(pixel);
+              finite[i % 2] += square[i] * 0.0f;
+              square[i] *= factor;
+              __builtin_prefetch(pixel + ahead, 0, 2);
+            }
+            transpose(square);
+            KERAS_SASA_UNROLL
+            for (int64_t i = 0; i < kBlock; ++i) {
+              *reinterpret_cast<UnalignedLine*>(planes) = square[i];
+              planes += plane;
+            }
+          }
+          for (; channel < width; ++channel) {
+            for (int64_t i = 0; i < kBlock; ++i) {
+              const float number = pixels[i][channel];
+              finite[0][i] += number * 0.0f;
+              planes[i] = number * factor;
+            }
+            planes += plane;
+          }
+        }
+      }
+    }
+    float sum = 0;
+    for (int i = 0; i < kBlock; ++i) sum += finite[0][i] + finite[1][i];
+    return sum == 0;
+  }
+
+  // The inverse for one vector of lanes: `planes` has a vector a channel.
+  KERAS_SASA_NOINLINE void unpack(const float* planes, int64_t vector, int64_t phase, float* map,
+              int64_t row, int64_t first_head) const {
+    const int64_t width = layout_.width;
+    const int64_t* places =
+        places_.data() + phase * layout_.lanes + vector * kLanes;
+    float* row_start =
+        map + row * columns_ * pixel_stride_ + first_head * width;
+    int64_t channel = 0;
+    for (; channel + kBlock <= width; channel += kBlock) {
+      for (int64_t first = 0; first < kLanes; first += kBlock) {
+        Line square[kBlock];
+        KERAS_SASA_UNROLL
+        for (int64_t i = 0; i < kBlock; ++i) {
+          square[i] = *reinterpret_cast<const UnalignedLine*>(
+              planes + (channel + i) * kLanes + first);
+        }
+        transpose(square);
+        KERAS_SASA_UNROLL
+        for (int64_t i = 0; i < kBlock; ++i) {
+          const int64_t place = places[first + i];
+          if (place >= 0) {
+            *reinterpret_cast<UnalignedLine*>(row_start + place + channel) =
+                square[i];
+          }
+        }
+      }
+    }
+    for (; channel < width; ++channel) {
+      for (int64_t i = 0; i < kLanes; ++i) {
+        if (places[i] >= 0) {
+          row_start[places[i] + channel] = planes[channel * kLanes + i];
+        }
+      }
+    }
+  }
+
+ private:
+  const Layout& layout_;
+  const int64_t columns_, phases_, pixel_stride_, ahead_;
+  Array<int64_t> places_;
+};
+
+Packing packing_of_queries(const Layout& layout, int64_t pixel_stride) {
+  return Packing(layout, layout.columns.queries, 1, pixel_stride,
+                 kRows * layout.rows.dilation);
+}
+
+Packing packing_of_keys(const Layout& layout, int64_t pixel_stride) {
+  return Packing(layout, layout.columns.keys, layout.column_phases,
+                 pixel_stride,
+                 kRows * layout.rows.stride * layout.rows.dilation);
+}
+
+// Rows of strips, of which the last few are kept.
+struct Ring {
+  float* data = nullptr;
+  int64_t slots = 0;
+  int64_t row_stride = 0;
+  int64_t left = 0;
+
+  int64_t size() const { return slots * row_stride; }
+  // Points to lane 0 of the first plane.
+  float* row(int64_t number) const {
+    return data + number % slots * row_stride + left;
+  }
+};
+
+// What forward and backward share: keys and values in rings, a few rows of
+// queries, and their logits.
+class Strip {
+ public:
+  Strip(const Layout& layout, const Inputs& inputs,
+        const Packing& key_packing, const Packing& value_packing, int64_t task)
+      : layout(layout),
+        inputs(inputs),
+        key_packing(key_packing),
+        value_packing(value_packing) {
+    phase = task % layout.row_phases;
+    group = task / layout.row_phases % layout.groups;
+    image = task / layout.row_phases / layout.groups;
+    first_head = group * layout.heads;
+    rows = layout.row_phase(phase);
+    const int64_t stride = layout.rows.stride;
+    const int64_t slots = layout.rows.kernel + (kRows - 1) * stride;
+    keys = {nullptr, slots, layout.row_stride, layout.left};
+    values = keys;
+  }
+
+  // Row in all images of query row (key row) `number` of this phase.
+  int64_t query_row(int64_t number) const {
+    return image * layout.rows.queries + rows.query_first +
+           number * layout.rows.dilation;
+  }
+  int64_t key_row(int64_t number) const {
+    return image * layout.rows.keys + rows.key_first +
+           number * layout.rows.dilation;
+  }
+
+  // Begins with queries `first` to `first + count`: packs the keys they see.
+  void see(int64_t first, int64_t count) {
+    const int64_t stride = layout.rows.stride;
+    const int64_t kernel = layout.rows.kernel;
+    query_first = first;
+    query_count = count;
+    key_first = rows.first_query + first * stride - kernel / 2;
+    step_begin = max(0, -key_first);
+    step_end = min(kernel + (count - 1) * stride, rows.keys - key_first);
+    packed = max(packed, key_first);
+    for (; packed < min(rows.keys, key_first + step_end); ++packed) {
+      const int64_t row = key_row(packed);
+      finite &= value_packing.pack(inputs.value.data, row, first_head, 1.0f,
+                                   values.row(packed));
+      if (inputs.key.data != nullptr) {
+        finite &= key_packing.pack(inputs.key.data, row, first_head, 1.0f,
+                                   keys.row(packed));
+      }
+    }
+    find_runs();
+  }
+
+  // Rows of the window, of query row `row`, that are inside the image.
+  void window_rows(int64_t row, int64_t* begin, int64_t* end) const {
+    const int64_t start = key_first + row * layout.rows.stride;
+    *begin = max(0, -start);
+    *end = max(*begin, min(layout.rows.kernel, rows.keys - start));
+  }
+
+  // Row logits [row][entry] and column logits, q.r. Zeros without embeddings.
+  void position(const float* queries, int64_t query_row_stride, int64_t vector,
+                float* row_logits, float* column_logits) const {
+    if (!layout.relative) return;
+    const int64_t half = layout.width / 2;
+    Correlation c{};
+    c.query_row = query_row_stride;
+    c.query_channel = layout.pitch;
+    c.key_channel = kLanes;
+    c.channels = half;
+    c.row_bias = c.tap_bias = layout.zeros.data();
+    c.taps = layout.table_taps.data();
+    c.query = queries;
+    c.key = layout.row_table(group, vector);
+    c.output = row_logits;
+    c.output_row = layout.rows.kernel * kLanes;
+    correlate(c, query_count, layout.rows.kernel);
+    c.query = queries + half * layout.pitch;
+    c.key = layout.column_table(group, vector);
+    c.output = column_logits;
+    c.output_row = layout.columns.kernel * kLanes;
+    correlate(c, query_count, layout.columns.kernel);
+  }
+
+  // products[row][window] = bias + products of queries and what is in `ring`.
+  void products(const Ring& ring, int64_t channels, const float* queries,
+                int64_t query_row_stride, int64_t vector,
+                const float* row_bias, const float* column_bias,
+                float* output) const {
+    const int64_t stride = layout.rows.stride;
+    const int64_t taps = layout.columns.kernel;
+    const float* zeros = layout.zeros.data();
+    Correlation c{};
+    c.query_row = query_row_stride;
+    c.query_channel = layout.pitch;
+    c.taps = layout.tap_offset.data();
+    c.key_channel = layout.channel_stride;
+    c.channels = channels;
+    c.output_row = (layout.window - stride * taps) * kLanes;
+    c.row_bias_row =
+        row_bias == zeros ? 0 : (layout.rows.kernel - stride) * kLanes;
+    c.tap_bias_row = column_bias == zeros ? 0 : taps * kLanes;
+    for (int64_t number = 0; number < run_count; ++number) {
+      const Run& run = runs_[number];
+      for (int64_t step = run.begin; step < run.end; ++step) {
+        const int64_t entry = step - run.first * stride;
+        c.query = queries + run.first * query_row_stride;
+        c.key = ring.data + places_[step - step_begin] + vector * kLanes;
+        c.row_bias = row_bias == zeros
+                         ? zeros
+                         : row_bias + (run.first * layout.rows.kernel + entry) *
+                                          kLanes;
+        c.tap_bias = column_bias + run.first * c.tap_bias_row;
+        c.output =
+            output + (run.first * layout.window + entry * taps) * kLanes;
+        correlate(c, run.count, taps);
+      }
+    }
+  }
+
+  // output[row][channel] += sum over the window of weights * ring.
+  void weigh(const Ring& ring, const float* weights, int64_t vector,
+             float* output) const {
+    const int64_t stride = layout.rows.stride;
+    const int64_t taps = layout.columns.kernel;
+    WeightedSum s{};
+    s.weight_row = (layout.window - stride * taps) * kLanes;
+    s.weight_taps = layout.vector_taps.data();
+    s.value_channel = layout.channel_stride;
+    s.value_taps = layout.tap_offset.data();
+    s.taps = taps;
+    s.output_row = layout.width * kLanes;
+    s.masks = finite ? nullptr : layout.masks(vector);
+    const float** pointers = pointers_.reserve(2 * keys.slots);
+    for (int64_t number = 0; number < run_count; ++number) {
+      const Run& run = runs_[number];
+      const int64_t steps = run.end - run.begin;
+      for (int64_t i = 0; i < steps; ++i) {
+        const int64_t entry = run.begin + i - run.first * stride;
+        pointers[i] =
+            weights + (run.first * layout.window + entry * taps) * kLanes;
+        pointers[steps + i] = ring.data +
+                              places_[run.begin + i - step_begin] +
+                              vector * kLanes;
+      }
+      s.weights = pointers;
+      s.values = pointers + steps;
+      s.steps = steps;
+      s.output = output + run.first * s.output_row;
+      add_weighted(s, run.count, layout.width);
+    }
+  }
+
+  const Layout& layout;
+  const Inputs& inputs;
+  const Packing& key_packing;
+  const Packing& value_packing;
+  int64_t phase, group, image, first_head;
+  Layout::RowPhase rows;
+  Ring keys, values;
+  int64_t packed = 0;  // Rows of keys below this are or were in the rings.
+  bool finite = true;  // Whether all numbers so far were.
+  // The rows of queries of now, and the rows of keys that these see.
+  int64_t query_first = 0, query_count = 0, key_first = 0;
+  int64_t step_begin = 0, step_end = 0;
+
+ private:
+  // Steps `begin` to `end`, rows of keys that the same rows of queries see:
+  // `first` to `first + count`.
+  struct Run {
+    int64_t first, count, begin, end;
+  };
+
+  void find_runs() {
+    const int64_t stride = layout.rows.stride;
+    const int64_t kernel = layout.rows.kernel;
+    const int64_t steps = max(0, step_end - step_begin);
+    Run* runs = runs_.reserve(keys.slots);
+    int64_t* places = places_.reserve(keys.slots);
+    run_count = 0;
+    for (int64_t i = 0; i < steps; ++i) {
+      const int64_t step = step_begin + i;
+      places[i] = (key_first + step) % keys.slots * keys.row_stride + keys.left;
+      const int64_t first = max(0, ceil_div(step - kernel + 1, stride));
+      const int64_t count = min(query_count - 1, step / stride) - first + 1;
+      if (count < 1) continue;  // Between the windows of a large stride.
+      if (run_count > 0 && runs[run_count - 1].first == first &&
+          runs[run_count - 1].count == count &&
+          runs[run_count - 1].end == step) {
+        ++runs[run_count - 1].end;
+      } else {
+        runs[run_count++] = {first, count, step, step + 1};
+      }
+    }
+  }
+
+  int64_t run_count = 0;
+  Array<Run> runs_;
+  Array<int64_t> places_;
+  mutable Array<const float*> pointers_;
+};
+
+// Scratch memory of a thread, kept from call to call.
+float* scratch(int64_t floats) {
+  static thread_local Array<float> memory;
+  return memory.reserve(floats);
+}
+
+// Sizes of the parts of scratch memory, then the parts.
+class Parts {
+ public:
+  int64_t add(int64_t floats) {
+    const int64_t start = size_;
+    size_ += round_up(floats, 16);
+    return start;
+  }
+  int64_t size() const { return size_; }
+
+ private:
+  int64_t size_ = 0;
+};
+
+class ForwardTasks : public Forward {
+ public:
+  ForwardTasks(const Shape& shape, const Inputs& inputs, const Outputs& outputs)
+      : inputs_(inputs),
+        outputs_(outputs),
+        layout_(shape, inputs),
+        query_packing_(packing_of_queries(layout_, inputs.query.pixel_stride)),
+        key_packing_(packing_of_keys(layout_, inputs.key.pixel_stride)),
+        value_packing_(packing_of_keys(layout_, inputs.value.pixel_stride)),
+        output_packing_(packing_of_queries(layout_, outputs.output.pixel_stride)) {}
+
+  int64_t tasks() const override { return layout_.tasks; }
+
+  void run(int64_t task) const override {
+    const int64_t width = layout_.width;
+    const int64_t query_stride = width * layout_.pitch;
+    Strip strip(layout_, inputs_, key_packing_, value_packing_, task);
+    Parts parts;
+    const int64_t keys = parts.add(strip.keys.size());
+    const int64_t values = parts.add(strip.values.size());
+    const int64_t queries = parts.add(kRows * query_stride);
+    const int64_t row_logits = parts.add(kRows * layout_.rows.kernel * kLanes);
+    const int64_t column_logits =
+        parts.add(kRows * layout_.columns.kernel * kLanes);
+    const int64_t cleared = parts.size();
+    const int64_t weights = parts.add(kRows * layout_.window * kLanes);
+    const int64_t sums = parts.add(kRows * width * kLanes);
+    float* memory = scratch(parts.size());
+    std::memset(memory, 0, cleared * sizeof(float));
+    strip.keys.data = memory + keys;
+    strip.values.data = memory + values;
+    const int64_t channels = inputs_.key.data == nullptr ? 0 : width;
+
+    for (int64_t first = 0; first < strip.rows.queries; first += kRows) {
+      const int64_t count = min(kRows, strip.rows.queries - first);
+      strip.see(first, count);
+      for (int64_t row = 0; row < count; ++row) {
+        // Logits in base 2 save a product in every exponential.
+        query_packing_.pack(
+            inputs_.query.data, strip.query_row(first + row), strip.first_head,
+            kLog2E, memory + queries + row * query_stride + layout_.left);
+      }
+      for (int64_t vector = 0; vector < layout_.vectors; ++vector) {
+        const float* vector_queries =
+            memory + queries + layout_.left + vector * kLanes;
+        strip.position(vector_queries, query_stride, vector,
+                       memory + row_logits, memory + column_logits);
+        strip.products(strip.keys, channels, vector_queries, query_stride,
+                       vector, memory + row_logits, memory + column_logits,
+                       memory + weights);
+        Vector largest[kRows], totals[kRows];
+        for (int64_t row = 0; row < count; ++row) {
+          softmax(strip, row, vector, memory + weights, &largest[row],
+                  &totals[row]);
+        }
+        std::memset(memory + sums, 0, count * width * kLanes * sizeof(float));
+        strip.weigh(strip.values, memory + weights, vector, memory + sums);
+        for (int64_t row = 0; row < count; ++row) {
+          float* output = memory + sums + row * width * kLanes;
+          const Vector factor = 1.0f / totals[row];
+          for (int64_t channel = 0; channel < width; ++channel) {
+            store(output + channel * kLanes,
+                  load(output + channel * kLanes) * factor);
+          }
+          const int64_t place = strip.query_row(first + row);
+          output_packing_.unpack(output, vector, 0, outputs_.output.data,
+                                 place, strip.first_head);
+          if (outputs_.log_sum_exp != nullptr) {
+            layout_.scatter(largest[row] + log2(totals[row]), vector,
+                            layout_.scalar_row(outputs_.log_sum_exp, place,
+                                               strip.first_head));
+          }
+        }
+      }
+    }
+  }
+
+ private:
+  // Leaves exp2(logit - largest logit) in the place of the logits.
+  KERAS_SASA_NOINLINE void softmax(const Strip& strip, int64_t row, int64_t vector, float* weights,
+               Vector* largest, Vector* total) const {
+    const int64_t taps = layout_.columns.kernel;
+    int64_t begin, end;
+    strip.window_rows(row, &begin, &end);
+    float* logits = weights + (row * layout_.window + begin * taps) * kLanes;
+    const int64_t count = (end - begin) * taps;
+    if (!layout_.inside(vector)) {
+      const Bits* masks = layout_.masks(vector);
+      const Vector masked = all(kMaskedLogit);
+      for (int64_t i = 0; i < count; i += taps) {
+        for (int64_t tap = 0; tap < taps; ++tap) {
+          float* logit = logits + (i + tap) * kLanes;
+          store(logit, select(masks[tap], load(logit), masked));
+        }
+      }
+    }
+    // Rows of keys outside the image have the masked logit as well. It counts
+    // only where all others are -infinity.
+    const float outside = layout_.window - count;
+    Vector maximum = all(outside > 0 ? kMaskedLogit : -INFINITY);
+    Vector odd = maximum;
+    int64_t i = 0;
+    for (; i + 1 < count; i += 2) {
+      maximum = larger(load(logits + i * kLanes), maximum);
+      odd = larger(load(logits + (i + 1) * kLanes), odd);
+    }
+    if (i < count) maximum = larger(load(logits + i * kLanes), maximum);
+    maximum = larger(odd, maximum);
+    const Vector lowest = all(kLowestExponent);
+    Vector sum = outside * exp2(all(kMaskedLogit) - maximum, lowest);
+    odd = Vector{};
+    for (i = 0; i + 1 < count; i += 2) {
+      float* logit = logits + i * kLanes;
+      const Vector first = exp2(load(logit) - maximum, lowest);
+      const Vector second = exp2(load(logit + kLanes) - maximum, lowest);
+      store(logit, first);
+      store(logit + kLanes, second);
+      sum += first;
+      odd += second;
+    }
+    if (i < count) {
+      const Vector last = exp2(load(logits + i * kLanes) - maximum, lowest);
+      store(logits + i * kLanes, last);
+      sum += last;
+    }
+    sum += odd;
+    *largest = maximum;
+    *total = sum;
+  }
+
+  const Inputs inputs_;
+  const Outputs outputs_;
+  const Layout layout_;
+  const Packing query_packing_, key_packing_, value_packing_, output_packing_;
+};
+
+class BackwardTasks : public Backward {
+ public:
+  BackwardTasks(const Shape& shape, const Inputs& inputs,
+                const Upstream& upstream, const Gradients& gradients)
+      : inputs_(inputs),
+        upstream_(upstream),
+        gradients_(gradients),
+        layout_(shape, inputs),
+        query_packing_(packing_of_queries(layout_, inputs.query.pixel_stride)),
+        key_packing_(packing_of_keys(layout_, inputs.key.pixel_stride)),
+        value_packing_(packing_of_keys(layout_, inputs.value.pixel_stride)),
+        upstream_packing_(packing_of_queries(
+            layout_, upstream.output_gradient.pixel_stride)),
+        query_unpacking_(
+            packing_of_queries(layout_, gradients.query.pixel_stride)),
+        key_unpacking_(packing_of_keys(layout_, gradients.key.pixel_stride)),
+        value_unpacking_(
+            packing_of_keys(layout_, gradients.value.pixel_stride)),
+        entries_(shape.rows.kernel + shape.columns.kernel),
+        half_(shape.head_width / 2) {
+    if (layout_.relative) {
+      parts_ = shape.batch * layout_.row_phases;
+      embeddings_.reserve(parts_ * entries_ * shape.heads * half_);
+    }
+  }
+
+  int64_t tasks() const override { return layout_.tasks; }
+
+  void run(int64_t task) const override { Task(*this, task).run(); }
+
+  void finish() const override {
+    if (!layout_.relative) return;
+    const int64_t numbers = layout_.all_heads * half_;
+    for (int64_t entry = 0; entry < entries_; ++entry) {
+      float* to =
+          entry < layout_.rows.kernel
+              ? gradients_.row_embedding + entry * numbers
+              : gradients_.column_embedding +
+                    (entry - layout_.rows.kernel) * numbers;
+      for (int64_t i = 0; i < numbers; ++i) {
+        double sum = 0;
+        for (int64_t part = 0; part < parts_; ++part) {
+          sum += embeddings_[(part * entries_ + entry) * numbers + i];
+        }
+        to[i] = static_cast<float>(sum);
+      }
+    }
+  }
+
+ private:
+  class Task {
+   public:
+    Task(const BackwardTasks& call, int64_t task)
+        : call_(call),
+          layout_(call.layout_),
+          strip_(call.layout_, call.inputs_, call.key_packing_,
+                 call.value_packing_, task) {
+      const int64_t left = layout_.left;
+      const int64_t pitch = layout_.pitch;
+      const int64_t slots = query_slots();
+      queries_ = {nullptr, slots, layout_.width * pitch, left};
+      upstream_ = queries_;
+      weights_ = {nullptr, slots, layout_.window * pitch, left};
+      logit_gradients_ = weights_;
+      head_lanes_ = round_up(layout_.columns.queries, kLanes);
+
+      Parts parts;
+      const int64_t keys = parts.add(strip_.keys.size());
+      const int64_t values = parts.add(strip_.values.size());
+      const int64_t queries = parts.add(queries_.size());
+      const int64_t upstream = parts.add(upstream_.size());
+      const int64_t weights = parts.add(weights_.size());
+      const int64_t logit_gradients = parts.add(logit_gradients_.size());
+      const int64_t row_logits =
+          parts.add(kRows * layout_.rows.kernel * kLanes);
+      const int64_t column_logits =
+          parts.add(kRows * layout_.columns.kernel * kLanes);
+      const int64_t embeddings = parts.add(
+          layout_.relative
+              ? layout_.heads * call.entries_ * call.half_ * kLanes
+              : 0);
+      const int64_t head_sums =
+          parts.add(call.entries_ * layout_.heads * head_lanes_ + kLanes);
+      const int64_t cleared = parts.size();
+      const int64_t logits = parts.add(kRows * layout_.window * kLanes);
+      const int64_t products = parts.add(kRows * layout_.window * kLanes);
+      const int64_t sums = parts.add(kRows * call.entries_ * kLanes);
+      const int64_t row_sums = parts.add(kRows * call.entries_ * pitch);
+      const int64_t output = parts.add(kRows * layout_.width * kLanes);
+      const int64_t masked = parts.add(layout_.width * head_lanes_);
+      float* memory = scratch(parts.size());
+      std::memset(memory, 0, cleared * sizeof(float));
+      strip_.keys.data = memory + keys;
+      strip_.values.data = memory + values;
+      queries_.data = memory + queries;
+      upstream_.data = memory + upstream;
+      weights_.data = memory + weights;
+      logit_gradients_.data = memory + logit_gradients;
+      row_logits_ = memory + row_logits;
+      column_logits_ = memory + column_logits;
+      embeddings_ = memory + embeddings;
+      head_sums_ = memory + head_sums;
+      logits_ = memory + logits;
+      products_ = memory + products;
+      sums_ = memory + sums;
+      row_sums_ = memory + row_sums;
+      output_ = memory + output;
+      masked_queries_ = memory + masked;
+    }
+
+    void run() {
+      const int64_t rows = strip_.rows.queries;
+      int64_t block = 0;
+      for (int64_t first = 0; first < rows; first += kRows) {
+        const int64_t count = min(kRows, rows - first);
+        strip_.see(first, count);
+        for (int64_t row = first; row < first + count; ++row) pack(row);
+        for (int64_t vector = 0; vector < layout_.vectors; ++vector) {
+          attend(first, count, vector);
+        }
+        if (layout_.relative) {
+          for (int64_t row = 0; row < count; ++row) add_embeddings(first, row);
+        }
+        while (block < blocks() && last_query(block) < first + count) {
+          finish_keys(block++);
+        }
+      }
+      while (block < blocks()) finish_keys(block++);
+      if (layout_.relative) finish_embeddings();
+    }
+
+   private:
+    // Keys are finished in blocks of kRows rows, of each remainder of the
+    // stride, as soon as all queries that see them are done.
+    int64_t block_rows() const { return kRows * layout_.rows.stride; }
+    int64_t blocks() const {
+      return ceil_div(strip_.rows.keys, block_rows());
+    }
+    int64_t last_query(int64_t block) const {
+      const int64_t key = min((block + 1) * block_rows(), strip_.rows.keys) - 1;
+      return min(strip_.rows.queries - 1,
+                 floor_div(key - strip_.rows.first_query +
+                               layout_.rows.kernel / 2,
+                           layout_.rows.stride));
+    }
+    int64_t first_query(int64_t block) const {
+      return max(0, ceil_div(block * block_rows() - strip_.rows.first_query -
+                                 layout_.rows.kernel / 2,
+                             layout_.rows.stride));
+    }
+
+    // Rows of queries to keep: those of unfinished keys and kRows new ones.
+    int64_t query_slots() const {
+      int64_t slots = kRows;
+      int64_t block = 0;
+      for (int64_t row = 0; row < strip_.rows.queries; row += kRows) {
+        while (block < blocks() && last_query(block) < row) ++block;
+        if (block == blocks()) break;
+        slots = max(slots, row + kRows - min(row, first_query(block)));
+      }
+      // So that kRows rows of queries always lie one after the other.
+      return round_up(slots, kRows);
+    }
+
+    void pack(int64_t row) {
+      const int64_t place = strip_.query_row(row);
+      strip_.finite &= call_.query_packing_.pack(
+          call_.inputs_.query.data, place, strip_.first_head, kLog2E,
+          queries_.row(row));
+      strip_.finite &= call_.upstream_packing_.pack(
+          call_.upstream_.output_gradient.data, place, strip_.first_head, 1.0f,
+          upstream_.row(row));
+    }
+
+    // Weights, their gradients and the gradient of the queries.
+    void attend(int64_t first, int64_t count, int64_t vector) {
+      const int64_t lane = vector * kLanes;
+      const int64_t width = layout_.width;
+      const bool content = call_.inputs_.key.data != nullptr;
+      const float* zeros = layout_.zeros.data();
+      const float* queries = queries_.row(first) + lane;
+      strip_.position(queries, queries_.row_stride, vector, row_logits_,
+                      column_logits_);
+      strip_.products(strip_.keys, content ? width : 0, queries,
+                      queries_.row_stride, vector, row_logits_, column_logits_,
+                      logits_);
+      strip_.products(strip_.values, width, upstream_.row(first) + lane,
+                      upstream_.row_stride, vector, zeros, zeros, products_);
+      for (int64_t row = 0; row < count; ++row) {
+        differentiate(first, row, vector);
+      }
+      std::memset(output_, 0, count * width * kLanes * sizeof(float));
+      if (layout_.relative) {
+        WeightedSum s{};
+        s.weight_row = call_.entries_ * kLanes;
+        s.weight_taps = layout_.vector_taps.data();
+        s.value_channel = kLanes;
+        s.value_taps = layout_.table_taps.data();
+        s.steps = 1;
+        s.output_row = width * kLanes;
+        const float* weights = sums_;
+        const float* values = layout_.row_table(strip_.group, vector);
+        s.weights = &weights;
+        s.values = &values;
+        s.taps = layout_.rows.kernel;
+        s.output = output_;
+        add_weighted(s, count, call_.half_);
+        weights = sums_ + layout_.rows.kernel * kLanes;
+        values = layout_.column_table(strip_.group, vector);
+        s.taps = layout_.columns.kernel;
+        s.output = output_ + call_.half_ * kLanes;
+        add_weighted(s, count, call_.half_);
+      }
+      if (content) strip_.weigh(strip_.keys, products_, vector, output_);
+      for (int64_t row = 0; row < count; ++row) {
+        call_.query_unpacking_.unpack(output_ + row * width * kLanes, vector, 0,
+                                      call_.gradients_.query.data,
+                                      strip_.query_row(first + row),
+                                      strip_.first_head);
+      }
+    }
+
+    // With p a weight and g the product of the value and the gradient of the
+    // output, the gradient of the logit is p * (g - sum of all p * g).
+    KERAS_SASA_NOINLINE void differentiate(int64_t first, int64_t row,
+                                           int64_t vector) {
+      const int64_t taps = layout_.columns.kernel;
+      const int64_t lane = vector * kLanes;
+      int64_t begin, end;
+      strip_.window_rows(row, &begin, &end);
+      const int64_t start = (row * layout_.window + begin * taps) * kLanes;
+      float* logits = logits_ + start;
+      float* products = products_ + start;
+      const int64_t place = strip_.query_row(first + row);
+      const Vector log_sum_exp = layout_.gather(
+          layout_.scalar_row(call_.upstream_.log_sum_exp, place,
+                             strip_.first_head),
+          vector, -kMaskedLogit);
+      const Bits* masks = layout_.masks(vector);
+      if (!layout_.inside(vector)) {
+        const Vector masked = all(kMaskedLogit);
+        for (int64_t i = 0; i < (end - begin) * taps; i += taps) {
+          for (int64_t tap = 0; tap < taps; ++tap) {
+            float* logit = logits + (i + tap) * kLanes;
+            store(logit, select(masks[tap], load(logit), masked));
+          }
+        }
+      }
+      const Vector lowest = all(kLowestExponent);
+      const Vector finite = log_sum_exp * 0.0f;
+      bool careful = !strip_.finite;
+      for (int i = 0; i < kLanes; ++i) careful |= finite[i] != 0.0f;
+      strip_.finite = !careful;
+      Vector total{};
+      for (int64_t i = 0; i < (end - begin) * taps; ++i) {
+        Vector weight = exp2(load(logits + i * kLanes) - log_sum_exp, lowest);
+        Vector product = load(products + i * kLanes);
+        if (careful) {
+          weight = zero_unless(masks[i % taps], weight);
+          product = zero_unless(masks[i % taps], product);
+          store(products + i * kLanes, product);
+        }
+        store(logits + i * kLanes, weight);
+        total += weight * product;
+      }
+      float* weights = weights_.row(first + row) + lane;
+      float* gradients = logit_gradients_.row(first + row) + lane;
+      float* row_sums = sums_ + row * call_.entries_ * kLanes;
+      float* column_sums = row_sums + layout_.rows.kernel * kLanes;
+      std::memset(row_sums, 0, call_.entries_ * kLanes * sizeof(float));
+      for (int64_t entry = begin; entry < end; ++entry) {
+        Vector row_sum{};
+        for (int64_t tap = 0; tap < taps; ++tap) {
+          const int64_t i = (entry - begin) * taps + tap;
+          const Vector weight = load(logits + i * kLanes);
+          Vector gradient = weight * (load(products + i * kLanes) - total);
+          if (careful) gradient = zero_unless(masks[tap], gradient);
+          store(products + i * kLanes, gradient);
+          store(weights + (entry * taps + tap) * layout_.pitch, weight);
+          store(gradients + (entry * taps + tap) * layout_.pitch, gradient);
+          row_sum += gradient;
+          store(column_sums + tap * kLanes,
+                load(column_sums + tap * kLanes) + gradient);
+        }
+        store(row_sums + entry * kLanes, row_sum);
+      }
+      for (int64_t entry = 0; entry < call_.entries_; ++entry) {
+        store(row_sums_ + (row * call_.entries_ + entry) * layout_.pitch + lane,
+              load(row_sums + entry * kLanes));
+      }
+    }
+
+    // Gradients of keys and values: every key collects from the queries that
+    // see it.
+    void finish_keys(int64_t block) {
+      const int64_t stride = layout_.rows.stride;
+      const int64_t kernel = layout_.rows.kernel;
+      for (int64_t remainder = 0; remainder < stride; ++remainder) {
+        const int64_t first = block * block_rows() + remainder;
+        const int64_t count =
+            min(kRows, ceil_div(strip_.rows.keys - first, stride));
+        if (count <= 0) break;
+        // Entry of the window in which query 0 sees row `first`.
+        const int64_t entry =
+            first - strip_.rows.first_query + kernel / 2;
+        const int64_t queries = last_query(block) - first_query(block) + 1;
+        Run* runs = runs_.reserve(max(1, queries));
+        int64_t run_count = 0;
+        for (int64_t query = first_query(block); query <= last_query(block);
+             ++query) {
+          const int64_t e = entry - query * stride;
+          const int64_t low = max(0, ceil_div(-e, stride));
+          const int64_t high =
+              min(count - 1, floor_div(kernel - 1 - e, stride));
+          if (low > high) continue;
+          if (run_count > 0 && runs[run_count - 1].low == low &&
+              runs[run_count - 1].high == high &&
+              runs[run_count - 1].end == query) {
+            ++runs[run_count - 1].end;
+          } else {
+            runs[run_count++] = {low, high, query, query + 1};
+          }
+        }
+        for (int64_t phase = 0; phase < layout_.column_phases; ++phase) {
+          for (int64_t vector = 0; vector < layout_.vectors; ++vector) {
+            collect(weights_, upstream_, run_count, entry, phase, vector,
+                    count);
+            for (int64_t row = 0; row < count; ++row) {
+              call_.value_unpacking_.unpack(
+                  output_ + row * layout_.width * kLanes, vector, phase,
+                  call_.gradients_.value.data,
+                  strip_.key_row(first + row * stride), strip_.first_head);
+            }
+            if (call_.inputs_.key.data == nullptr) continue;
+            collect(logit_gradients_, queries_, run_count, entry, phase, vector,
+                    count);
+            for (int64_t i = 0; i < count * layout_.width; ++i) {
+              store(output_ + i * kLanes, load(output_ + i * kLanes) * kLn2);
+            }
+            for (int64_t row = 0; row < count; ++row) {
+              call_.key_unpacking_.unpack(
+                  output_ + row * layout_.width * kLanes, vector, phase,
+                  call_.gradients_.key.data,
+                  strip_.key_row(first + row * stride), strip_.first_head);
+            }
+          }
+        }
+      }
+    }
+
+    void collect(const Ring& weights, const Ring& values, int64_t run_count,
+                 int64_t entry, int64_t phase, int64_t vector, int64_t count) {
+      const int64_t stride = layout_.rows.stride;
+      const int64_t taps = layout_.columns.kernel;
+      const int64_t lane = vector * kLanes;
+      std::memset(output_, 0, count * layout_.width * kLanes * sizeof(float));
+      WeightedSum s{};
+      s.weight_row = stride * taps * layout_.pitch;
+      s.weight_taps = layout_.gather_weights.data() + phase * taps;
+      s.value_channel = layout_.pitch;
+      s.value_taps = layout_.gather_values.data() + phase * taps;
+      s.taps = layout_.phase_taps[phase];
+      s.output_row = layout_.width * kLanes;
+      s.masks = strip_.finite ? nullptr : layout_.key_masks(phase, vector);
+      for (int64_t number = 0; number < run_count; ++number) {
+        const Run& run = runs_[number];
+        const int64_t steps = run.end - run.begin;
+        const float** pointers = pointers_.reserve(2 * steps);
+        for (int64_t i = 0; i < steps; ++i) {
+          const int64_t query = run.begin + i;
+          const int64_t e = entry + (run.low - query) * stride;
+          pointers[i] =
+              weights.row(query) + e * taps * layout_.pitch + lane;
+          pointers[steps + i] = values.row(query) + lane;
+        }
+        s.weights = pointers;
+        s.values = pointers + steps;
+        s.steps = steps;
+        s.output = output_ + run.low * s.output_row;
+        add_weighted(s, run.high - run.low + 1, layout_.width);
+      }
+    }
+
+    // embeddings[head][entry][channel], a vector each, collects the products of
+    // queries and gradients of the logits summed along the other axis.
+    void add_embeddings(int64_t first, int64_t row) {
+      const int64_t columns = layout_.columns.queries;
+      const int64_t half = call_.half_;
+      const int64_t pitch = layout_.pitch;
+      for (int64_t head = 0; head < layout_.heads; ++head) {
+        const int64_t start = head * layout_.head_stride;
+        // Lanes behind the head stay zero.
+        for (int64_t entry = 0; entry < call_.entries_; ++entry) {
+          std::memcpy(head_sums_ + entry * head_lanes_,
+                      row_sums_ + (row * call_.entries_ + entry) * pitch +
+                          start,
+                      columns * sizeof(float));
+        }
+        const float* queries = queries_.row(first + row) + start;
+        int64_t query_stride = pitch;
+        if (!strip_.finite) {
+          for (int64_t channel = 0; channel < layout_.width; ++channel) {
+            float* to = masked_queries_ + channel * head_lanes_;
+            std::memset(to, 0, head_lanes_ * sizeof(float));
+            std::memcpy(to, queries + channel * pitch,
+                        columns * sizeof(float));
+          }
+          queries = masked_queries_;
+          query_stride = head_lanes_;
+        }
+        int64_t* taps = embedding_taps_.reserve(half);
+        for (int64_t i = 0; i < half; ++i) taps[i] = i * query_stride;
+        Correlation c{};
+        c.query_row = head_lanes_;
+        c.query_channel = kLanes;
+        c.taps = taps;
+        c.key_channel = kLanes;
+        c.channels = head_lanes_ / kLanes;
+        c.row_bias = layout_.zeros.data();
+        c.tap_bias_row = c.output_row = half * kLanes;
+        for (int64_t entry = 0; entry < call_.entries_;) {
+          const bool vertical = entry < layout_.rows.kernel;
+          const int64_t end = vertical ? layout_.rows.kernel : call_.entries_;
+          const int64_t count = min(kRows, end - entry);
+          c.query = head_sums_ + entry * head_lanes_;
+          c.key = queries + (vertical ? 0 : half * query_stride);
+          c.output =
+              embeddings_ + (head * call_.entries_ + entry) * half * kLanes;
+          c.tap_bias = c.output;
+          correlate(c, count, half);
+          entry += count;
+        }
+      }
+    }
+
+    void finish_embeddings() {
+      const int64_t half = call_.half_;
+      const int64_t part =
+          strip_.image * layout_.row_phases + strip_.phase;
+      for (int64_t head = 0; head < layout_.heads; ++head) {
+        for (int64_t entry = 0; entry < call_.entries_; ++entry) {
+          float* to = call_.embeddings_.data() +
+                      ((part * call_.entries_ + entry) * layout_.all_heads +
+                       strip_.first_head + head) *
+                          half;
+          const float* from =
+              embeddings_ + (head * call_.entries_ + entry) * half * kLanes;
+          for (int64_t channel = 0; channel < half; ++channel) {
+            float sum = 0;
+            for (int i = 0; i < kLanes; ++i) sum += from[channel * kLanes + i];
+            to[channel] = sum * kLn2;
+          }
+        }
+      }
+    }
+
+    // Queries `begin` to `end`, seen by the rows of keys `low` to `high`.
+    struct Run {
+      int64_t low, high, begin, end;
+    };
+
+    const BackwardTasks& call_;
+    const Layout& layout_;
+    Strip strip_;
+    Ring queries_, upstream_, weights_, logit_gradients_;
+    int64_t head_lanes_;
+    float *row_logits_, *column_logits_, *logits_, *products_, *output_;
+    float *sums_, *row_sums_, *head_sums_, *embeddings_, *masked_queries_;
+    Array<Run> runs_;
+    Array<const float*> pointers_;
+    Array<int64_t> embedding_taps_;
+  };
+
+  const Inputs inputs_;
+  const Upstream upstream_;
+  const Gradients gradients_;
+  const Layout layout_;
+  const Packing query_packing_, key_packing_, value_packing_;
+  const Packing upstream_packing_;
+  const Packing query_unpacking_, key_unpacking_, value_unpacking_;
+  const int64_t entries_, half_;
+  int64_t parts_ = 0;
+  Array<float> embeddings_;  // (part, entry, head, channel)
+};
+
+std::unique_ptr<Forward> forward(const Shape& shape, const Inputs& inputs,
+                                 const Outputs& outputs) {
+  return std::unique_ptr<Forward>(new ForwardTasks(shape, inputs, outputs));
+}
+
+std::unique_ptr<Backward> backward(const Shape& shape, const Inputs& inputs,
+                                   const Upstream& upstream,
+                                   const Gradients& gradients) {
+  return std::unique_ptr<Backward>(
+      new BackwardTasks(shape, inputs, upstream, gradients));
+}
+
+void exp2_all(const float* input, float* output, int64_t size) {
+  for (int64_t i = 0; i < size; i += kLanes) {
+    const int64_t count = min(kLanes, size - i);
+    Vector numbers{};
+    std::memcpy(&numbers, input + i, count * sizeof(float));
+    numbers = exp2(numbers, all(kLowestExponent));
+    std::memcpy(output + i, &numbers, count * sizeof(float));
+  }
+}
+
+}  // namespace
+
+#define KERAS_SASA_STRING(x) #x
+#define KERAS_SASA_NAME(x) KERAS_SASA_STRING(x)
+extern const Level level;
+const Level level = {KERAS_SASA_NAME(KERAS_SASA_LEVEL), forward, backward,
+                     exp2_all};
+
+}  // namespace KERAS_SASA_LEVEL
+}  // namespace keras_sasa

@@ -1,0 +1,376 @@
+// The kernel against loops over pixels in double precision, value and gradient.
+// Built by test_kernel.py with AddressSanitizer and UndefinedBehaviorSanitizer.
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "local_attention.h"
+
+namespace keras_sasa {
+namespace KERAS_SASA_LEVEL {
+extern const Level level;
+}
+}  // namespace keras_sasa
+
+namespace {
+
+using keras_sasa::Axis;
+using keras_sasa::Shape;
+using Numbers = std::vector<float>;
+
+const keras_sasa::Level& kLevel = keras_sasa::KERAS_SASA_LEVEL::level;
+
+struct Case {
+  int64_t batch, height, width, heads, head_width;
+  int64_t kernel[2] = {3, 3};
+  int64_t stride[2] = {1, 1};
+  int64_t dilation[2] = {1, 1};
+  bool valid = false;
+  bool relative = true;
+  bool content = true;
+};
+
+Axis axis(const Case& c, int number) {
+  Axis a{};
+  a.keys = number == 0 ? c.height : c.width;
+  a.kernel = c.kernel[number];
+  a.stride = c.stride[number];
+  a.dilation = c.dilation[number];
+  a.first_query = c.valid ? a.dilation * (a.kernel / 2) : 0;
+  const int64_t span = a.keys - 2 * a.first_query;
+  a.queries = span <= 0 ? 0 : (span + a.stride - 1) / a.stride;
+  return a;
+}
+
+std::mt19937 generator(1);
+
+Numbers normal(int64_t size) {
+  std::normal_distribution<float> distribution;
+  Numbers numbers(size);
+  for (float& number : numbers) number = distribution(generator);
+  return numbers;
+}
+
+struct Data {
+  explicit Data(const Case& c)
+      : shape{c.batch, axis(c, 0), axis(c, 1), c.heads, c.head_width} {
+    const int64_t filters = shape.filters();
+    keys = c.batch * c.height * c.width;
+    queries = c.batch * shape.rows.queries * shape.columns.queries;
+    half = c.head_width / 2;
+    query = normal(queries * filters);
+    key = normal(keys * filters);
+    // Value and a neighbour it shares its pixels with.
+    value = normal(keys * (filters + 3));
+    rows = normal(shape.rows.kernel * c.heads * half);
+    columns = normal(shape.columns.kernel * c.heads * half);
+    upstream = normal(queries * filters);
+  }
+
+  keras_sasa::Inputs inputs(const Case& c) const {
+    const int64_t filters = shape.filters();
+    return {{query.data(), filters},
+            {c.content ? key.data() : nullptr, filters},
+            {value.data() + 3, filters + 3},
+            c.relative ? rows.data() : nullptr,
+            c.relative ? columns.data() : nullptr};
+  }
+
+  Shape shape;
+  int64_t keys, queries, half;
+  Numbers query, key, value, rows, columns, upstream;
+};
+
+struct Result {
+  explicit Result(const Data& data)
+      : output(data.query.size(), NAN),
+        log_sum_exp(data.queries * data.shape.heads, NAN),
+        query(data.query.size(), NAN),
+        key(data.key.size(), NAN),
+        value(data.value.size(), NAN),
+        rows(data.rows.size(), NAN),
+        columns(data.columns.size(), NAN) {}
+  Numbers output, log_sum_exp, query, key, value, rows, columns;
+};
+
+Result run(const Case& c, const Data& data, bool reverse) {
+  Result result(data);
+  const int64_t filters = data.shape.filters();
+  const keras_sasa::Inputs inputs = data.inputs(c);
+  auto forward = kLevel.forward(data.shape, inputs,
+                                {{result.output.data(), filters},
+                                 result.log_sum_exp.data()});
+  for (int64_t i = 0; i < forward->tasks(); ++i) {
+    forward->run(reverse ? forward->tasks() - 1 - i : i);
+  }
+  auto backward = kLevel.backward(
+      data.shape, inputs,
+      {{data.upstream.data(), filters}, result.log_sum_exp.data()},
+      {{result.query.data(), filters},
+       {result.key.data(), filters},
+       {result.value.data() + 3, filters + 3},
+       result.rows.data(),
+       result.columns.data()});
+  for (int64_t i = 0; i < backward->tasks(); ++i) {
+    backward->run(reverse ? backward->tasks() - 1 - i : i);
+  }
+  backward->finish();
+  return result;
+}
+
+struct Expected {
+  std::vector<double> output, query, key, value, rows, columns;
+};
+
+Expected loops(const Case& c, const Data& data) {
+  const Shape& s = data.shape;
+  const int64_t filters = s.filters(), width = s.head_width, half = data.half;
+  Expected e;
+  e.output.assign(data.query.size(), 0);
+  e.query.assign(data.query.size(), 0);
+  e.key.assign(data.key.size(), 0);
+  e.value.assign(data.value.size(), 0);
+  e.rows.assign(data.rows.size(), 0);
+  e.columns.assign(data.columns.size(), 0);
+  for (int64_t b = 0; b < s.batch; ++b)
+    for (int64_t i = 0; i < s.rows.queries; ++i)
+      for (int64_t j = 0; j < s.columns.queries; ++j)
+        for (int64_t h = 0; h < s.heads; ++h) {
+          const int64_t q =
+              ((b * s.rows.queries + i) * s.columns.queries + j) * filters +
+              h * width;
+          struct Key {
+            int64_t place, value, row, column;
+            double logit, weight, product;
+          };
+          std::vector<Key> window;
+          double largest = -std::numeric_limits<double>::infinity();
+          for (int64_t y = 0; y < s.rows.kernel; ++y)
+            for (int64_t x = 0; x < s.columns.kernel; ++x) {
+              const int64_t row = s.rows.first_query + i * s.rows.stride +
+                                  (y - s.rows.kernel / 2) * s.rows.dilation;
+              const int64_t column =
+                  s.columns.first_query + j * s.columns.stride +
+                  (x - s.columns.kernel / 2) * s.columns.dilation;
+              if (row < 0 || row >= s.rows.keys || column < 0 ||
+                  column >= s.columns.keys)
+                continue;
+              const int64_t pixel =
+                  (b * s.rows.keys + row) * s.columns.keys + column;
+              Key key{pixel * filters + h * width,
+                      pixel * (filters + 3) + 3 + h * width,
+                      (y * s.heads + h) * half,
+                      (x * s.heads + h) * half,
+                      0, 0, 0};
+              for (int64_t d = 0; d < width; ++d) {
+                double k = c.content ? data.key[key.place + d] : 0;
+                if (c.relative)
+                  k += d < half ? data.rows[key.row + d]
+                                : data.columns[key.column + d - half];
+                key.logit += data.query[q + d] * k;
+                key.product += static_cast<double>(data.upstream[q + d]) *
+                               data.value[key.value + d];
+              }
+              largest = std::fmax(largest, key.logit);
+              window.push_back(key);
+            }
+          double sum = 0, mean = 0;
+          for (Key& key : window) sum += std::exp(key.logit - largest);
+          for (Key& key : window) {
+            key.weight = std::exp(key.logit - largest) / sum;
+            mean += key.weight * key.product;
+          }
+          for (const Key& key : window) {
+            const double gradient = key.weight * (key.product - mean);
+            for (int64_t d = 0; d < width; ++d) {
+              e.output[q + d] += key.weight * data.value[key.value + d];
+              e.value[key.value + d] += key.weight * data.upstream[q + d];
+              if (c.content) {
+                e.query[q + d] += gradient * data.key[key.place + d];
+                e.key[key.place + d] += gradient * data.query[q + d];
+              }
+              if (c.relative && d < half) {
+                e.query[q + d] += gradient * data.rows[key.row + d];
+                e.rows[key.row + d] += gradient * data.query[q + d];
+              } else if (c.relative) {
+                e.query[q + d] += gradient * data.columns[key.column + d - half];
+                e.columns[key.column + d - half] += gradient * data.query[q + d];
+              }
+            }
+          }
+        }
+  return e;
+}
+
+int failures = 0;
+
+// `scale` is that of the terms that add up to the numbers.
+void check(const char* name, size_t number, const Numbers& result,
+           const std::vector<double>& expected, double scale = 1) {
+  for (double value : expected) scale = std::fmax(scale, std::fabs(value));
+  for (size_t i = 0; i < expected.size(); ++i) {
+    if (!(std::fabs(result[i] - expected[i]) <= 1e-5 * scale)) {
+      std::printf("case %zu: %s[%zu] is %g, expected %g\n", number, name, i,
+                  result[i], expected[i]);
+      ++failures;
+      return;
+    }
+  }
+}
+
+void check_same(size_t number, const Numbers& a, const Numbers& b) {
+  if (!a.empty() && std::memcmp(a.data(), b.data(), a.size() * 4) != 0) {
+    std::printf("case %zu: the order of the tasks changes the result\n",
+                number);
+    ++failures;
+  }
+}
+
+void check_case(size_t number, const Case& c) {
+  const Data data(c);
+  const Result result = run(c, data, false);
+  const Result reverse = run(c, data, true);
+  const Expected expected = loops(c, data);
+  check("output", number, result.output, expected.output);
+  check("query", number, result.query, expected.query);
+  // The floats of the neighbour are not touched.
+  Numbers value = result.value;
+  for (size_t i = 0; i < value.size(); ++i) {
+    const bool neighbour =
+        static_cast<int64_t>(i) % (data.shape.filters() + 3) < 3;
+    if (neighbour != static_cast<bool>(std::isnan(value[i]))) {
+      std::printf("case %zu: value[%zu] is %g\n", number, i, value[i]);
+      ++failures;
+      break;
+    }
+    if (neighbour) value[i] = 0;
+  }
+  check("value", number, value, expected.value);
+  if (c.content) check("key", number, result.key, expected.key);
+  if (c.relative) {
+    const double terms = std::sqrt(static_cast<double>(data.queries));
+    check("rows", number, result.rows, expected.rows, terms);
+    check("columns", number, result.columns, expected.columns, terms);
+  }
+  check_same(number, result.output, reverse.output);
+  check_same(number, result.query, reverse.query);
+  check_same(number, result.key, reverse.key);
+  check_same(number, result.rows, reverse.rows);
+}
+
+void check_exp2() {
+  // Every 97th float from -160 to 127, and the special ones.
+  Numbers input;
+  for (float x = 1e-30f; x < 160; x = std::nextafterf(x * 1.00001f, 200)) {
+    input.push_back(-x);
+    if (x <= 127) input.push_back(x);
+  }
+  Numbers output(input.size());
+  kLevel.exp2(input.data(), output.data(), input.size());
+  for (size_t i = 0; i < input.size(); ++i) {
+    const double expected = std::exp2(static_cast<double>(input[i]));
+    const double error = std::fabs(output[i] - expected);
+    if (!(error <= 2.5e-7 * expected || error < 1.2e-38)) {
+      std::printf("exp2(%g) is %g, not %g\n", input[i], output[i], expected);
+      ++failures;
+      return;
+    }
+  }
+  const Numbers special = {0.0f, -0.0f, -1e30f, -INFINITY, NAN, -127, -126.5f};
+  Numbers result(special.size());
+  kLevel.exp2(special.data(), result.data(), special.size());
+  if (result[0] != 1 || result[1] != 1 || result[2] != 0 || result[3] != 0 ||
+      !std::isnan(result[4]) || result[5] != 0) {
+    std::printf("exp2 of a special number is wrong\n");
+    ++failures;
+  }
+}
+
+// A NaN reaches the queries that see it and no others.
+void check_nan() {
+  const Case c{1, 6, 7, 2, 4, {3, 5}};
+  Data data(c);
+  const int64_t filters = data.shape.filters();
+  const int64_t row = 2, column = 6;
+  data.value[(row * c.width + column) * (filters + 3) + 3] = NAN;
+  const Result result = run(c, data, false);
+  for (int64_t i = 0; i < c.height; ++i)
+    for (int64_t j = 0; j < c.width; ++j)
+      for (int64_t channel = 0; channel < filters; ++channel) {
+        const bool sees = channel == 0 && std::abs(i - row) <= 1 &&
+                          std::abs(j - column) <= 2;
+        const bool found =
+            std::isnan(result.output[(i * c.width + j) * filters + channel]);
+        // Its logits' gradients are NaN, so those of the whole head are.
+        const bool gradient =
+            std::isnan(result.query[(i * c.width + j) * filters + channel]);
+        const bool head = channel < 4 && std::abs(i - row) <= 1 &&
+                          std::abs(j - column) <= 2;
+        if (sees != found || head != gradient) {
+          std::printf("NaN at the wrong place %d %d %d\n", int(i), int(j),
+                      int(channel));
+          ++failures;
+          return;
+        }
+      }
+}
+
+}  // namespace
+
+int main() {
+  const std::vector<Case> cases = {
+      {2, 5, 6, 2, 4},
+      {1, 1, 1, 1, 2, {1, 1}},
+      {1, 1, 1, 1, 2, {7, 7}},
+      {1, 7, 7, 8, 8, {7, 7}},
+      {8, 7, 7, 8, 2, {7, 7}},
+      {2, 14, 14, 4, 16, {7, 7}},
+      {1, 20, 28, 2, 8, {7, 7}},
+      {1, 9, 33, 1, 24, {5, 3}},
+      {1, 33, 3, 3, 6, {3, 5}},
+      {1, 4, 5, 2, 12, {15, 15}},
+      {1, 17, 18, 1, 4, {1, 9}},
+      {2, 9, 10, 2, 4, {3, 3}, {2, 2}},
+      {1, 11, 8, 2, 4, {5, 5}, {2, 3}},
+      {1, 11, 13, 2, 4, {3, 3}, {5, 4}},
+      {1, 12, 13, 2, 10, {3, 3}, {1, 2}},
+      {1, 11, 12, 2, 4, {3, 3}, {1, 1}, {2, 3}},
+      {1, 7, 5, 2, 4, {5, 5}, {1, 1}, {4, 4}},
+      {1, 9, 9, 2, 4, {3, 5}, {1, 1}, {1, 1}, true},
+      {1, 11, 12, 2, 4, {3, 5}, {2, 2}, {1, 1}, true},
+      {1, 13, 12, 2, 4, {3, 3}, {1, 1}, {3, 2}, true},
+      {2, 6, 7, 2, 4, {3, 3}, {1, 1}, {1, 1}, false, false, true},
+      {2, 6, 7, 2, 4, {3, 3}, {1, 1}, {1, 1}, false, true, false},
+      {2, 6, 7, 2, 4, {3, 3}, {1, 1}, {1, 1}, false, false, false},
+      {2, 6, 7, 3, 3, {3, 3}, {1, 1}, {1, 1}, false, false, true},
+      {1, 6, 7, 5, 1, {3, 3}, {1, 1}, {1, 1}, false, false, true},
+      {0, 6, 7, 2, 4},
+      {1, 2, 2, 1, 2, {3, 3}, {1, 1}, {1, 1}, true},
+  };
+  for (size_t i = 0; i < cases.size(); ++i) check_case(i, cases[i]);
+  // And whatever comes.
+  for (size_t i = 0; i < 150; ++i) {
+    auto pick = [](int64_t low, int64_t high) {
+      return std::uniform_int_distribution<int64_t>(low, high)(generator);
+    };
+    Case c{pick(1, 3), pick(1, 12), pick(1, 20), pick(1, 4), 2 * pick(1, 9)};
+    for (int a = 0; a < 2; ++a) {
+      c.kernel[a] = 2 * pick(0, 4) + 1;
+      if (i % 3 == 1) c.stride[a] = pick(1, 4);
+      if (i % 3 == 2) c.dilation[a] = pick(1, 3);
+    }
+    c.valid = pick(0, 3) == 0;
+    c.content = pick(0, 4) > 0;
+    c.relative = pick(0, 4) > 0;
+    check_case(1000 + i, c);
+  }
+  check_exp2();
+  check_nan();
+  std::printf("%d failures\n", failures);
+  return failures != 0;
+}
