@@ -8,6 +8,7 @@ from keras_sasa.layers.image_layer import (
     positive_integer,
 )
 from keras_sasa.local_attention import (
+    Channels,
     check_implementation,
     geometry,
     local_attention,
@@ -256,7 +257,7 @@ class SelfAttention2D(ImageLayer):
         query, key, value = self._project(inputs)
         dropout_mask = None
         if training and self.dropout > 0:
-            batch, height, width, _ = ops.shape(query)
+            batch, height, width, _ = ops.shape(query.tensor)
             dropout_mask = keras.random.dropout(
                 ops.ones(
                     (batch, height, width, self.num_heads, *self.kernel_size),
@@ -296,19 +297,27 @@ class SelfAttention2D(ImageLayer):
         if self.strides != (1, 1) or self.padding == "valid":
             names.remove("query")
             rows, columns = (axis.queries() for axis in self._axes)
-            parts["query"] = ops.matmul(
-                inputs[:, rows, columns], self.query_kernel
-            )
+            queries = self._apply(inputs[:, rows, columns], ["query"])
+            parts["query"] = Channels(queries, 0, self.filters)
         # One product is about twice as fast as three.
-        kernels = [getattr(self, f"{name}_kernel") for name in names]
-        projected = ops.matmul(inputs, ops.concatenate(kernels, axis=-1))
-        parts.update(
-            zip(names, ops.split(projected, len(names), axis=-1), strict=True)
-        )
-        if self.use_bias:
-            for name in parts:
-                parts[name] = parts[name] + getattr(self, f"{name}_bias")
+        projected = self._apply(inputs, names)
+        for number, name in enumerate(names):
+            parts[name] = Channels(
+                projected, number * self.filters, self.filters
+            )
         return parts["query"], parts.get("key"), parts["value"]
+
+    def _apply(self, inputs, names):
+        """Applies the projections `names`, side by side."""
+
+        def side_by_side(kind):
+            weights = [getattr(self, f"{name}_{kind}") for name in names]
+            return ops.concatenate(weights, axis=-1)
+
+        projected = ops.matmul(inputs, side_by_side("kernel"))
+        if self.use_bias:
+            projected = projected + side_by_side("bias")
+        return projected
 
     def compute_mask(self, inputs, mask=None):
         if mask is None:

@@ -9,16 +9,60 @@ with r_{a-i, b-j} = concat(row embedding of a-i, column embedding of b-j).
 Keys outside the image take no part.
 """
 
+import functools
+import warnings
+from typing import Any, NamedTuple
+
 import keras
 from keras import ops
 
-from keras_sasa.local_attention import geometry, patches, tiled
+from keras_sasa.local_attention import geometry, native, patches, tiled
 
 # Fastest first. A way to compute never changes the result or the weights.
 IMPLEMENTATIONS = {
+    "native": native.local_attention,
     "tiled": tiled.local_attention,
     "patches": patches.local_attention,
 }
+
+
+class Channels(NamedTuple):
+    """Some of the channels of a tensor `(batch, height, width, channels)`.
+
+    One projection makes queries, keys and values side by side; the kernel reads
+    them where they are.
+    """
+
+    tensor: Any
+    first: int
+    count: int
+
+    def cut(self):
+        if self.count == self.tensor.shape[-1]:
+            return self.tensor
+        return self.tensor[..., self.first : self.first + self.count]
+
+    @property
+    def shape(self):
+        return (*self.tensor.shape[:-1], self.count)
+
+
+def available() -> dict[str, str | None]:
+    """Returns which implementations run here.
+
+    Returns:
+        For each implementation, fastest first, `None` if it runs here or the
+        reason why it does not.
+
+    Example:
+
+    >>> from keras_sasa import local_attention
+    >>> local_attention.available()["tiled"] is None
+    True
+    """
+    reasons = dict.fromkeys(IMPLEMENTATIONS)
+    reasons["native"] = native.why_not()
+    return reasons
 
 
 def check_implementation(implementation: str | None) -> None:
@@ -50,6 +94,9 @@ def local_attention(
 ):
     """Lets every query attend to the window of keys around it.
 
+    Queries, keys and values may also be `Channels`, some of the channels of a
+    tensor.
+
     Args:
         query: `(batch, out_height, out_width, filters)`, already at the
             positions that stride and padding leave; head n is the channels
@@ -69,8 +116,9 @@ def local_attention(
         dropout_mask: Factors of the attention weights, of the shape of the
             scores.
         return_attention_scores: Whether to return the weights as well.
-        implementation: `"patches"`, `"tiled"` or `None` for the fastest that
-            runs here.
+        implementation: `"native"`, `"tiled"`, `"patches"` or `None` for the
+            fastest that runs here. What the kernel of `"native"` does not take
+            (a mask, dropout, scores, float64) is computed by `"tiled"`.
 
     Returns:
         `(batch, out_height, out_width, filters)` in the dtype of `value`, and
@@ -79,9 +127,16 @@ def local_attention(
         bfloat16 are computed in float32.
 
     Raises:
-        ValueError: If an argument is not as above, or shapes do not fit.
+        ValueError: If an argument is not as above, or shapes do not fit; or for
+            `implementation="native"` where the kernel does not run.
     """
     check_implementation(implementation)
+    query, key, value = (
+        tensor
+        if tensor is None or isinstance(tensor, Channels)
+        else Channels(tensor, 0, tensor.shape[-1])
+        for tensor in (query, key, value)
+    )
     kernel_size = geometry.pair(kernel_size, "kernel_size")
     strides = geometry.pair(strides, "strides")
     dilation_rate = geometry.pair(dilation_rate, "dilation_rate")
@@ -91,16 +146,38 @@ def local_attention(
         query, value, row_embedding, column_embedding, axes, num_heads
     )
 
-    dtype = keras.backend.standardize_dtype(value.dtype)
+    dtype = keras.backend.standardize_dtype(value.tensor.dtype)
     compute_dtype = "float64" if dtype == "float64" else "float32"
+    implementation = _choose(
+        implementation,
+        for_kernel=compute_dtype == "float32"
+        and mask is None
+        and dropout_mask is None
+        and not return_attention_scores,
+    )
 
     def cast(tensor):
         return None if tensor is None else ops.cast(tensor, compute_dtype)
 
-    output, scores = IMPLEMENTATIONS[implementation or _fastest()](
-        cast(query),
-        cast(key),
-        cast(value),
+    if implementation == "native":
+        # Tensors in common stay so.
+        tensors = {}
+        for channels in (query, key, value):
+            if channels is not None and id(channels.tensor) not in tensors:
+                tensors[id(channels.tensor)] = cast(channels.tensor)
+        query, key, value = (
+            channels and channels._replace(tensor=tensors[id(channels.tensor)])
+            for channels in (query, key, value)
+        )
+    else:
+        query, key, value = (
+            channels and cast(channels.cut())
+            for channels in (query, key, value)
+        )
+    output, scores = IMPLEMENTATIONS[implementation](
+        query,
+        key,
+        value,
         cast(row_embedding),
         cast(column_embedding),
         axes=axes,
@@ -115,8 +192,35 @@ def local_attention(
     return output
 
 
-def _fastest() -> str:
-    return next(iter(IMPLEMENTATIONS))
+def _choose(implementation, for_kernel):
+    """Returns the name of what computes; `for_kernel`: if the kernel can."""
+    if implementation == "native":
+        reason = native.why_not()
+        if reason is not None:
+            raise ValueError(
+                '`implementation="native"` does not run here: '
+                f"{reason}. `None` takes the fastest that does."
+            )
+    if implementation not in (None, "native"):
+        return implementation
+    if not for_kernel or native.exporting():
+        return "tiled"
+    reason = native.why_not()
+    if reason is None:
+        return "native"
+    if not native.expected():
+        _warn(reason)
+    return "tiled"
+
+
+@functools.cache
+def _warn(reason):
+    warnings.warn(
+        'keras_sasa computes attention by "tiled", not by its native kernel: '
+        f"{reason}.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 
 def _check_shapes(query, value, rows, columns, axes, num_heads):

@@ -1,0 +1,81 @@
+"""The compiled kernel: finds it, loads it, registers it with XLA."""
+
+import ctypes
+import functools
+import importlib.machinery
+import os
+import pathlib
+
+import keras
+
+# Set to 0, it turns the kernel off.
+SWITCH = "KERAS_SASA_NATIVE"
+
+FORWARD = "keras_sasa_forward"
+BACKWARD = "keras_sasa_backward"
+
+
+def switched_off() -> bool:
+    """Returns whether the environment turns the kernel off."""
+    return os.environ.get(SWITCH, "1").strip().lower() in ("0", "false", "off")
+
+
+@functools.cache
+def load() -> str | None:
+    """Registers the kernel with the XLA of Keras' backend.
+
+    Returns:
+        `None` if its custom calls can be made now, or why they cannot.
+    """
+    path = _path()
+    if path is None:
+        return (
+            "it was not compiled when the package was installed (that needs a "
+            "C++ compiler; `pip install` with `-v` shows what went wrong)"
+        )
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        return f"the compiled kernel cannot be loaded: {error}"
+    backend = keras.backend.backend()
+    register = {"tensorflow": _register_tensorflow, "jax": _register_jax}
+    if backend not in register:
+        return f"it is called by XLA, which the backend {backend!r} is not"
+    try:
+        return register[backend](library)
+    except Exception as error:
+        # The interface to XLA is the one part that other versions may change.
+        return f"this version of {backend} does not take it: {error!r}"
+
+
+def _path():
+    folder = pathlib.Path(__file__).parent
+    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+        path = folder / f"_native{suffix}"
+        if path.is_file():
+            return path
+    return None
+
+
+def _register_tensorflow(library):
+    import tensorflow as tf
+
+    # Where it is loaded already, opening it again finds the same library.
+    name = "libtensorflow_framework.so.2"
+    framework = ctypes.CDLL(str(pathlib.Path(tf.sysconfig.get_lib()) / name))
+    framework.XLA_FFI_GetApi.restype = ctypes.c_void_p
+    library.keras_sasa_register.argtypes = [ctypes.c_void_p]
+    library.keras_sasa_register.restype = ctypes.c_char_p
+    message = library.keras_sasa_register(framework.XLA_FFI_GetApi())
+    if message is None:
+        return None
+    return f"XLA does not take it: {message.decode()}"
+
+
+def _register_jax(library):
+    import jax
+
+    for name in (FORWARD, BACKWARD):
+        jax.ffi.register_ffi_target(
+            name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu"
+        )

@@ -1,0 +1,330 @@
+"""Local self-attention by the compiled kernel, a custom call of XLA on CPU.
+
+The kernel (`keras_sasa/kernels`) never has the attention weights of a whole map
+in memory: the forward pass keeps one number a query and head, log2 of the sum
+of the exponentials, from which the backward pass computes them again.
+
+Operands are the tensors that hold queries, keys and values (one tensor may hold
+several side by side) and the embeddings; attributes describe the windows.
+"""
+
+import functools
+import sys
+
+import keras
+import numpy as np
+
+from keras_sasa import kernels
+from keras_sasa.local_attention import geometry
+
+# Modules that write a model for other programs, which have no kernel.
+_EXPORTERS = (
+    "keras.src.export",
+    "tensorflow.python.saved_model.save",
+    "tensorflow.lite.python.lite",
+    "jax._src.export",
+    "jax.experimental.jax2tf",
+)
+
+
+def why_not() -> str | None:
+    """Returns why the kernel does not run here, or `None` if it does."""
+    if kernels.switched_off():
+        return f"the environment variable {kernels.SWITCH} turns it off"
+    accelerator = _accelerator()
+    if accelerator is not None:
+        return f"it runs on CPU, and there is a {accelerator}"
+    return kernels.load()
+
+
+def expected() -> bool:
+    """Returns whether it is no surprise that the kernel does not run."""
+    return kernels.switched_off() or _accelerator() is not None
+
+
+def exporting() -> bool:
+    """Returns whether this call traces a model that is being exported."""
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith(_EXPORTERS):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _accelerator():
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        for kind in ("GPU", "TPU"):
+            if tf.config.list_physical_devices(kind):
+                return kind
+    if keras.backend.backend() == "jax":
+        import jax
+
+        if jax.default_backend() != "cpu":
+            return jax.default_backend().upper()
+    return None
+
+
+def local_attention(
+    query,
+    key,
+    value,
+    row_embedding,
+    column_embedding,
+    *,
+    axes: tuple[geometry.Axis, geometry.Axis],
+    num_heads: int,
+    mask=None,
+    dropout_mask=None,
+    return_attention_scores: bool = False,
+):
+    """Attends within windows; arguments and results as in `patches`.
+
+    Query, key and value are `Channels`, all in float32. Masks, dropout and
+    scores are not for the kernel.
+    """
+    if mask is not None or dropout_mask is not None or return_attention_scores:
+        raise ValueError(
+            '`implementation="native"` takes no mask and no dropout and '
+            "returns no attention scores."
+        )
+    tensors, places = [], []
+    for channels in (query, key, value):
+        if channels is None:
+            places += [-1, 0]
+            continue
+        known = [tensor is channels.tensor for tensor in tensors]
+        if not any(known):
+            tensors.append(channels.tensor)
+            known.append(True)
+        places += [known.index(True), channels.first]
+    relative = row_embedding is not None
+    rows, columns = axes
+    attributes = {
+        "sources": len(tensors),
+        "places": tuple(places),
+        "filters": value.count,
+        "num_heads": num_heads,
+        "kernel_size": (rows.kernel_size, columns.kernel_size),
+        "strides": (rows.stride, columns.stride),
+        "dilation_rate": (rows.dilation_rate, columns.dilation_rate),
+        "padding": rows.padding,
+        "relative": int(relative),
+    }
+    operands = tensors
+    if relative:
+        operands = [*tensors, row_embedding, column_embedding]
+    attend = {"tensorflow": _tensorflow, "jax": _jax}[keras.backend.backend()]
+    return attend(operands, tuple(attributes.items())), None
+
+
+def _result_shapes(shapes, attributes):
+    """Shapes of the output and of what the backward pass needs of it."""
+    attributes = dict(attributes)
+    batch, height, width, _ = shapes[attributes["places"][0]]
+    filters, heads = attributes["filters"], attributes["num_heads"]
+    return (batch, height, width, filters), (batch, heads, height, width)
+
+
+def _tensorflow(operands, attributes):
+    import tensorflow as tf
+
+    # The call itself is not to be differentiated, only through `gradient`.
+    @tf.custom_gradient
+    def attend(*operands):
+        shapes = [tuple(operand.shape) for operand in operands]
+        results = _result_shapes(shapes, attributes)
+        output, log_sum_exp = _call_module(
+            kernels.FORWARD, operands, results, attributes
+        )
+
+        def gradient(upstream):
+            return _call_module(
+                kernels.BACKWARD,
+                [*operands, upstream, log_sum_exp],
+                shapes,
+                attributes,
+            )
+
+        return output, gradient
+
+    return attend(*operands)
+
+
+def _call_module(name, operands, result_shapes, attributes):
+    import tensorflow as tf
+    from tensorflow.compiler.tf2xla.python import xla
+
+    shapes = tuple(tuple(operand.shape) for operand in operands)
+    return xla.call_module(
+        list(operands),
+        version=9,
+        module=_module(name, shapes, tuple(result_shapes), attributes),
+        Tout=[tf.float32] * len(result_shapes),
+        Sout=[tf.TensorShape(shape) for shape in result_shapes],
+        platforms=["CPU"],
+        disabled_checks=[f"custom_call:{name}"],
+    )
+
+
+@functools.lru_cache(maxsize=None)
+def _module(name, shapes, result_shapes, attributes):
+    """StableHLO of one custom call, for unknown sizes too.
+
+    The shape of a result with unknown sizes is one more operand, put together
+    from those of the operands: all sizes that are unknown are in some operand
+    at the place they have in the result, or one after it (heads).
+    """
+    lines, shape_operands = [], []
+
+    def new(line):
+        lines.append(f"    %{len(lines)} = {line}")
+        return f"%{len(lines) - 1}"
+
+    dictionary = dict(attributes)
+    query = dictionary["places"][0]
+
+    def size(result, place):
+        # Results of the forward pass have the sizes of the query, `log_sum_exp`
+        # with the heads after the batch; gradients those of their operand.
+        if name == kernels.FORWARD:
+            operand = query
+            place -= 1 if result == 1 and place > 0 else 0
+        else:
+            operand = result
+        number = new(
+            f"stablehlo.get_dimension_size %arg{operand}, dim = {place} : "
+            f"({_type(shapes[operand])}) -> tensor<i32>"
+        )
+        return new(
+            f"stablehlo.reshape {number} : (tensor<i32>) -> tensor<1xi32>"
+        )
+
+    for result, shape in enumerate(result_shapes):
+        sizes = [
+            size(result, place)
+            if known is None
+            else new(f"stablehlo.constant dense<{known}> : tensor<1xi32>")
+            for place, known in enumerate(shape)
+        ]
+        if None in shape:
+            types = ", ".join(["tensor<1xi32>"] * len(shape))
+            shape_operands.append(
+                (
+                    new(
+                        f"stablehlo.concatenate {', '.join(sizes)}, dim = 0 : "
+                        f"({types}) -> tensor<{len(shape)}xi32>"
+                    ),
+                    f"tensor<{len(shape)}xi32>",
+                )
+            )
+        else:
+            # Every result or none: their order is that of the results.
+            constant = ", ".join(map(str, shape))
+            shape_operands.append(
+                (
+                    new(
+                        f"stablehlo.constant dense<[{constant}]> : "
+                        f"tensor<{len(shape)}xi32>"
+                    ),
+                    f"tensor<{len(shape)}xi32>",
+                )
+            )
+    polymorphic = any(None in shape for shape in result_shapes)
+    types = [_type(shape) for shape in shapes]
+    values = [f"%arg{number}" for number in range(len(shapes))]
+    indices = ""
+    if polymorphic:
+        numbers = range(len(shapes), len(shapes) + len(shape_operands))
+        indices = (
+            f", indices_of_shape_operands = dense<{list(numbers)}> : "
+            f"tensor<{len(shape_operands)}xi64>"
+        )
+        values += [value for value, _ in shape_operands]
+        types += [kind for _, kind in shape_operands]
+    else:
+        lines.clear()
+    results = ", ".join(map(_type, result_shapes))
+    signature = ", ".join(
+        f"%arg{number}: {_type(shape)}" for number, shape in enumerate(shapes)
+    )
+    config = ", ".join(
+        f"{key} = {_attribute(value)}" for key, value in attributes
+    )
+    count = len(result_shapes)
+    returned = ", ".join(f"%result#{number}" for number in range(count))
+    flag = "true" if polymorphic else "false"
+    return "\n".join(
+        [
+            "module @keras_sasa attributes "
+            f"{{jax.uses_shape_polymorphism = {flag}}} {{",
+            f"  func.func public @main({signature}) -> ({results}) {{",
+            *lines,
+            f"    %result:{count} = stablehlo.custom_call @{name}"
+            f"({', '.join(values)}) {{api_version = 4 : i32, "
+            f"backend_config = {{{config}}}{indices}}} : "
+            f"({', '.join(types)}) -> ({results})",
+            f"    return {returned} : {results}",
+            "  }",
+            "}",
+        ]
+    )
+
+
+def _type(shape):
+    sizes = "x".join("?" if size is None else str(size) for size in shape)
+    return f"tensor<{sizes}xf32>"
+
+
+def _attribute(value):
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, tuple):
+        return f"array<i64: {', '.join(map(str, value))}>"
+    return f"{value} : i64"
+
+
+def _jax(operands, attributes):
+    return _jax_attend(attributes)(*operands)
+
+
+@functools.lru_cache(maxsize=None)
+def _jax_attend(attributes):
+    import jax
+
+    def call(name, operands, shapes):
+        options = {
+            key: value
+            if isinstance(value, str)
+            else np.asarray(value, "int64")
+            if isinstance(value, tuple)
+            else np.int64(value)
+            for key, value in attributes
+        }
+        types = [jax.ShapeDtypeStruct(shape, "float32") for shape in shapes]
+        return jax.ffi.ffi_call(name, types)(*operands, **options)
+
+    def forward(*operands):
+        results = _result_shapes(
+            [operand.shape for operand in operands], attributes
+        )
+        output, log_sum_exp = call(kernels.FORWARD, operands, results)
+        return output, (operands, log_sum_exp)
+
+    def backward(kept, upstream):
+        operands, log_sum_exp = kept
+        shapes = [operand.shape for operand in operands]
+        return tuple(
+            call(
+                kernels.BACKWARD, [*operands, upstream, log_sum_exp], shapes
+            )
+        )
+
+    @jax.custom_vjp
+    def attend(*operands):
+        return forward(*operands)[0]
+
+    attend.defvjp(forward, backward)
+    return attend
