@@ -7,6 +7,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import pytest
 
+from keras_sasa import local_attention
+
 if keras.backend.backend() == "jax":
     import jax
 
@@ -42,3 +44,25 @@ def clean_keras():
     keras.config.set_dtype_policy("float32")
     keras.config.set_image_data_format("channels_last")
     keras.backend.clear_session(free_memory=False)
+
+
+@pytest.fixture(scope="session")
+def native_available():
+    """Skips where the kernel does not run, with the reason."""
+    reason = local_attention.available()["native"]
+    if reason is not None:
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def native_calls(native_available, monkeypatch):
+    """A list that every call of the kernel makes one longer."""
+    calls = []
+    original = local_attention.IMPLEMENTATIONS["native"]
+
+    def spy(*args, **kwargs):
+        calls.append(kwargs)
+        return original(*args, **kwargs)
+
+    monkeypatch.setitem(local_attention.IMPLEMENTATIONS, "native", spy)
+    return calls

@@ -10,8 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from keras_sasa.local_attention import IMPLEMENTATIONS, local_attention
+from keras_sasa.local_attention import (
+    IMPLEMENTATIONS,
+    Channels,
+    local_attention,
+)
 
+# The kernel knows float32 only: what is float64 here says nothing of it.
+FLOAT64 = sorted(set(IMPLEMENTATIONS) - {"native"})
+NATIVE = [name for name, case in CASES.items() if case.mask is None]
 COMPILED = [name for name, case in CASES.items() if case.compiled]
 # JAX compiles for seconds what TensorFlow runs in milliseconds.
 ALL = COMPILED if BACKEND == "jax" else list(CASES)
@@ -28,7 +35,7 @@ def to_numpy(tensor):
 
 
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", FLOAT64)
 def test_values_and_gradients(implementation, name):
     case, expected = CASES[name], reference(name)
     layer = case.make_layer(implementation)
@@ -41,7 +48,7 @@ def test_values_and_gradients(implementation, name):
 
 
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", FLOAT64)
 def test_scores_and_their_gradients(implementation, name):
     case, expected = CASES[name], reference(name)
     layer = case.make_layer(implementation)
@@ -61,7 +68,7 @@ def test_scores_and_their_gradients(implementation, name):
 )
 @pytest.mark.parametrize("name", COMPILED)
 @pytest.mark.parametrize("mode", MODES[1:] or MODES)
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", FLOAT64)
 def test_compiled_and_unknown_sizes(implementation, mode, name):
     case, expected = CASES[name], reference(name)
     layer = case.make_layer(implementation)
@@ -74,7 +81,7 @@ def test_compiled_and_unknown_sizes(implementation, mode, name):
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_borders_by_hand(implementation):
+def test_borders_by_hand(native_available, implementation):
     # Without logits every pixel is the mean of those around it in the image.
     outputs = local_attention(
         query=ops.zeros((1, 3, 3, 1)),
@@ -91,7 +98,7 @@ def test_borders_by_hand(implementation):
     )
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", FLOAT64)
 def test_every_element_of_the_gradient(implementation):
     case = Case(3, 4, channels=2, batch=1)
     arrays = {"inputs": case.make_inputs(), **case.make_weights()}
@@ -110,10 +117,7 @@ def test_every_element_of_the_gradient(implementation):
 
 
 @pytest.mark.parametrize("name", COMPILED)
-@pytest.mark.parametrize(
-    "implementation", sorted(set(IMPLEMENTATIONS) - {"patches"})
-)
-def test_float32_agrees_with_the_definition(implementation, name):
+def test_float32_agrees_with_the_definition(name):
     case = CASES[name]
     inputs = case.make_inputs().astype("float32")
     cotangent = reference(name).cotangents()[0].astype("float32")
@@ -124,7 +128,7 @@ def test_float32_agrees_with_the_definition(implementation, name):
             layer, inputs, cotangent, mask=case.make_mask()
         )
 
-    expected, actual = run("patches"), run(implementation)
+    expected, actual = run("patches"), run("tiled")
     np.testing.assert_allclose(
         actual.outputs, expected.outputs, rtol=1e-4, atol=1e-5
     )
@@ -132,6 +136,134 @@ def test_float32_agrees_with_the_definition(implementation, name):
         np.testing.assert_allclose(
             actual.gradients[array], gradient, rtol=1e-4, atol=1e-4
         )
+
+
+@pytest.mark.parametrize("name", NATIVE)
+@pytest.mark.parametrize("mode", MODES)
+def test_native_values_and_gradients(native_calls, mode, name):
+    case, expected = CASES[name], reference(name)
+    layer = case.make_layer("native", dtype="float32")
+    cotangent, _ = expected.cotangents()
+    inputs = case.make_inputs().astype("float32")
+    result = value_and_gradients(layer, inputs, cotangent, mode=mode)
+    assert native_calls
+    np.testing.assert_allclose(
+        result.outputs, expected.outputs, rtol=1e-5, atol=1e-5
+    )
+    expected.check_gradients(result.gradients, cotangent, rtol=5e-5, atol=5e-5)
+
+
+@st.composite
+def native_cases(draw):
+    """Cases of any shape and window that the kernel takes."""
+
+    def pair(low, high):
+        return draw(st.tuples(*[st.integers(low, high)] * 2))
+
+    kernel_size = tuple(2 * half + 1 for half in pair(0, 7))
+    strides = dilation_rate = (1, 1)
+    if draw(st.booleans()):
+        strides = pair(1, 4)
+    else:
+        dilation_rate = pair(1, 3)
+    height, width = pair(1, 24)
+    padding = "same"
+    spans = [
+        size - rate * (kernel - 1)
+        for size, rate, kernel in zip(
+            (height, width), dilation_rate, kernel_size, strict=True
+        )
+    ]
+    if min(spans) > 0 and draw(st.booleans()):
+        padding = "valid"
+    heads = draw(st.integers(1, 4))
+    head_width = draw(st.integers(1, 20))
+    relative = head_width % 2 == 0 and draw(st.booleans())
+    return Case(
+        height,
+        width,
+        {
+            "filters": heads * head_width,
+            "num_heads": heads,
+            "kernel_size": kernel_size,
+            "strides": strides,
+            "dilation_rate": dilation_rate,
+            "padding": padding,
+            "position_encoding": "relative" if relative else None,
+            "use_content": not relative or draw(st.booleans()),
+        },
+        batch=draw(st.integers(1, 3)),
+    )
+
+
+@settings(property_test, max_examples=5 if BACKEND == "jax" else 100)
+@given(native_cases())
+def test_native_agrees_with_the_definition(native_available, case):
+    inputs = case.make_inputs()
+
+    def run(implementation, dtype):
+        layer = case.make_layer(implementation, dtype)
+        cotangent = np.random.default_rng(0).normal(
+            size=layer.compute_output_shape(case.input_shape)
+        )
+        return value_and_gradients(layer, inputs.astype(dtype), cotangent)
+
+    # In float64, which leaves all of the tolerance to the kernel.
+    actual, expected = run("native", "float32"), run("patches", "float64")
+    scale = 1 + np.abs(expected.outputs).max()
+    np.testing.assert_allclose(
+        actual.outputs, expected.outputs, rtol=0, atol=1e-5 * scale
+    )
+    for name, gradient in expected.gradients.items():
+        scale = 1 + np.abs(gradient).max()
+        np.testing.assert_allclose(
+            actual.gradients[name],
+            gradient,
+            rtol=0,
+            atol=2e-5 * scale,
+            err_msg=name,
+        )
+
+
+@pytest.mark.parametrize("shared", ["all", "key and value", "overlapping"])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_queries_keys_and_values_in_one_tensor(
+    native_available, implementation, shared
+):
+    layer = CASES["default"].make_layer("patches", "float32")
+    inputs = np.random.default_rng(0).normal(size=(2, 6, 6, 12))
+    cotangent = np.random.default_rng(1).normal(size=(2, 6, 6, 8))
+
+    def run(implementation, copied):
+        def attend(inputs):
+            first = {
+                "all": (0, 0, 0),
+                "key and value": (0, 4, 4),
+                "overlapping": (0, 2, 4),
+            }[shared]
+            parts = [Channels(inputs, number, 8) for number in first]
+            if copied:
+                parts = [1.0 * part.cut() for part in parts]
+            return local_attention(
+                *parts,
+                layer.row_embedding,
+                layer.column_embedding,
+                kernel_size=3,
+                num_heads=2,
+                implementation=implementation,
+            )
+
+        result = value_and_gradients(
+            layer, inputs.astype("float32"), cotangent, function=attend
+        )
+        return [result.outputs, *result.gradients.values()]
+
+    for actual, expected in zip(
+        run(implementation, copied=False),
+        run("patches", copied=True),
+        strict=True,
+    ):
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["default", "dilation_2_3", "many_bands"])
@@ -145,7 +277,7 @@ def test_dropout_is_the_same_for_all(name):
             cotangent,
             training=True,
         )
-        for implementation in IMPLEMENTATIONS
+        for implementation in FLOAT64
     ]
     assert not np.allclose(results[0].outputs, reference(name).outputs)
     for result in results[1:]:
@@ -158,7 +290,7 @@ def test_dropout_is_the_same_for_all(name):
             )
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", FLOAT64)
 def test_dropout_drops_weights_and_keeps_their_mean(implementation):
     case = CASES["default"]
     layer = case.make_layer(implementation, dropout=0.5, seed=7)
@@ -185,7 +317,7 @@ def attend(inputs, implementation="tiled", **arguments):
 
 maps = st.integers(1, 12)
 windows = st.tuples(*[st.sampled_from([1, 3, 5, 7])] * 2)
-implementations = st.sampled_from(sorted(IMPLEMENTATIONS))
+implementations = st.sampled_from(FLOAT64)
 
 
 @property_test
@@ -263,7 +395,7 @@ def test_strided_output_is_a_part_of_the_whole(
 
 
 @pytest.mark.parametrize("name", ["mask", "many_bands_mask"])
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", FLOAT64)
 def test_masked_pixels_have_no_influence(implementation, name):
     case = CASES[name]
     layer, mask = case.make_layer(implementation), case.make_mask()
@@ -274,26 +406,67 @@ def test_masked_pixels_have_no_influence(implementation, name):
     np.testing.assert_allclose(changed[mask], outputs[mask], **TOLERANCE)
 
 
+@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_large_logits_in_half_precision(implementation, dtype):
+def test_large_logits_in_half_precision(
+    native_available, implementation, dtype, masked
+):
     random = np.random.default_rng(0)
     query, key, value = (
         ops.cast(scale * random.normal(size=(1, 9, 9, 8)), dtype)
         for scale in (200, 200, 1)
     )
-    mask = random.random((1, 9, 9)) < 0.5
-    outputs = local_attention(
-        query,
-        key,
-        value,
-        kernel_size=3,
-        num_heads=2,
-        mask=mask,
-        implementation=implementation,
+    mask = random.random((1, 9, 9)) < 0.5 if masked else None
+
+    def attend(implementation):
+        outputs = local_attention(
+            query,
+            key,
+            value,
+            kernel_size=3,
+            num_heads=2,
+            mask=mask,
+            implementation=implementation,
+        )
+        assert keras.backend.standardize_dtype(outputs.dtype) == dtype
+        return to_numpy(ops.cast(outputs, "float32"))
+
+    # The logits are computed in float32, whatever the tensors are.
+    np.testing.assert_allclose(
+        attend(implementation), attend("patches"), rtol=0.01, atol=0.01
     )
-    assert keras.backend.standardize_dtype(outputs.dtype) == dtype
-    assert np.isfinite(to_numpy(ops.cast(outputs, "float32"))).all()
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("name", ["default", "strides_even_map", "bias"])
+def test_native_in_half_precision(native_calls, name, policy):
+    case = CASES[name]
+    dtype = policy.removeprefix("mixed_")
+    inputs = case.make_inputs().astype("float32")
+    cotangent = reference(name).cotangents()[0]
+
+    def run(implementation):
+        layer = case.make_layer(implementation, policy)
+
+        def widened(inputs):
+            outputs = layer(inputs)
+            assert keras.backend.standardize_dtype(outputs.dtype) == dtype
+            return ops.cast(outputs, "float32")
+
+        return value_and_gradients(
+            layer, inputs, cotangent.astype("float32"), function=widened
+        )
+
+    expected, actual = run("patches"), run("native")
+    assert len(native_calls) == 1
+    near = {"rtol": 0.05, "atol": 0.05}
+    np.testing.assert_allclose(actual.outputs, expected.outputs, **near)
+    for array, gradient in expected.gradients.items():
+        scale = np.abs(gradient).max()
+        np.testing.assert_allclose(
+            actual.gradients[array] / scale, gradient / scale, **near
+        )
 
 
 def ones(*shape):
@@ -303,7 +476,7 @@ def ones(*shape):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"implementation": "fast"}, r"\['patches', 'tiled'\].*'fast'"),
+        ({"implementation": "fast"}, r"\['native', 'patches', 'tiled'\].*'fast'"),
         ({"kernel_size": 2}, r"odd.*kernel_size=\(2, 2\)"),
         ({"padding": "full"}, r"padding='full'"),
         ({"query": ones(6, 6, 8)}, r"query.shape=\(6, 6, 8\)"),

@@ -35,28 +35,28 @@ namespace keras_sasa {
 namespace KERAS_SASA_LEVEL {
 namespace {
 
-// Lanes of a vector, and blocks that fill its registers: kRows x kTaps (logits)
-// and kRows x kChannels (weighted sums) accumulators, kRows + 1 operands.
-#if defined(__AVX512F__)
-constexpr int kLanes = 16;
+// Lanes of a vector, and sizes of blocks whose accumulators and operands fill
+// the registers: for one, two and three rows of queries, the number of taps
+// (logits) and of channels (weighted sums) that are computed together.
 constexpr int kRows = 3;
-constexpr int kTaps = 7;
-constexpr int kChannels = 8;
+#if defined(__AVX512VL__)
+// Vectors of 16 lanes are no faster on the machines measured, and narrow maps
+// leave more of them empty.
+constexpr int kLanes = 8;
+constexpr int kTaps[] = {0, 8, 8, 7};
+constexpr int kChannels[] = {0, 8, 8, 8};
 #elif defined(__AVX__)
 constexpr int kLanes = 8;
-constexpr int kRows = 3;
-constexpr int kTaps = 4;
-constexpr int kChannels = 4;
+constexpr int kTaps[] = {0, 8, 4, 4};
+constexpr int kChannels[] = {0, 8, 6, 4};
 #elif defined(__aarch64__)
 constexpr int kLanes = 4;
-constexpr int kRows = 3;
-constexpr int kTaps = 7;
-constexpr int kChannels = 8;
+constexpr int kTaps[] = {0, 8, 8, 7};
+constexpr int kChannels[] = {0, 8, 8, 8};
 #else
 constexpr int kLanes = 4;
-constexpr int kRows = 3;
-constexpr int kTaps = 4;
-constexpr int kChannels = 4;
+constexpr int kTaps[] = {0, 8, 4, 4};
+constexpr int kChannels[] = {0, 8, 6, 4};
 #endif
 
 #define KERAS_SASA_UNROLL _Pragma("GCC unroll 16")
@@ -66,6 +66,12 @@ typedef float Vector __attribute__((vector_size(kLanes * 4)));
 typedef float Unaligned
     __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
 typedef int32_t Bits __attribute__((vector_size(kLanes * 4)));
+
+// Floats of a pixel that a task should read together. Much is good for the
+// caches; but the backward pass keeps k * k weights a lane in its rings, which
+// should not leave them.
+constexpr int64_t kForwardLine = 64;
+constexpr int64_t kBackwardLine = 16;
 
 // Logit of a key that takes no part, as in the other implementations.
 constexpr float kMaskedLogit = -1e30f;
@@ -224,13 +230,23 @@ inline void transpose(Line (&m)[4]) {
 }
 #endif
 
-// acc[row][tap] = bias + sum over channels of query[row] * key[tap].
+// Taps that lie at equal distances: those of a row of the window, or with a
+// stride those of one column phase.
+struct Taps {
+  int64_t count;
+  int64_t first;   // Number of the first of them in the row of the window,
+  int64_t step;    // and from one to the next.
+  int64_t offset;  // Floats from a query to the first of its keys,
+  int64_t shift;   // and from one to the next.
+};
+
+// output[row][tap] = bias + sum over channels of query[row] * key[tap].
 struct Correlation {
   const float* query;
   int64_t query_row;      // Floats from one row to the next,
   int64_t query_channel;  // and from one channel to the next.
   const float* key;
-  const int64_t* taps;  // Floats from `key` to the key of each tap.
+  int64_t key_tap;
   int64_t key_channel;
   int64_t channels;
   const float* row_bias;  // One vector a row.
@@ -239,25 +255,24 @@ struct Correlation {
   int64_t tap_bias_row;
   float* output;  // One vector a row and tap.
   int64_t output_row;
+  int64_t tap;  // Floats from one tap to the next in tap_bias and output.
 };
 
-template <int rows, int taps>
+template <int rows, int taps, bool adjacent>
 KERAS_SASA_NOINLINE void correlate_block(const Correlation& c, int64_t first) {
   Vector sums[rows][taps];
-  int64_t offsets[taps];
-  KERAS_SASA_UNROLL
-  for (int tap = 0; tap < taps; ++tap) offsets[tap] = c.taps[first + tap];
   KERAS_SASA_UNROLL
   for (int row = 0; row < rows; ++row) {
     const Vector row_bias = load(c.row_bias + row * c.row_bias_row);
-    const float* tap_bias = c.tap_bias + row * c.tap_bias_row;
+    const float* tap_bias = c.tap_bias + row * c.tap_bias_row + first * c.tap;
     KERAS_SASA_UNROLL
     for (int tap = 0; tap < taps; ++tap) {
-      sums[row][tap] = row_bias + load(tap_bias + (first + tap) * kLanes);
+      sums[row][tap] = row_bias + load(tap_bias + tap * c.tap);
     }
   }
   const float* query = c.query;
-  const float* key = c.key;
+  const float* key = c.key + first * c.key_tap;
+  const int64_t key_tap = adjacent ? 1 : c.key_tap;
   for (int64_t channel = 0; channel < c.channels; ++channel) {
     Vector queries[rows];
     KERAS_SASA_UNROLL
@@ -266,7 +281,7 @@ KERAS_SASA_NOINLINE void correlate_block(const Correlation& c, int64_t first) {
     }
     KERAS_SASA_UNROLL
     for (int tap = 0; tap < taps; ++tap) {
-      const Vector keys = load(key + offsets[tap]);
+      const Vector keys = load(key + tap * key_tap);
       KERAS_SASA_UNROLL
       for (int row = 0; row < rows; ++row) {
         sums[row][tap] += queries[row] * keys;
@@ -277,10 +292,10 @@ KERAS_SASA_NOINLINE void correlate_block(const Correlation& c, int64_t first) {
   }
   KERAS_SASA_UNROLL
   for (int row = 0; row < rows; ++row) {
-    float* output = c.output + row * c.output_row;
+    float* output = c.output + row * c.output_row + first * c.tap;
     KERAS_SASA_UNROLL
     for (int tap = 0; tap < taps; ++tap) {
-      store(output + (first + tap) * kLanes, sums[row][tap]);
+      store(output + tap * c.tap, sums[row][tap]);
     }
   }
 }
@@ -290,7 +305,8 @@ inline void correlate_taps(const Correlation& c, int64_t first, int64_t count) {
   if constexpr (taps > 1) {
     if (count < taps) return correlate_taps<rows, taps - 1>(c, first, count);
   }
-  correlate_block<rows, taps>(c, first);
+  if (c.key_tap == 1) return correlate_block<rows, taps, true>(c, first);
+  correlate_block<rows, taps, false>(c, first);
 }
 
 template <int rows = kRows>
@@ -298,8 +314,12 @@ void correlate(const Correlation& c, int64_t row_count, int64_t tap_count) {
   if constexpr (rows > 1) {
     if (row_count < rows) return correlate<rows - 1>(c, row_count, tap_count);
   }
-  for (int64_t first = 0; first < tap_count; first += kTaps) {
-    correlate_taps<rows, kTaps>(c, first, min(kTaps, tap_count - first));
+  // Blocks of about the same size, as small ones are slow.
+  int64_t blocks = ceil_div(tap_count, kTaps[rows]);
+  for (int64_t first = 0; blocks > 0; --blocks) {
+    const int64_t count = ceil_div(tap_count - first, blocks);
+    correlate_taps<rows, kTaps[rows]>(c, first, count);
+    first += count;
   }
 }
 
@@ -307,10 +327,10 @@ void correlate(const Correlation& c, int64_t row_count, int64_t tap_count) {
 struct WeightedSum {
   const float* const* weights;  // One pointer a step, to row 0 and tap 0.
   int64_t weight_row;
-  const int64_t* weight_taps;
+  int64_t weight_tap;
   const float* const* values;  // One pointer a step, to channel 0 and tap 0.
   int64_t value_channel;
-  const int64_t* value_taps;
+  int64_t value_tap;
   int64_t steps;
   int64_t taps;
   float* output;  // One vector a row and channel.
@@ -318,6 +338,7 @@ struct WeightedSum {
   // Where a key takes part, one a tap. Without it weights of keys that take no
   // part are multiplied, as zeros, by whatever number is there.
   const Bits* masks;
+  int64_t mask_tap;
 };
 
 template <int rows, int channels, bool masked>
@@ -332,26 +353,28 @@ KERAS_SASA_NOINLINE void add_block(const WeightedSum& s, int64_t first) {
     }
   }
   for (int64_t step = 0; step < s.steps; ++step) {
-    const float* step_weights = s.weights[step];
-    const float* step_values = s.values[step] + first * s.value_channel;
+    const float* weight = s.weights[step];
+    const float* value = s.values[step] + first * s.value_channel;
     for (int64_t tap = 0; tap < s.taps; ++tap) {
-      const float* weight = step_weights + s.weight_taps[tap];
-      const float* value = step_values + s.value_taps[tap];
       Vector weights[rows];
       KERAS_SASA_UNROLL
       for (int row = 0; row < rows; ++row) {
         weights[row] = load(weight + row * s.weight_row);
-        if (masked) weights[row] = zero_unless(s.masks[tap], weights[row]);
+        if (masked) {
+          weights[row] = zero_unless(s.masks[tap * s.mask_tap], weights[row]);
+        }
       }
       KERAS_SASA_UNROLL
       for (int channel = 0; channel < channels; ++channel) {
         Vector values = load(value + channel * s.value_channel);
-        if (masked) values = zero_unless(s.masks[tap], values);
+        if (masked) values = zero_unless(s.masks[tap * s.mask_tap], values);
         KERAS_SASA_UNROLL
         for (int row = 0; row < rows; ++row) {
           sums[row][channel] += weights[row] * values;
         }
       }
+      weight += s.weight_tap;
+      value += s.value_tap;
     }
   }
   KERAS_SASA_UNROLL
@@ -383,16 +406,19 @@ void add_weighted(const WeightedSum& s, int64_t row_count,
       return add_weighted<rows - 1>(s, row_count, channel_count);
     }
   }
-  for (int64_t first = 0; first < channel_count; first += kChannels) {
-    add_channels<rows, kChannels>(s, first,
-                                  min(kChannels, channel_count - first));
+  int64_t blocks = ceil_div(channel_count, kChannels[rows]);
+  for (int64_t first = 0; blocks > 0; --blocks) {
+    const int64_t count = ceil_div(channel_count - first, blocks);
+    add_channels<rows, kChannels[rows]>(s, first, count);
+    first += count;
   }
 }
 
 // Where things are in the rows of a strip; the same for all tasks of a call.
 class Layout {
  public:
-  Layout(const Shape& shape, const Inputs& inputs)
+  // `line`: floats of a pixel that a task should read together.
+  Layout(const Shape& shape, const Inputs& inputs, int64_t line)
       : rows(shape.rows),
         columns(shape.columns),
         all_heads(shape.heads),
@@ -402,7 +428,7 @@ class Layout {
         column_phases(shape.columns.stride),
         head_stride(max(shape.columns.queries,
                         ceil_div(shape.columns.keys, shape.columns.stride))) {
-    choose_heads(shape.batch);
+    choose_heads(shape.batch, line);
     vectors = ceil_div(heads * head_stride, kLanes);
     lanes = vectors * kLanes;
     groups = all_heads / heads;
@@ -412,12 +438,6 @@ class Layout {
     row_stride = width * channel_stride;
     const int64_t entries = max(rows.kernel, columns.kernel);
     zeros.zeros(entries * kLanes);
-    vector_taps.reserve(entries);
-    table_taps.reserve(entries);
-    for (int64_t entry = 0; entry < entries; ++entry) {
-      vector_taps.data()[entry] = entry * kLanes;
-      table_taps.data()[entry] = entry * (width / 2) * kLanes;
-    }
     place_lanes();
     make_masks();
     relative = inputs.row_embedding != nullptr;
@@ -459,7 +479,7 @@ class Layout {
     return masks_.data() + vector * columns.kernel;
   }
   // The same seen from the lane of the key, for the taps of its column phase.
-  // Here taps are counted among those of the phase, as in `gather_weights`.
+  // Here taps are counted among those of the phase.
   const Bits* key_masks(int64_t phase, int64_t vector) const {
     return key_masks_.data() + (phase * vectors + vector) * columns.kernel;
   }
@@ -505,20 +525,15 @@ class Layout {
   int64_t vectors, lanes, groups, tasks;
   int64_t left, pitch, channel_stride, row_stride;
   bool relative;
-  Array<int64_t> tap_shift;   // Lanes from query to key,
-  Array<int64_t> tap_phase;   // the phase that holds this key,
-  Array<int64_t> tap_offset;  // and both in floats.
-  // Seen from the key: taps of each column phase, and for each of them the floats
-  // from the lane of the key to the weight and to the lane of the query.
-  Array<int64_t> phase_taps, gather_weights, gather_values;
-  Array<int64_t> vector_taps;  // Taps that are vectors one after the other,
-  Array<int64_t> table_taps;   // and those of the tables of embeddings.
+  Array<int64_t> tap_shift;  // Lanes from query to key,
+  Array<int64_t> tap_phase;  // and the column phase that holds this key.
+  Array<Taps> phase_taps;  // Taps whose keys are in each column phase.
   Array<float> zeros;          // A vector for each entry of a row or column.
   Array<int64_t> lane_head;   // Head in the strip; -1 where there is none.
   Array<int64_t> lane_place;  // Place in the row of that head.
 
  private:
-  void choose_heads(int64_t batch) {
+  void choose_heads(int64_t batch, int64_t line) {
     // Few heads leave lanes of the last vector empty and share cache lines with
     // the next task, many leave threads without a task. The number of threads
     // must not matter for the result.
@@ -530,9 +545,9 @@ class Layout {
                           round_up(count * head_stride, kLanes);
       const double parallel =
           batch * (all_heads / count) * row_phases / kTasks;
-      const double line = count * width / 16.0;
+      const double read = static_cast<double>(count * width) / line;
       const double score = used * (parallel < 1 ? parallel : 1) *
-                           (line < 1 ? line : 1);
+                           (read < 1 ? read : 1);
       if (score > best) {
         best = score;
         heads = count;
@@ -557,15 +572,15 @@ class Layout {
     pitch = round_up(left + lanes + reach + kBlock, 16);
     // Planes that are a power of two apart would meet in few cache sets.
     if (pitch / 16 % 2 == 0) pitch += 16;
-    int64_t* offsets = tap_offset.reserve(taps);
-    int64_t* counts = phase_taps.zeros(column_phases);
-    int64_t* weights = gather_weights.reserve(column_phases * taps);
-    int64_t* values = gather_values.reserve(column_phases * taps);
+    Taps* groups = phase_taps.zeros(column_phases);
     for (int64_t tap = 0; tap < taps; ++tap) {
-      offsets[tap] = phases[tap] * pitch + shifts[tap];
-      const int64_t place = phases[tap] * taps + counts[phases[tap]]++;
-      weights[place] = tap * pitch - shifts[tap];
-      values[place] = -shifts[tap];
+      Taps& group = groups[phases[tap]];
+      if (group.count++ == 0) {
+        group.first = tap;
+        group.step = column_phases;
+        group.offset = phases[tap] * pitch + shifts[tap];
+        group.shift = column_phases > 1 ? 1 : columns.dilation;
+      }
     }
   }
 
@@ -692,25 +707,28 @@ class Packing {
     const int64_t plane = phases_ * layout_.pitch;
     const int64_t step = phases_ * pixel_stride_;
     const int64_t ahead = ahead_;
+    const int64_t heads = layout_.heads;
+    const int64_t head_stride = layout_.head_stride;
     // 0 * x is 0 for finite numbers and NaN for the others.
     Line finite[2] = {};
     for (int64_t phase = 0; phase < phases_; ++phase) {
       const int64_t columns = ceil_div(columns_ - phase, phases_);
-      // In ascending order, as a block may write over the next head. What it
-      // writes there and behind the last head is finite and never used.
-      for (int64_t head = 0; head < layout_.heads; ++head) {
-        const float* from = map + (row * columns_ + phase) * pixel_stride_ +
-                            (first_head + head) * width;
-        float* to =
-            strip_row + phase * layout_.pitch + head * layout_.head_stride;
-        for (int64_t column = 0; column < columns; column += kBlock) {
-          const float* pixels[kBlock];
-          const int64_t last = min(kBlock, columns - column) - 1;
-          KERAS_SASA_UNROLL
-          for (int64_t i = 0; i < kBlock; ++i) {
-            pixels[i] = from + (column + min(i, last)) * step;
-          }
-          float* planes = to + column;
+      const float* from =
+          map + (row * columns_ + phase) * pixel_stride_ + first_head * width;
+      // From the last column and the first head on: the last block of a head
+      // may write over the first columns of the next one, which come later.
+      // What it writes behind the last head is finite and never used.
+      for (int64_t column = floor_div(columns - 1, kBlock) * kBlock; column >= 0;
+           column -= kBlock) {
+        const float* pixels[kBlock];
+        const int64_t last = min(kBlock, columns - column) - 1;
+        KERAS_SASA_UNROLL
+        for (int64_t i = 0; i < kBlock; ++i) {
+          pixels[i] = from + (column + min(i, last)) * step;
+        }
+        float* head_planes = strip_row + phase * layout_.pitch + column;
+        for (int64_t head = 0; head < heads; ++head) {
+          float* planes = head_planes;
           int64_t channel = 0;
           for (; channel + kBlock <= width; channel += kBlock) {
             Line square[kBlock];
@@ -737,12 +755,30 @@ class Packing {
             }
             planes += plane;
           }
+          KERAS_SASA_UNROLL
+          for (int64_t i = 0; i < kBlock; ++i) pixels[i] += width;
+          head_planes += head_stride;
         }
       }
     }
     float sum = 0;
     for (int i = 0; i < kBlock; ++i) sum += finite[0][i] + finite[1][i];
     return sum == 0;
+  }
+
+  // Fetches what `unpack` will write, so that its stores do not wait.
+  void expect(int64_t vector, int64_t phase, const float* map, int64_t row,
+              int64_t first_head) const {
+    const int64_t* places =
+        places_.data() + phase * layout_.lanes + vector * kLanes;
+    const float* row_start =
+        map + row * columns_ * pixel_stride_ + first_head * layout_.width;
+    for (int64_t i = 0; i < kLanes; ++i) {
+      if (places[i] < 0) continue;
+      for (int64_t channel = 0; channel < layout_.width; channel += 16) {
+        __builtin_prefetch(row_start + places[i] + channel, 1, 3);
+      }
+    }
   }
 
   // The inverse for one vector of lanes: `planes` has a vector a channel.
@@ -884,7 +920,8 @@ class Strip {
     c.key_channel = kLanes;
     c.channels = half;
     c.row_bias = c.tap_bias = layout.zeros.data();
-    c.taps = layout.table_taps.data();
+    c.key_tap = half * kLanes;
+    c.tap = kLanes;
     c.query = queries;
     c.key = layout.row_table(group, vector);
     c.output = row_logits;
@@ -908,27 +945,36 @@ class Strip {
     Correlation c{};
     c.query_row = query_row_stride;
     c.query_channel = layout.pitch;
-    c.taps = layout.tap_offset.data();
     c.key_channel = layout.channel_stride;
     c.channels = channels;
     c.output_row = (layout.window - stride * taps) * kLanes;
     c.row_bias_row =
         row_bias == zeros ? 0 : (layout.rows.kernel - stride) * kLanes;
     c.tap_bias_row = column_bias == zeros ? 0 : taps * kLanes;
-    for (int64_t number = 0; number < run_count; ++number) {
-      const Run& run = runs_[number];
-      for (int64_t step = run.begin; step < run.end; ++step) {
-        const int64_t entry = step - run.first * stride;
+    for (int64_t phase = 0; phase < layout.column_phases; ++phase) {
+      const Taps& group = layout.phase_taps[phase];
+      if (group.count == 0) continue;
+      c.key_tap = group.shift;
+      c.tap = group.step * kLanes;
+      for (int64_t number = 0; number < run_count; ++number) {
+        const Run& run = runs_[number];
         c.query = queries + run.first * query_row_stride;
-        c.key = ring.data + places_[step - step_begin] + vector * kLanes;
-        c.row_bias = row_bias == zeros
-                         ? zeros
-                         : row_bias + (run.first * layout.rows.kernel + entry) *
-                                          kLanes;
-        c.tap_bias = column_bias + run.first * c.tap_bias_row;
-        c.output =
-            output + (run.first * layout.window + entry * taps) * kLanes;
-        correlate(c, run.count, taps);
+        c.tap_bias = column_bias + run.first * c.tap_bias_row +
+                     group.first * kLanes;
+        for (int64_t step = run.begin; step < run.end; ++step) {
+          const int64_t entry = step - run.first * stride;
+          c.key = ring.data + places_[step - step_begin] + vector * kLanes +
+                  group.offset;
+          c.row_bias =
+              row_bias == zeros
+                  ? zeros
+                  : row_bias +
+                        (run.first * layout.rows.kernel + entry) * kLanes;
+          c.output = output + (run.first * layout.window + entry * taps +
+                               group.first) *
+                                  kLanes;
+          correlate(c, run.count, group.count);
+        }
       }
     }
   }
@@ -940,29 +986,34 @@ class Strip {
     const int64_t taps = layout.columns.kernel;
     WeightedSum s{};
     s.weight_row = (layout.window - stride * taps) * kLanes;
-    s.weight_taps = layout.vector_taps.data();
     s.value_channel = layout.channel_stride;
-    s.value_taps = layout.tap_offset.data();
-    s.taps = taps;
     s.output_row = layout.width * kLanes;
-    s.masks = finite ? nullptr : layout.masks(vector);
     const float** pointers = pointers_.reserve(2 * keys.slots);
-    for (int64_t number = 0; number < run_count; ++number) {
-      const Run& run = runs_[number];
-      const int64_t steps = run.end - run.begin;
-      for (int64_t i = 0; i < steps; ++i) {
-        const int64_t entry = run.begin + i - run.first * stride;
-        pointers[i] =
-            weights + (run.first * layout.window + entry * taps) * kLanes;
-        pointers[steps + i] = ring.data +
-                              places_[run.begin + i - step_begin] +
-                              vector * kLanes;
+    for (int64_t phase = 0; phase < layout.column_phases; ++phase) {
+      const Taps& group = layout.phase_taps[phase];
+      s.taps = group.count;
+      s.weight_tap = group.step * kLanes;
+      s.value_tap = group.shift;
+      s.masks = finite ? nullptr : layout.masks(vector) + group.first;
+      s.mask_tap = group.step;
+      for (int64_t number = 0; number < run_count; ++number) {
+        const Run& run = runs_[number];
+        const int64_t steps = run.end - run.begin;
+        for (int64_t i = 0; i < steps; ++i) {
+          const int64_t entry = run.begin + i - run.first * stride;
+          pointers[i] = weights + (run.first * layout.window + entry * taps +
+                                   group.first) *
+                                      kLanes;
+          pointers[steps + i] = ring.data +
+                                places_[run.begin + i - step_begin] +
+                                vector * kLanes + group.offset;
+        }
+        s.weights = pointers;
+        s.values = pointers + steps;
+        s.steps = steps;
+        s.output = output + run.first * s.output_row;
+        add_weighted(s, run.count, layout.width);
       }
-      s.weights = pointers;
-      s.values = pointers + steps;
-      s.steps = steps;
-      s.output = output + run.first * s.output_row;
-      add_weighted(s, run.count, layout.width);
     }
   }
 
@@ -1015,10 +1066,24 @@ class Strip {
   mutable Array<const float*> pointers_;
 };
 
-// Scratch memory of a thread, kept from call to call.
-float* scratch(int64_t floats) {
+// Scratch memory of a thread, kept from call to call. The first `cleared` floats
+// are zero when a thread begins with a call; later tasks of the same call find
+// what the ones before left there.
+float* scratch(int64_t floats, int64_t cleared, int64_t call) {
   static thread_local Array<float> memory;
-  return memory.reserve(floats);
+  static thread_local int64_t last_call = 0;
+  float* data = memory.reserve(floats);
+  if (last_call != call) {
+    std::memset(data, 0, cleared * sizeof(float));
+    last_call = call;
+  }
+  return data;
+}
+
+// A number that no other call has.
+int64_t new_call() {
+  static int64_t calls = 0;
+  return __atomic_add_fetch(&calls, 1, __ATOMIC_RELAXED);
 }
 
 // Sizes of the parts of scratch memory, then the parts.
@@ -1040,7 +1105,7 @@ class ForwardTasks : public Forward {
   ForwardTasks(const Shape& shape, const Inputs& inputs, const Outputs& outputs)
       : inputs_(inputs),
         outputs_(outputs),
-        layout_(shape, inputs),
+        layout_(shape, inputs, kForwardLine),
         query_packing_(packing_of_queries(layout_, inputs.query.pixel_stride)),
         key_packing_(packing_of_keys(layout_, inputs.key.pixel_stride)),
         value_packing_(packing_of_keys(layout_, inputs.value.pixel_stride)),
@@ -1062,8 +1127,7 @@ class ForwardTasks : public Forward {
     const int64_t cleared = parts.size();
     const int64_t weights = parts.add(kRows * layout_.window * kLanes);
     const int64_t sums = parts.add(kRows * width * kLanes);
-    float* memory = scratch(parts.size());
-    std::memset(memory, 0, cleared * sizeof(float));
+    float* memory = scratch(parts.size(), cleared, call_);
     strip.keys.data = memory + keys;
     strip.values.data = memory + values;
     const int64_t channels = inputs_.key.data == nullptr ? 0 : width;
@@ -1078,6 +1142,11 @@ class ForwardTasks : public Forward {
             kLog2E, memory + queries + row * query_stride + layout_.left);
       }
       for (int64_t vector = 0; vector < layout_.vectors; ++vector) {
+        for (int64_t row = 0; row < count; ++row) {
+          output_packing_.expect(vector, 0, outputs_.output.data,
+                                 strip.query_row(first + row),
+                                 strip.first_head);
+        }
         const float* vector_queries =
             memory + queries + layout_.left + vector * kLanes;
         strip.position(vector_queries, query_stride, vector,
@@ -1169,6 +1238,7 @@ class ForwardTasks : public Forward {
   const Outputs outputs_;
   const Layout layout_;
   const Packing query_packing_, key_packing_, value_packing_, output_packing_;
+  const int64_t call_ = new_call();
 };
 
 class BackwardTasks : public Backward {
@@ -1178,7 +1248,7 @@ class BackwardTasks : public Backward {
       : inputs_(inputs),
         upstream_(upstream),
         gradients_(gradients),
-        layout_(shape, inputs),
+        layout_(shape, inputs, kBackwardLine),
         query_packing_(packing_of_queries(layout_, inputs.query.pixel_stride)),
         key_packing_(packing_of_keys(layout_, inputs.key.pixel_stride)),
         value_packing_(packing_of_keys(layout_, inputs.value.pixel_stride)),
@@ -1248,21 +1318,21 @@ class BackwardTasks : public Backward {
           parts.add(kRows * layout_.rows.kernel * kLanes);
       const int64_t column_logits =
           parts.add(kRows * layout_.columns.kernel * kLanes);
-      const int64_t embeddings = parts.add(
-          layout_.relative
-              ? layout_.heads * call.entries_ * call.half_ * kLanes
-              : 0);
       const int64_t head_sums =
           parts.add(call.entries_ * layout_.heads * head_lanes_ + kLanes);
       const int64_t cleared = parts.size();
+      const int64_t embedding_floats =
+          layout_.relative
+              ? layout_.heads * call.entries_ * call.half_ * kLanes
+              : 0;
+      const int64_t embeddings = parts.add(embedding_floats);
       const int64_t logits = parts.add(kRows * layout_.window * kLanes);
       const int64_t products = parts.add(kRows * layout_.window * kLanes);
       const int64_t sums = parts.add(kRows * call.entries_ * kLanes);
       const int64_t row_sums = parts.add(kRows * call.entries_ * pitch);
       const int64_t output = parts.add(kRows * layout_.width * kLanes);
       const int64_t masked = parts.add(layout_.width * head_lanes_);
-      float* memory = scratch(parts.size());
-      std::memset(memory, 0, cleared * sizeof(float));
+      float* memory = scratch(parts.size(), cleared, call.call_);
       strip_.keys.data = memory + keys;
       strip_.values.data = memory + values;
       queries_.data = memory + queries;
@@ -1272,6 +1342,7 @@ class BackwardTasks : public Backward {
       row_logits_ = memory + row_logits;
       column_logits_ = memory + column_logits;
       embeddings_ = memory + embeddings;
+      std::memset(embeddings_, 0, embedding_floats * sizeof(float));
       head_sums_ = memory + head_sums;
       logits_ = memory + logits;
       products_ = memory + products;
@@ -1351,6 +1422,11 @@ class BackwardTasks : public Backward {
       const int64_t width = layout_.width;
       const bool content = call_.inputs_.key.data != nullptr;
       const float* zeros = layout_.zeros.data();
+      for (int64_t row = 0; row < count; ++row) {
+        call_.query_unpacking_.expect(vector, 0, call_.gradients_.query.data,
+                                      strip_.query_row(first + row),
+                                      strip_.first_head);
+      }
       const float* queries = queries_.row(first) + lane;
       strip_.position(queries, queries_.row_stride, vector, row_logits_,
                       column_logits_);
@@ -1366,9 +1442,9 @@ class BackwardTasks : public Backward {
       if (layout_.relative) {
         WeightedSum s{};
         s.weight_row = call_.entries_ * kLanes;
-        s.weight_taps = layout_.vector_taps.data();
+        s.weight_tap = kLanes;
         s.value_channel = kLanes;
-        s.value_taps = layout_.table_taps.data();
+        s.value_tap = call_.half_ * kLanes;
         s.steps = 1;
         s.output_row = width * kLanes;
         const float* weights = sums_;
@@ -1496,6 +1572,16 @@ class BackwardTasks : public Backward {
         }
         for (int64_t phase = 0; phase < layout_.column_phases; ++phase) {
           for (int64_t vector = 0; vector < layout_.vectors; ++vector) {
+            for (int64_t row = 0; row < count; ++row) {
+              const int64_t place = strip_.key_row(first + row * stride);
+              call_.value_unpacking_.expect(vector, phase,
+                                            call_.gradients_.value.data, place,
+                                            strip_.first_head);
+              if (call_.inputs_.key.data == nullptr) continue;
+              call_.key_unpacking_.expect(vector, phase,
+                                          call_.gradients_.key.data, place,
+                                          strip_.first_head);
+            }
             collect(weights_, upstream_, run_count, entry, phase, vector,
                     count);
             for (int64_t row = 0; row < count; ++row) {
@@ -1529,10 +1615,14 @@ class BackwardTasks : public Backward {
       std::memset(output_, 0, count * layout_.width * kLanes * sizeof(float));
       WeightedSum s{};
       s.weight_row = stride * taps * layout_.pitch;
-      s.weight_taps = layout_.gather_weights.data() + phase * taps;
       s.value_channel = layout_.pitch;
-      s.value_taps = layout_.gather_values.data() + phase * taps;
-      s.taps = layout_.phase_taps[phase];
+      // From the key back to its queries.
+      const Taps& group = layout_.phase_taps[phase];
+      const int64_t shift = group.count > 0 ? layout_.tap_shift[group.first] : 0;
+      s.weight_tap = group.step * layout_.pitch - group.shift;
+      s.value_tap = -group.shift;
+      s.taps = group.count;
+      s.mask_tap = 1;
       s.output_row = layout_.width * kLanes;
       s.masks = strip_.finite ? nullptr : layout_.key_masks(phase, vector);
       for (int64_t number = 0; number < run_count; ++number) {
@@ -1542,9 +1632,9 @@ class BackwardTasks : public Backward {
         for (int64_t i = 0; i < steps; ++i) {
           const int64_t query = run.begin + i;
           const int64_t e = entry + (run.low - query) * stride;
-          pointers[i] =
-              weights.row(query) + e * taps * layout_.pitch + lane;
-          pointers[steps + i] = values.row(query) + lane;
+          pointers[i] = weights.row(query) +
+                        (e * taps + group.first) * layout_.pitch + lane - shift;
+          pointers[steps + i] = values.row(query) + lane - shift;
         }
         s.weights = pointers;
         s.values = pointers + steps;
@@ -1581,14 +1671,13 @@ class BackwardTasks : public Backward {
           queries = masked_queries_;
           query_stride = head_lanes_;
         }
-        int64_t* taps = embedding_taps_.reserve(half);
-        for (int64_t i = 0; i < half; ++i) taps[i] = i * query_stride;
         Correlation c{};
         c.query_row = head_lanes_;
         c.query_channel = kLanes;
-        c.taps = taps;
+        c.key_tap = query_stride;
         c.key_channel = kLanes;
         c.channels = head_lanes_ / kLanes;
+        c.tap = kLanes;
         c.row_bias = layout_.zeros.data();
         c.tap_bias_row = c.output_row = half * kLanes;
         for (int64_t entry = 0; entry < call_.entries_;) {
@@ -1641,7 +1730,6 @@ class BackwardTasks : public Backward {
     float *sums_, *row_sums_, *head_sums_, *embeddings_, *masked_queries_;
     Array<Run> runs_;
     Array<const float*> pointers_;
-    Array<int64_t> embedding_taps_;
   };
 
   const Inputs inputs_;
@@ -1652,6 +1740,7 @@ class BackwardTasks : public Backward {
   const Packing upstream_packing_;
   const Packing query_unpacking_, key_unpacking_, value_unpacking_;
   const int64_t entries_, half_;
+  const int64_t call_ = new_call();
   int64_t parts_ = 0;
   Array<float> embeddings_;  // (part, entry, head, channel)
 };
