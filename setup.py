@@ -21,6 +21,7 @@ FLAGS = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math"]
 LEVELS = {"baseline": []}
 if platform.machine().lower() in ("x86_64", "amd64"):
     LEVELS["x86_64_v3"] = ["-march=x86-64-v3"]
+    LEVELS["x86_64_v4"] = ["-march=x86-64-v4"]
 
 
 def xla_headers():

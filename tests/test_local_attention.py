@@ -196,7 +196,7 @@ def native_cases(draw):
     )
 
 
-@settings(property_test, max_examples=5 if BACKEND == "jax" else 100)
+@settings(property_test, max_examples=4 if BACKEND == "jax" else 40)
 @given(native_cases())
 def test_native_agrees_with_the_definition(native_available, case):
     inputs = case.make_inputs()
@@ -214,8 +214,9 @@ def test_native_agrees_with_the_definition(native_available, case):
     np.testing.assert_allclose(
         actual.outputs, expected.outputs, rtol=0, atol=1e-5 * scale
     )
+    # Some gradients are sums of large terms that cancel.
+    scale = 1 + max(np.abs(array).max() for array in expected.gradients.values())
     for name, gradient in expected.gradients.items():
-        scale = 1 + np.abs(gradient).max()
         np.testing.assert_allclose(
             actual.gradients[name],
             gradient,

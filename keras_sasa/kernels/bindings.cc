@@ -40,6 +40,9 @@ extern const Level level;
 namespace x86_64_v3 {
 extern const Level level;
 }
+namespace x86_64_v4 {
+extern const Level level;
+}
 #endif
 
 namespace {
@@ -51,6 +54,12 @@ const Level& best_level() {
   static const bool v3 =
       __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
       __builtin_cpu_supports("bmi2");
+  static const bool v4 =
+      v3 && __builtin_cpu_supports("avx512f") &&
+      __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512cd") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (v4) return x86_64_v4::level;
   if (v3) return x86_64_v3::level;
 #endif
   return baseline::level;

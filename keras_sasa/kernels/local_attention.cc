@@ -230,73 +230,104 @@ inline void transpose(Line (&m)[4]) {
 }
 #endif
 
+// How many taps or channels are computed together, for every number of rows:
+// blocks of about the same size, as small ones are slow.
+struct Blocks {
+  int64_t total = 0;
+  int64_t size[kRows + 1] = {};
+
+  Blocks() = default;
+  Blocks(int64_t total, const int (&limits)[kRows + 1]) : total(total) {
+    for (int rows = 1; rows <= kRows; ++rows) {
+      size[rows] =
+          total == 0 ? 1 : ceil_div(total, ceil_div(total, limits[rows]));
+    }
+  }
+};
+
 // Taps that lie at equal distances: those of a row of the window, or with a
 // stride those of one column phase.
 struct Taps {
-  int64_t count;
-  int64_t first;   // Number of the first of them in the row of the window,
-  int64_t step;    // and from one to the next.
-  int64_t offset;  // Floats from a query to the first of its keys,
-  int64_t shift;   // and from one to the next.
+  int64_t count = 0;
+  int64_t first = 0;   // Number of the first of them in the row of the window,
+  int64_t step = 0;    // and from one to the next.
+  int64_t offset = 0;  // Floats from a query to the first of its keys,
+  int64_t shift = 0;   // and from one to the next.
+  Blocks blocks;
 };
 
-// output[row][tap] = bias + sum over channels of query[row] * key[tap].
+// output[step][row][tap] = bias + sum over channels of query[row] * key[tap].
 struct Correlation {
   const float* query;
   int64_t query_row;      // Floats from one row to the next,
   int64_t query_channel;  // and from one channel to the next.
-  const float* key;
+  int64_t steps;
+  const float* const* keys;  // One pointer a step.
   int64_t key_tap;
   int64_t key_channel;
   int64_t channels;
-  const float* row_bias;  // One vector a row.
+  const float* row_bias;  // One vector a row and step.
   int64_t row_bias_row;
+  int64_t row_bias_step;
   const float* tap_bias;  // One vector a row and tap.
   int64_t tap_bias_row;
-  float* output;  // One vector a row and tap.
+  float* output;  // One vector a row, step and tap.
   int64_t output_row;
+  int64_t output_step;
   int64_t tap;  // Floats from one tap to the next in tap_bias and output.
 };
 
 template <int rows, int taps, bool adjacent>
 KERAS_SASA_NOINLINE void correlate_block(const Correlation& c, int64_t first) {
-  Vector sums[rows][taps];
-  KERAS_SASA_UNROLL
-  for (int row = 0; row < rows; ++row) {
-    const Vector row_bias = load(c.row_bias + row * c.row_bias_row);
-    const float* tap_bias = c.tap_bias + row * c.tap_bias_row + first * c.tap;
-    KERAS_SASA_UNROLL
-    for (int tap = 0; tap < taps; ++tap) {
-      sums[row][tap] = row_bias + load(tap_bias + tap * c.tap);
-    }
-  }
-  const float* query = c.query;
-  const float* key = c.key + first * c.key_tap;
+  // Copies: the compiler must believe that the stores change members.
+  const int64_t channels = c.channels;
+  const int64_t query_row = c.query_row;
+  const int64_t query_channel = c.query_channel;
+  const int64_t key_channel = c.key_channel;
   const int64_t key_tap = adjacent ? 1 : c.key_tap;
-  for (int64_t channel = 0; channel < c.channels; ++channel) {
-    Vector queries[rows];
+  const int64_t output_tap = c.tap;
+  const float* row_bias = c.row_bias;
+  float* output = c.output + first * output_tap;
+  for (int64_t step = 0; step < c.steps; ++step) {
+    Vector sums[rows][taps];
     KERAS_SASA_UNROLL
     for (int row = 0; row < rows; ++row) {
-      queries[row] = load(query + row * c.query_row);
-    }
-    KERAS_SASA_UNROLL
-    for (int tap = 0; tap < taps; ++tap) {
-      const Vector keys = load(key + tap * key_tap);
+      const Vector bias = load(row_bias + row * c.row_bias_row);
+      const float* tap_bias =
+          c.tap_bias + row * c.tap_bias_row + first * output_tap;
       KERAS_SASA_UNROLL
-      for (int row = 0; row < rows; ++row) {
-        sums[row][tap] += queries[row] * keys;
+      for (int tap = 0; tap < taps; ++tap) {
+        sums[row][tap] = bias + load(tap_bias + tap * output_tap);
       }
     }
-    query += c.query_channel;
-    key += c.key_channel;
-  }
-  KERAS_SASA_UNROLL
-  for (int row = 0; row < rows; ++row) {
-    float* output = c.output + row * c.output_row + first * c.tap;
-    KERAS_SASA_UNROLL
-    for (int tap = 0; tap < taps; ++tap) {
-      store(output + tap * c.tap, sums[row][tap]);
+    const float* query = c.query;
+    const float* key = c.keys[step] + first * key_tap;
+    for (int64_t channel = 0; channel < channels; ++channel) {
+      Vector queries[rows];
+      KERAS_SASA_UNROLL
+      for (int row = 0; row < rows; ++row) {
+        queries[row] = load(query + row * query_row);
+      }
+      KERAS_SASA_UNROLL
+      for (int tap = 0; tap < taps; ++tap) {
+        const Vector keys = load(key + tap * key_tap);
+        KERAS_SASA_UNROLL
+        for (int row = 0; row < rows; ++row) {
+          sums[row][tap] += queries[row] * keys;
+        }
+      }
+      query += query_channel;
+      key += key_channel;
     }
+    KERAS_SASA_UNROLL
+    for (int row = 0; row < rows; ++row) {
+      KERAS_SASA_UNROLL
+      for (int tap = 0; tap < taps; ++tap) {
+        store(output + row * c.output_row + tap * output_tap, sums[row][tap]);
+      }
+    }
+    row_bias += c.row_bias_step;
+    output += c.output_step;
   }
 }
 
@@ -310,16 +341,13 @@ inline void correlate_taps(const Correlation& c, int64_t first, int64_t count) {
 }
 
 template <int rows = kRows>
-void correlate(const Correlation& c, int64_t row_count, int64_t tap_count) {
+void correlate(const Correlation& c, int64_t row_count, const Blocks& taps) {
   if constexpr (rows > 1) {
-    if (row_count < rows) return correlate<rows - 1>(c, row_count, tap_count);
+    if (row_count < rows) return correlate<rows - 1>(c, row_count, taps);
   }
-  // Blocks of about the same size, as small ones are slow.
-  int64_t blocks = ceil_div(tap_count, kTaps[rows]);
-  for (int64_t first = 0; blocks > 0; --blocks) {
-    const int64_t count = ceil_div(tap_count - first, blocks);
-    correlate_taps<rows, kTaps[rows]>(c, first, count);
-    first += count;
+  const int64_t size = taps.size[rows];
+  for (int64_t first = 0; first < taps.total; first += size) {
+    correlate_taps<rows, kTaps[rows]>(c, first, min(size, taps.total - first));
   }
 }
 
@@ -400,17 +428,16 @@ inline void add_channels(const WeightedSum& s, int64_t first, int64_t count) {
 
 template <int rows = kRows>
 void add_weighted(const WeightedSum& s, int64_t row_count,
-                  int64_t channel_count) {
+                  const Blocks& channels) {
   if constexpr (rows > 1) {
     if (row_count < rows) {
-      return add_weighted<rows - 1>(s, row_count, channel_count);
+      return add_weighted<rows - 1>(s, row_count, channels);
     }
   }
-  int64_t blocks = ceil_div(channel_count, kChannels[rows]);
-  for (int64_t first = 0; blocks > 0; --blocks) {
-    const int64_t count = ceil_div(channel_count - first, blocks);
-    add_channels<rows, kChannels[rows]>(s, first, count);
-    first += count;
+  const int64_t size = channels.size[rows];
+  for (int64_t first = 0; first < channels.total; first += size) {
+    add_channels<rows, kChannels[rows]>(s, first,
+                                        min(size, channels.total - first));
   }
 }
 
@@ -424,6 +451,11 @@ class Layout {
         all_heads(shape.heads),
         width(shape.head_width),
         window(shape.rows.kernel * shape.columns.kernel),
+        row_taps(shape.rows.kernel, kTaps),
+        column_taps(shape.columns.kernel, kTaps),
+        channels(shape.head_width, kChannels),
+        half_channels(shape.head_width / 2, kChannels),
+        half_taps(shape.head_width / 2, kTaps),
         row_phases(shape.rows.dilation),
         column_phases(shape.columns.stride),
         head_stride(max(shape.columns.queries,
@@ -520,6 +552,7 @@ class Layout {
 
   const Axis rows, columns;
   const int64_t all_heads, width, window;
+  const Blocks row_taps, column_taps, channels, half_channels, half_taps;
   const int64_t row_phases, column_phases, head_stride;
   int64_t heads;  // Heads of a strip.
   int64_t vectors, lanes, groups, tasks;
@@ -572,7 +605,8 @@ class Layout {
     pitch = round_up(left + lanes + reach + kBlock, 16);
     // Planes that are a power of two apart would meet in few cache sets.
     if (pitch / 16 % 2 == 0) pitch += 16;
-    Taps* groups = phase_taps.zeros(column_phases);
+    Taps* groups = phase_taps.reserve(column_phases);
+    for (int64_t phase = 0; phase < column_phases; ++phase) groups[phase] = {};
     for (int64_t tap = 0; tap < taps; ++tap) {
       Taps& group = groups[phases[tap]];
       if (group.count++ == 0) {
@@ -581,6 +615,9 @@ class Layout {
         group.offset = phases[tap] * pitch + shifts[tap];
         group.shift = column_phases > 1 ? 1 : columns.dilation;
       }
+    }
+    for (int64_t phase = 0; phase < column_phases; ++phase) {
+      groups[phase].blocks = Blocks(groups[phase].count, kTaps);
     }
   }
 
@@ -922,16 +959,18 @@ class Strip {
     c.row_bias = c.tap_bias = layout.zeros.data();
     c.key_tap = half * kLanes;
     c.tap = kLanes;
+    c.steps = 1;
+    const float* table = layout.row_table(group, vector);
+    c.keys = &table;
     c.query = queries;
-    c.key = layout.row_table(group, vector);
     c.output = row_logits;
     c.output_row = layout.rows.kernel * kLanes;
-    correlate(c, query_count, layout.rows.kernel);
+    correlate(c, query_count, layout.row_taps);
     c.query = queries + half * layout.pitch;
-    c.key = layout.column_table(group, vector);
+    table = layout.column_table(group, vector);
     c.output = column_logits;
     c.output_row = layout.columns.kernel * kLanes;
-    correlate(c, query_count, layout.columns.kernel);
+    correlate(c, query_count, layout.column_taps);
   }
 
   // products[row][window] = bias + products of queries and what is in `ring`.
@@ -951,30 +990,32 @@ class Strip {
     c.row_bias_row =
         row_bias == zeros ? 0 : (layout.rows.kernel - stride) * kLanes;
     c.tap_bias_row = column_bias == zeros ? 0 : taps * kLanes;
+    c.row_bias_step = row_bias == zeros ? 0 : kLanes;
+    c.output_step = taps * kLanes;
+    const float** pointers = pointers_.reserve(2 * keys.slots);
     for (int64_t phase = 0; phase < layout.column_phases; ++phase) {
       const Taps& group = layout.phase_taps[phase];
-      if (group.count == 0) continue;
       c.key_tap = group.shift;
       c.tap = group.step * kLanes;
+      for (int64_t i = 0; i < step_end - step_begin; ++i) {
+        pointers[i] = ring.data + places_[i] + vector * kLanes + group.offset;
+      }
       for (int64_t number = 0; number < run_count; ++number) {
         const Run& run = runs_[number];
+        const int64_t entry = run.begin - run.first * stride;
         c.query = queries + run.first * query_row_stride;
+        c.steps = run.end - run.begin;
+        c.keys = pointers + run.begin - step_begin;
         c.tap_bias = column_bias + run.first * c.tap_bias_row +
-                     group.first * kLanes;
-        for (int64_t step = run.begin; step < run.end; ++step) {
-          const int64_t entry = step - run.first * stride;
-          c.key = ring.data + places_[step - step_begin] + vector * kLanes +
-                  group.offset;
-          c.row_bias =
-              row_bias == zeros
-                  ? zeros
-                  : row_bias +
-                        (run.first * layout.rows.kernel + entry) * kLanes;
-          c.output = output + (run.first * layout.window + entry * taps +
-                               group.first) *
-                                  kLanes;
-          correlate(c, run.count, group.count);
-        }
+                     (column_bias == zeros ? 0 : group.first * kLanes);
+        c.row_bias = row_bias == zeros
+                         ? zeros
+                         : row_bias + (run.first * layout.rows.kernel + entry) *
+                                          kLanes;
+        c.output = output + (run.first * layout.window + entry * taps +
+                             group.first) *
+                                kLanes;
+        correlate(c, run.count, group.blocks);
       }
     }
   }
@@ -1012,7 +1053,7 @@ class Strip {
         s.values = pointers + steps;
         s.steps = steps;
         s.output = output + run.first * s.output_row;
-        add_weighted(s, run.count, layout.width);
+        add_weighted(s, run.count, layout.channels);
       }
     }
   }
@@ -1453,12 +1494,12 @@ class BackwardTasks : public Backward {
         s.values = &values;
         s.taps = layout_.rows.kernel;
         s.output = output_;
-        add_weighted(s, count, call_.half_);
+        add_weighted(s, count, layout_.half_channels);
         weights = sums_ + layout_.rows.kernel * kLanes;
         values = layout_.column_table(strip_.group, vector);
         s.taps = layout_.columns.kernel;
         s.output = output_ + call_.half_ * kLanes;
-        add_weighted(s, count, call_.half_);
+        add_weighted(s, count, layout_.half_channels);
       }
       if (content) strip_.weigh(strip_.keys, products_, vector, output_);
       for (int64_t row = 0; row < count; ++row) {
@@ -1495,47 +1536,73 @@ class BackwardTasks : public Backward {
           }
         }
       }
-      const Vector lowest = all(kLowestExponent);
       const Vector finite = log_sum_exp * 0.0f;
-      bool careful = !strip_.finite;
-      for (int i = 0; i < kLanes; ++i) careful |= finite[i] != 0.0f;
-      strip_.finite = !careful;
-      Vector total{};
-      for (int64_t i = 0; i < (end - begin) * taps; ++i) {
-        Vector weight = exp2(load(logits + i * kLanes) - log_sum_exp, lowest);
-        Vector product = load(products + i * kLanes);
-        if (careful) {
-          weight = zero_unless(masks[i % taps], weight);
-          product = zero_unless(masks[i % taps], product);
-          store(products + i * kLanes, product);
-        }
-        store(logits + i * kLanes, weight);
-        total += weight * product;
-      }
-      float* weights = weights_.row(first + row) + lane;
-      float* gradients = logit_gradients_.row(first + row) + lane;
+      for (int i = 0; i < kLanes; ++i) strip_.finite &= finite[i] == 0.0f;
       float* row_sums = sums_ + row * call_.entries_ * kLanes;
-      float* column_sums = row_sums + layout_.rows.kernel * kLanes;
       std::memset(row_sums, 0, call_.entries_ * kLanes * sizeof(float));
-      for (int64_t entry = begin; entry < end; ++entry) {
-        Vector row_sum{};
-        for (int64_t tap = 0; tap < taps; ++tap) {
-          const int64_t i = (entry - begin) * taps + tap;
-          const Vector weight = load(logits + i * kLanes);
-          Vector gradient = weight * (load(products + i * kLanes) - total);
-          if (careful) gradient = zero_unless(masks[tap], gradient);
-          store(products + i * kLanes, gradient);
-          store(weights + (entry * taps + tap) * layout_.pitch, weight);
-          store(gradients + (entry * taps + tap) * layout_.pitch, gradient);
-          row_sum += gradient;
-          store(column_sums + tap * kLanes,
-                load(column_sums + tap * kLanes) + gradient);
-        }
-        store(row_sums + entry * kLanes, row_sum);
+      float* weights =
+          weights_.row(first + row) + begin * taps * layout_.pitch + lane;
+      float* gradients = logit_gradients_.row(first + row) +
+                         begin * taps * layout_.pitch + lane;
+      if (strip_.finite) {
+        softmax_gradient<false>(end - begin, logits, products, log_sum_exp,
+                                masks, weights, gradients,
+                                row_sums + begin * kLanes,
+                                row_sums + layout_.rows.kernel * kLanes);
+      } else {
+        softmax_gradient<true>(end - begin, logits, products, log_sum_exp,
+                               masks, weights, gradients,
+                               row_sums + begin * kLanes,
+                               row_sums + layout_.rows.kernel * kLanes);
       }
       for (int64_t entry = 0; entry < call_.entries_; ++entry) {
         store(row_sums_ + (row * call_.entries_ + entry) * layout_.pitch + lane,
               load(row_sums + entry * kLanes));
+      }
+    }
+
+    // `products` becomes the gradients of the logits; these and the weights go
+    // to the rings too.
+    template <bool masked>
+    void softmax_gradient(int64_t entries, float* logits, float* products,
+                          Vector log_sum_exp, const Bits* masks, float* weights,
+                          float* gradients, float* row_sums,
+                          float* column_sums) const {
+      const int64_t taps = layout_.columns.kernel;
+      const int64_t pitch = layout_.pitch;
+      const Vector lowest = all(kLowestExponent);
+      Vector total{};
+      for (int64_t entry = 0; entry < entries; ++entry) {
+        for (int64_t tap = 0; tap < taps; ++tap) {
+          float* logit = logits + (entry * taps + tap) * kLanes;
+          float* product = products + (entry * taps + tap) * kLanes;
+          Vector weight = exp2(load(logit) - log_sum_exp, lowest);
+          if (masked) {
+            weight = zero_unless(masks[tap], weight);
+            store(product, zero_unless(masks[tap], load(product)));
+          }
+          store(logit, weight);
+          total += weight * load(product);
+        }
+      }
+      for (int64_t entry = 0; entry < entries; ++entry) {
+        Vector row_sum{};
+        for (int64_t tap = 0; tap < taps; ++tap) {
+          const Vector weight = load(logits);
+          Vector gradient = weight * (load(products) - total);
+          if (masked) gradient = zero_unless(masks[tap], gradient);
+          store(products, gradient);
+          store(weights, weight);
+          store(gradients, gradient);
+          row_sum += gradient;
+          float* column_sum = column_sums + tap * kLanes;
+          store(column_sum, load(column_sum) + gradient);
+          logits += kLanes;
+          products += kLanes;
+          weights += pitch;
+          gradients += pitch;
+        }
+        store(row_sums + entry * kLanes, row_sum);
       }
     }
 
@@ -1640,7 +1707,7 @@ class BackwardTasks : public Backward {
         s.values = pointers + steps;
         s.steps = steps;
         s.output = output_ + run.low * s.output_row;
-        add_weighted(s, run.high - run.low + 1, layout_.width);
+        add_weighted(s, run.high - run.low + 1, layout_.channels);
       }
     }
 
@@ -1674,6 +1741,9 @@ class BackwardTasks : public Backward {
         Correlation c{};
         c.query_row = head_lanes_;
         c.query_channel = kLanes;
+        const float* keys;
+        c.steps = 1;
+        c.keys = &keys;
         c.key_tap = query_stride;
         c.key_channel = kLanes;
         c.channels = head_lanes_ / kLanes;
@@ -1685,11 +1755,11 @@ class BackwardTasks : public Backward {
           const int64_t end = vertical ? layout_.rows.kernel : call_.entries_;
           const int64_t count = min(kRows, end - entry);
           c.query = head_sums_ + entry * head_lanes_;
-          c.key = queries + (vertical ? 0 : half * query_stride);
+          keys = queries + (vertical ? 0 : half * query_stride);
           c.output =
               embeddings_ + (head * call_.entries_ + entry) * half * kLanes;
           c.tap_bias = c.output;
-          correlate(c, count, half);
+          correlate(c, count, layout_.half_taps);
           entry += count;
         }
       }

@@ -314,7 +314,13 @@ class SelfAttention2D(ImageLayer):
             weights = [getattr(self, f"{name}_{kind}") for name in names]
             return ops.concatenate(weights, axis=-1)
 
-        projected = ops.matmul(inputs, side_by_side("kernel"))
+        # As one matrix: of more axes TensorFlow makes many small products.
+        *shape, channels = ops.shape(inputs)
+        pixels = ops.reshape(inputs, (-1, channels))
+        projected = ops.matmul(pixels, side_by_side("kernel"))
+        projected = ops.reshape(
+            projected, (*shape, len(names) * self.filters)
+        )
         if self.use_bias:
             projected = projected + side_by_side("bias")
         return projected

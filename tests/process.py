@@ -1,0 +1,30 @@
+"""Runs a program in a process of its own."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+
+
+def run(program, *arguments, **environment):
+    """Runs Python, on the backend of this process.
+
+    Args:
+        program: Source that prints JSON as its last line.
+        *arguments: Its `sys.argv[1:]`.
+        **environment: Variables to set.
+
+    Returns:
+        What it printed, and all that it wrote to the standard error.
+    """
+    process = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)],
+        cwd=pathlib.Path(__file__).parents[1],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    return json.loads(process.stdout.splitlines()[-1]), process.stderr

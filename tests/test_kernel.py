@@ -1,0 +1,466 @@
+"""The compiled kernel: its mathematics alone, and as a custom call of XLA."""
+
+import concurrent.futures
+import hashlib
+import pathlib
+import platform
+import shutil
+import subprocess
+
+import keras
+import numpy as np
+import process
+import pytest
+from backend import BACKEND, value_and_gradients
+from keras import ops
+
+from keras_sasa import SelfAttention2D, kernels
+from keras_sasa.applications import ResNet
+from keras_sasa.local_attention import local_attention, native
+
+ROOT = pathlib.Path(__file__).parents[1]
+KERNELS = ROOT / "keras_sasa/kernels"
+
+on_tensorflow = pytest.mark.skipif(
+    BACKEND != "tensorflow", reason="the call of TensorFlow"
+)
+
+
+@pytest.fixture(scope="module")
+def compiler(tmp_path_factory):
+    """A compiler and the flags of a program that watches its own memory."""
+    found = shutil.which("g++") or shutil.which("c++")
+    if found is None:
+        pytest.skip("there is no C++ compiler")
+    command = [
+        found,
+        "-std=c++17",
+        "-O1",
+        "-g1",
+        "-fno-math-errno",
+        "-fno-trapping-math",
+        "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=all",
+    ]
+    folder = tmp_path_factory.mktemp("sanitizers")
+    (folder / "empty.cc").write_text("int main() {}\n")
+    linked = subprocess.run(
+        [*command, "empty.cc", "-o", "empty"], cwd=folder, capture_output=True
+    )
+    if linked.returncode or subprocess.run([folder / "empty"]).returncode:
+        pytest.skip(f"{found} does not link the sanitizers")
+    return [
+        *command,
+        *("-Wall", "-Wextra", "-Werror", "-DKERAS_SASA_LEVEL=test"),
+        *("-I", str(KERNELS)),
+    ]
+
+
+@pytest.fixture(scope="module")
+def driver(compiler, tmp_path_factory):
+    # Without vectors of its own it serves every level.
+    driver = tmp_path_factory.mktemp("driver") / "driver.o"
+    source = ROOT / "tests/kernel_driver.cc"
+    subprocess.run([*compiler, "-c", source, "-o", driver], check=True)
+    return driver
+
+
+def runs_v3():
+    flags = pathlib.Path("/proc/cpuinfo")
+    return (
+        platform.machine() == "x86_64"
+        and flags.exists()
+        and {"avx2", "fma", "bmi2"} <= set(flags.read_text().split())
+    )
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "-Wno-psabi",
+        pytest.param(
+            "-march=x86-64-v3",
+            marks=pytest.mark.skipif(
+                not runs_v3(), reason="this machine is not x86-64-v3"
+            ),
+        ),
+    ],
+)
+def test_mathematics_under_sanitizers(compiler, driver, flags, tmp_path):
+    program = tmp_path / "driver"
+    source = KERNELS / "local_attention.cc"
+    command = [*compiler, flags, source, driver, "-o", program]
+    built = subprocess.run(command, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    result = subprocess.run([program], capture_output=True, text=True)
+    assert result.stdout == "0 failures\n", result.stdout + result.stderr
+    assert result.returncode == 0, result.stderr
+
+
+MAP = (2, 5, 6, 8)
+FORWARD_CALL = {
+    "name": kernels.FORWARD,
+    "operands": [MAP, MAP, MAP, (3, 2, 2), (3, 2, 2)],
+    "results": [MAP, (2, 2, 5, 6)],
+    "sources": 3,
+    "places": (0, 0, 1, 0, 2, 0),
+    "filters": 8,
+    "num_heads": 2,
+    "kernel_size": (3, 3),
+    "strides": (1, 1),
+    "dilation_rate": (1, 1),
+    "padding": "same",
+    "relative": 1,
+}
+BACKWARD_CALL = {
+    **FORWARD_CALL,
+    "name": kernels.BACKWARD,
+    "operands": [*FORWARD_CALL["operands"], MAP, (2, 2, 5, 6)],
+    "results": FORWARD_CALL["operands"],
+}
+
+
+def call(change, base=FORWARD_CALL):
+    """Calls the kernel with zeros of the shapes of the operands."""
+    attributes = {**base, **change}
+    name, operands, results = (
+        attributes.pop(key) for key in ("name", "operands", "results")
+    )
+    return native._call_module(
+        name,
+        [ops.zeros(shape) for shape in operands],
+        results,
+        tuple(attributes.items()),
+    )
+
+
+def replaced(shapes, number, shape):
+    return [*shapes[:number], shape, *shapes[number + 1 :]]
+
+
+def with_operand(number, shape, base=FORWARD_CALL):
+    return {"operands": replaced(base["operands"], number, shape)}
+
+
+def with_result(number, shape, base=FORWARD_CALL):
+    return {"results": replaced(base["results"], number, shape)}
+
+
+HUGE = 2**62
+WRONG = {
+    "query_height": (with_operand(0, (2, 4, 6, 8)), "height and width"),
+    "query_batch": (with_operand(0, (1, 5, 6, 8)), "differ in batch"),
+    "query_channels": (with_operand(0, (2, 5, 6, 7)), "fewer channels"),
+    "query_rank": (with_operand(0, (2, 5, 48)), "rank 4"),
+    "key_width": (with_operand(1, (2, 5, 5, 8)), "key and value differ"),
+    "key_batch": (with_operand(1, (3, 5, 6, 8)), "key and value differ"),
+    "value_height": (with_operand(2, (2, 9, 6, 8)), "key and value differ"),
+    "no_value": ({"operands": [MAP, MAP]}, "missing"),
+    "no_operand": ({"operands": [(1,)]}, "rank 4"),
+    "no_embedding": ({"operands": [MAP] * 3}, "missing: embedding"),
+    "row_embedding": (with_operand(3, (5, 2, 2)), "embedding has the shape"),
+    "column_embedding": (with_operand(4, (3, 2, 3)), "embedding has the shape"),
+    "embedding_rank": (with_operand(4, (3, 4)), "rank 3"),
+    "sources_0": ({"sources": 0}, "sources"),
+    "sources_negative": ({"sources": -1}, "sources"),
+    "sources_many": ({"sources": HUGE}, "missing"),
+    "places_few": ({"places": (0, 0, 1, 0)}, "places"),
+    "places_source": ({"places": (0, 0, 1, 0, 7, 0)}, "no such source"),
+    "places_no_query": ({"places": (-1, 0, 1, 0, 2, 0)}, "no such source"),
+    "places_no_value": ({"places": (0, 0, 1, 0, -1, 0)}, "no such source"),
+    "places_channel": ({"places": (0, 1, 1, 0, 2, 0)}, "fewer channels"),
+    "places_before": ({"places": (0, -1, 1, 0, 2, 0)}, "no such source"),
+    "places_far": ({"places": (0, 2**63 - 1, 1, 0, 2, 0)}, "channels"),
+    "filters_0": ({"filters": 0}, "filters"),
+    "filters_huge": ({"filters": HUGE}, "fewer channels"),
+    "num_heads_0": ({"num_heads": 0}, "num_heads"),
+    "num_heads_3": ({"num_heads": 3}, "num_heads"),
+    "num_heads_odd_width": ({"num_heads": 8}, "an even one"),
+    "kernel_size_even": ({"kernel_size": (3, 2)}, "must be odd"),
+    "kernel_size_0": ({"kernel_size": (0, 3)}, "kernel_size"),
+    "kernel_size_one": ({"kernel_size": (3,)}, "kernel_size"),
+    "kernel_size_huge": ({"kernel_size": (HUGE + 1, 3)}, "too large"),
+    "strides_0": ({"strides": (1, 0)}, "strides"),
+    "strides_2": ({"strides": (2, 2)}, "height and width of the output"),
+    "strides_huge": ({"strides": (2**63 - 1, 1)}, "too large"),
+    "dilation_negative": ({"dilation_rate": (-1, 1)}, "dilation_rate"),
+    "dilation_huge": (
+        {"dilation_rate": (HUGE, 1), "padding": "valid"},
+        "too large",
+    ),
+    "dilation_and_strides": (
+        {"dilation_rate": (2, 2), "strides": (2, 2)},
+        "cannot be combined",
+    ),
+    "padding": ({"padding": "full"}, "padding"),
+    "output": (with_result(0, (2, 5, 6, 4)), "output must be"),
+    "log_sum_exp": (with_result(1, (2, 5, 6, 2)), "log_sum_exp must be"),
+}
+WRONG_BACKWARD = {
+    "output_gradient": (
+        with_operand(5, (2, 5, 6, 4), BACKWARD_CALL),
+        "output_gradient has the shape",
+    ),
+    "log_sum_exp": (
+        with_operand(6, (2, 5, 6, 2), BACKWARD_CALL),
+        "log_sum_exp has the shape",
+    ),
+    "no_log_sum_exp": (
+        {"operands": BACKWARD_CALL["operands"][:-1]},
+        "missing: log_sum_exp",
+    ),
+    "gradient": (
+        with_result(1, (2, 5, 6, 9), BACKWARD_CALL),
+        "gradient of a source must be",
+    ),
+    "embedding": (
+        with_result(4, (5, 2, 2), BACKWARD_CALL),
+        "gradient of an embedding must be",
+    ),
+    "few_results": (
+        {"results": BACKWARD_CALL["results"][:3]},
+        "gradient of an embedding must be",
+    ),
+}
+
+
+@on_tensorflow
+@pytest.mark.usefixtures("native_available")
+@pytest.mark.parametrize(
+    "base, change, message",
+    [
+        pytest.param(base, *wrong, id=f"{base['name'][11:]}-{name}")
+        for base, cases in (
+            (FORWARD_CALL, WRONG),
+            (BACKWARD_CALL, WRONG_BACKWARD),
+        )
+        for name, wrong in cases.items()
+    ],
+)
+def test_errors_of_the_call(base, change, message):
+    import tensorflow as tf
+
+    call({}, base)
+    with pytest.raises(
+        tf.errors.InvalidArgumentError,
+        match=f"keras_sasa local attention: .*{message}",
+    ):
+        call(change, base)
+
+
+def attend(arrays, implementation="native", **options):
+    """The function's output and all its gradients, as arrays.
+
+    The layer lends only its weights, the embeddings.
+    """
+    query, key, value = arrays
+    options = {"kernel_size": 3, "num_heads": 2, **options}
+    filters = value.shape[-1]
+    layer = SelfAttention2D(filters, options["kernel_size"], options["num_heads"])
+    layer.build((None, None, None, filters))
+    random = np.random.default_rng(7)
+    for weight in layer.weights:
+        weight.assign(random.normal(size=weight.shape))
+    cotangent = random.normal(size=query.shape)
+    shapes = [array.shape for array in arrays]
+    ends = np.cumsum([array.size for array in arrays])
+
+    def function(flat):
+        parts = [
+            ops.reshape(flat[end - np.prod(shape, dtype=int) : end], shape)
+            for end, shape in zip(ends, shapes, strict=True)
+        ]
+        return local_attention(
+            *parts,
+            layer.row_embedding,
+            layer.column_embedding,
+            implementation=implementation,
+            **options,
+        )
+
+    flat = np.concatenate([array.ravel() for array in arrays])
+    result = value_and_gradients(
+        layer, flat.astype("float32"), cotangent, function=function
+    )
+    parts = np.split(result.gradients["inputs"], ends[:-1])
+    gradients = [
+        part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)
+    ]
+    return {
+        "output": result.outputs,
+        **dict(zip(("query", "key", "value"), gradients, strict=True)),
+        "rows": result.gradients["row_embedding"],
+        "columns": result.gradients["column_embedding"],
+    }
+
+
+def normal(*shapes, seed=0):
+    random = np.random.default_rng(seed)
+    return [random.normal(size=shape).astype("float32") for shape in shapes]
+
+
+@pytest.mark.parametrize(
+    "queries, keys, options",
+    [
+        ((0, 5, 6, 8), (0, 5, 6, 8), {}),
+        ((2, 0, 6, 8), (2, 0, 6, 8), {}),
+        ((2, 5, 0, 8), (2, 5, 0, 8), {}),
+        ((2, 0, 2, 8), (2, 4, 6, 8), {"kernel_size": 5, "padding": "valid"}),
+        ((2, 2, 0, 8), (2, 6, 4, 8), {"kernel_size": 5, "padding": "valid"}),
+    ],
+    ids=["batch", "height", "width", "valid_height", "valid_width"],
+)
+def test_empty_maps(native_calls, queries, keys, options):
+    results = attend(normal(queries, keys, keys), **options)
+    assert native_calls
+    assert results["output"].shape == results["query"].shape == queries
+    assert results["value"].shape == results["key"].shape == keys
+    for name, array in results.items():
+        np.testing.assert_array_equal(array, 0, err_msg=name)
+
+
+@on_tensorflow
+def test_window_larger_than_a_map_of_unknown_size(native_available):
+    import tensorflow as tf
+
+    layer = SelfAttention2D(8, 5, 2, padding="valid", implementation="native")
+    layer.build((None, None, None, 3))
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3))])
+    def gradient(images):
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            outputs = layer(images)
+        return outputs, tape.gradient(outputs, images)
+
+    outputs, gradients = gradient(tf.ones((2, 3, 7, 3)))
+    assert outputs.shape == (2, 0, 3, 8)
+    np.testing.assert_array_equal(gradients, np.zeros((2, 3, 7, 3)))
+
+
+THREADS = """
+    import json, sys
+    sys.path.insert(0, "tests")
+    import tensorflow as tf
+    tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[1]))
+    tf.config.threading.set_inter_op_parallelism_threads(int(sys.argv[1]))
+    import test_kernel
+    print(json.dumps(test_kernel.digests()))
+"""
+
+
+def digests():
+    arrays = normal(*[(3, 15, 17, 32)] * 3)
+    results = attend(arrays, kernel_size=7, num_heads=4)
+    return {
+        name: hashlib.sha256(array.tobytes()).hexdigest()
+        for name, array in results.items()
+    }
+
+
+def test_same_bits_from_run_to_run(native_calls):
+    first = digests()
+    assert len(native_calls) == 1
+    assert len(set(first.values())) == len(first)
+    for _ in range(5):
+        assert digests() == first
+
+
+@on_tensorflow
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_same_bits_for_any_number_of_threads(native_available, threads):
+    actual, _ = process.run(THREADS, threads)
+    assert actual == digests()
+
+
+@on_tensorflow
+@pytest.mark.parametrize("compiled", [False, None, True])
+def test_two_threads_call_the_same_layer(native_calls, compiled):
+    import tensorflow as tf
+
+    layer = SelfAttention2D(16, 5, 2, implementation="native")
+    layer.build((None, None, None, 6))
+
+    def gradient(images):
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            outputs = layer(images)
+        return outputs, tape.gradient(outputs, images)
+
+    if compiled is not False:
+        gradient = tf.function(gradient, jit_compile=compiled)
+    images = [tf.constant(array) for array in normal(*[(2, 13, 12, 6)] * 8)]
+    expected = [gradient(image) for image in images]
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        actual = list(pool.map(gradient, images * 5))
+    for one, other in zip(actual, expected * 5, strict=True):
+        np.testing.assert_array_equal(one[0], other[0])
+        np.testing.assert_array_equal(one[1], other[1])
+    assert native_calls
+
+
+# A corner, an edge and the inside.
+PLACES = ((0, 0), (3, 6), (2, 3))
+
+
+@pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", PLACES, ids=str)
+@pytest.mark.parametrize("name", ["query", "key", "value"])
+def test_nan_and_infinity(native_available, name, place, special):
+    arrays = dict(
+        zip(("query", "key", "value"), normal(*[(1, 6, 7, 8)] * 3), strict=True)
+    )
+    arrays[name][0, *place, 1] = special
+
+    def run(implementation):
+        return attend(list(arrays.values()), implementation)
+
+    actual, expected = run("native"), run("patches")
+    compared = ["output"]
+    if name == "value" and np.isnan(special):
+        compared = list(expected)
+    assert not np.isfinite(expected["output"]).all()
+    for result in compared:
+        np.testing.assert_allclose(
+            actual[result],
+            expected[result],
+            rtol=1e-4,
+            atol=1e-4,
+            err_msg=result,
+        )
+
+
+def test_training_is_that_of_the_definition(native_calls):
+    random = np.random.default_rng(0)
+    images = random.normal(size=(16, 8, 8, 3)).astype("float32")
+    labels = random.integers(0, 4, 16)
+
+    def losses(implementation):
+        keras.utils.set_random_seed(3)
+        model = ResNet(
+            (1,),
+            stem="small",
+            width_multiplier=0.25,
+            input_shape=(8, 8, 3),
+            classes=4,
+            implementation=implementation,
+        )
+        model.compile(
+            keras.optimizers.SGD(0.02), "sparse_categorical_crossentropy"
+        )
+        history = model.fit(
+            images,
+            labels,
+            batch_size=16,
+            epochs=200,
+            shuffle=False,
+            verbose=0,
+        )
+        return history.history["loss"]
+
+    expected = losses("patches")
+    assert not native_calls
+    actual = losses("native")
+    assert native_calls
+    assert expected[-1] < expected[0] / 2
+    np.testing.assert_allclose(actual, expected, rtol=1e-4)
