@@ -213,11 +213,12 @@ def natten(shape, backward, path=None):
 
 def timm(shape, backward):
     # Without the rest of timm, which needs torchvision; HaloAttn does not.
-    for name in {"timm", "timm.layers"} - set(sys.modules):
-        package = types.ModuleType(name)
-        spec = importlib.util.find_spec(name)
-        package.__path__ = spec.submodule_search_locations
-        sys.modules[name] = package
+    for name in ("timm", "timm.layers"):
+        if name not in sys.modules:
+            package = types.ModuleType(name)
+            spec = importlib.util.find_spec(name)
+            package.__path__ = spec.submodule_search_locations
+            sys.modules[name] = package
     from timm.layers.halo_attn import HaloAttn
 
     image, *_, gradient = arrays(shape)
@@ -233,6 +234,9 @@ def timm(shape, backward):
 
 def kecam(shape, backward):
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    # oneDNN refuses its softmax of six dimensions. (XLA takes it, but is faster
+    # than the graph without oneDNN at 56x56 only.)
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
     import tf_keras
     from keras_cv_attention_models.halonet.halonet import halo_attention
 
@@ -265,7 +269,7 @@ METHODS = {
         f"{SHIFTED}; built with -O3, AVX2 and OpenMP",
     ),
     "timm": (timm, f"{HALO}; eager"),
-    "kecam": (kecam, f"{HALO}; graph"),
+    "kecam": (kecam, f"{HALO}; graph without oneDNN"),
 }
 
 
@@ -400,9 +404,9 @@ def main():
         for worker in workers.values():
             worker.ask(None)
     common.write_rows(arguments.csv, rows)
-    worst = max([row["max_abs_difference"] or 0 for row in rows])
-    if worst > TOLERANCE:
-        sys.exit(f"FlexAttention differs from ours by {worst}.")
+    differences = [row["max_abs_difference"] or 0 for row in rows]
+    if not all(difference < TOLERANCE for difference in differences):
+        sys.exit(f"FlexAttention differs from ours: {differences}.")
 
 
 if __name__ == "__main__":

