@@ -11,8 +11,8 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
-def interleaved_medians(functions, repeats):
-    """Median seconds of each function, called in turns.
+def interleaved_samples(functions, repeats):
+    """Seconds of each call of each function, called in turns.
 
     Whatever slows the machine down for a while slows all of them.
 
@@ -22,7 +22,7 @@ def interleaved_medians(functions, repeats):
         repeats: Number of rounds after two that are not measured.
 
     Returns:
-        Dict from name to seconds.
+        Dict from name to a list of `repeats` numbers.
     """
     samples = {name: [] for name in functions}
     for round_ in range(repeats + 2):
@@ -32,6 +32,12 @@ def interleaved_medians(functions, repeats):
             seconds = time.perf_counter() - start
             if round_ >= 2:
                 samples[name].append(seconds)
+    return samples
+
+
+def interleaved_medians(functions, repeats):
+    """Median seconds of each function, see `interleaved_samples`."""
+    samples = interleaved_samples(functions, repeats)
     return {name: statistics.median(times) for name, times in samples.items()}
 
 

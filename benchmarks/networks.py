@@ -2,14 +2,18 @@
 
     python benchmarks/networks.py
 
-224 pixels, batch 8, float32, random weights: a prediction and a training step
-(SGD with momentum, cross-entropy), interleaved, medians, as a TensorFlow graph
-and compiled by XLA. About fifteen minutes on two cores. Rows go to
-`benchmarks/results/networks.csv`.
+224 pixels, batch 8, float32, random weights: a prediction of `SASAResNet50`, of
+its convolutional twin, of a hybrid (convolution, convolution, attention,
+attention) and of `keras.applications.ResNet50`; a training step (SGD with
+momentum, cross-entropy) of the first two, and its peak memory. Interleaved; a
+row has the median and the fastest call, as other users of a shared machine only
+ever slow a call down. As a TensorFlow graph and compiled by XLA. About twenty
+minutes on two cores. Rows go to `benchmarks/results/networks.csv`.
 """
 
 import argparse
 import pathlib
+import statistics
 import time
 
 import common
@@ -19,9 +23,19 @@ import tensorflow as tf
 
 from keras_sasa import applications
 
+TWIN = "ConvResNet50"
 NETWORKS = {
     "SASAResNet50": applications.SASAResNet50,
-    "ConvResNet50": applications.ConvResNet50,
+    TWIN: applications.ConvResNet50,
+    "hybrid": lambda: applications.ResNet(
+        applications.resnet.NUM_BLOCKS[50],
+        spatial=("conv", "conv", "attention", "attention"),
+    ),
+    "keras ResNet50": lambda: keras.applications.ResNet50(weights=None),
+}
+TASKS = {
+    "prediction": tuple(NETWORKS),
+    "training step": ("SASAResNet50", TWIN),
 }
 MODES = ("graph", "xla")
 
@@ -44,60 +58,101 @@ def training_step(model, images, labels, mode):
     return lambda: model.train_on_batch(images, labels)
 
 
+def make(task, name, images, labels, mode):
+    model = NETWORKS[name]()
+    if task == "prediction":
+        return prediction(model, images, mode)
+    return training_step(model, images, labels, mode)
+
+
+def data(batch_size):
+    random = np.random.default_rng(0)
+    images = tf.constant(
+        random.normal(size=(batch_size, 224, 224, 3)), "float32"
+    )
+    return images, tf.constant(random.integers(1000, size=batch_size))
+
+
+def measure_memory(name, mode, batch_size):
+    """Peak MiB of a process that makes three training steps."""
+    function = make("training step", name, *data(batch_size), mode)
+    for _ in range(3):
+        function()
+    return common.resident_mib("VmHWM")
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=12)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=[*TASKS])
     parser.add_argument(
         "--csv",
         type=pathlib.Path,
         default=pathlib.Path(__file__).parent / "results/networks.csv",
     )
-    arguments = parser.parse_args()
-    random = np.random.default_rng(0)
-    images = tf.constant(
-        random.normal(size=(arguments.batch_size, 224, 224, 3)), "float32"
+    parser.add_argument(
+        "--memory",
+        nargs=2,
+        metavar=("NETWORK", "MODE"),
+        help="print the peak of a training step in MiB and do nothing else",
     )
-    labels = tf.constant(random.integers(1000, size=arguments.batch_size))
+    arguments = parser.parse_args()
+    if arguments.memory:
+        print(measure_memory(*arguments.memory, arguments.batch_size))
+        return
+    images, labels = data(arguments.batch_size)
     rows = []
-    for task in ("prediction", "training step"):
-        functions, first_call = {}, {}
-        for name, build in NETWORKS.items():
-            for mode in arguments.modes:
-                model = build()
-                if task == "prediction":
-                    function = prediction(model, images, mode)
-                else:
-                    function = training_step(model, images, labels, mode)
+    for task in arguments.tasks:
+        for mode in arguments.modes:
+            functions, first_call, mib = {}, {}, {}
+            for name in TASKS[task]:
+                function = make(task, name, images, labels, mode)
                 start = time.perf_counter()
                 function()
-                first_call[name, mode] = time.perf_counter() - start
-                functions[name, mode] = function
-        seconds = common.interleaved_medians(functions, arguments.repeats)
-        for name, mode in functions:
-            modes = arguments.modes
-            twin = min(seconds["ConvResNet50", mode] for mode in modes)
-            best = min(seconds[name, mode] for mode in modes)
-            rows.append(
-                {
-                    "task": task,
-                    "network": name,
-                    "mode": mode,
-                    "batch": arguments.batch_size,
-                    "images_per_second": round(
-                        arguments.batch_size / seconds[name, mode], 2
-                    ),
-                    "seconds": round(seconds[name, mode], 4),
-                    "first_call_seconds": round(first_call[name, mode], 2),
-                    "best_seconds_over_best_twin": round(best / twin, 2),
-                    **common.machine(),
-                }
-            )
-            print(*list(rows[-1].values())[:8], sep="\t", flush=True)
+                first_call[name] = time.perf_counter() - start
+                functions[name] = function
+            samples = common.interleaved_samples(functions, arguments.repeats)
+            if task == "training step":
+                for name in functions:
+                    command = ["--memory", name, mode, "--batch-size"]
+                    mib[name] = float(
+                        common.in_new_process(
+                            __file__, *command, str(arguments.batch_size)
+                        )
+                    )
+            for name, seconds in samples.items():
+                rows.append(
+                    {
+                        "task": task,
+                        "mode": mode,
+                        "network": name,
+                        "batch": arguments.batch_size,
+                        "median_seconds": round(statistics.median(seconds), 4),
+                        "fastest_seconds": round(min(seconds), 4),
+                        "first_call_seconds": round(first_call[name], 2),
+                        "median_over_twin": round(
+                            statistics.median(seconds)
+                            / statistics.median(samples[TWIN]),
+                            3,
+                        ),
+                        "fastest_over_twin": round(
+                            min(seconds) / min(samples[TWIN]), 3
+                        ),
+                        "first_call_over_twin": round(
+                            first_call[name] / first_call[TWIN], 2
+                        ),
+                        "process_peak_mib": round(mib.get(name, 0)) or "",
+                        **common.machine(),
+                    }
+                )
+                print(*list(rows[-1].values())[:11], sep="\t", flush=True)
+            del functions, function
+            keras.backend.clear_session()
     common.write_rows(arguments.csv, rows)
 
 

@@ -318,9 +318,7 @@ class SelfAttention2D(ImageLayer):
         *shape, channels = ops.shape(inputs)
         pixels = ops.reshape(inputs, (-1, channels))
         projected = ops.matmul(pixels, side_by_side("kernel"))
-        projected = ops.reshape(
-            projected, (*shape, len(names) * self.filters)
-        )
+        projected = ops.reshape(projected, (*shape, len(names) * self.filters))
         if self.use_bias:
             projected = projected + side_by_side("bias")
         return projected

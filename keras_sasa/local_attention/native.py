@@ -169,7 +169,7 @@ def _call_module(name, operands, result_shapes, attributes):
     )
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _module(name, shapes, result_shapes, attributes):
     """StableHLO of one custom call, for unknown sizes too.
 
@@ -290,7 +290,7 @@ def _jax(operands, attributes):
     return _jax_attend(attributes)(*operands)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _jax_attend(attributes):
     import jax
 
@@ -317,9 +317,7 @@ def _jax_attend(attributes):
         operands, log_sum_exp = kept
         shapes = [operand.shape for operand in operands]
         return tuple(
-            call(
-                kernels.BACKWARD, [*operands, upstream, log_sum_exp], shapes
-            )
+            call(kernels.BACKWARD, [*operands, upstream, log_sum_exp], shapes)
         )
 
     @jax.custom_vjp

@@ -1,0 +1,181 @@
+"""Time of the attention layer beside `Conv2D`, its FLOP rate and its growth.
+
+    python benchmarks/layers.py
+
+`SelfAttention2D` with its projections (k = 7, 8 heads) and `Conv2D` 3x3 of the
+same width, batch 8, float32, as TensorFlow graphs, forward and forward +
+backward, at the four maps of ResNet-50; the attention alone, its rate in FLOPs
+(multiply-adds count twice, only keys inside the image) against the rate of a
+float32 matrix product; and the time of the attention for growing maps and
+windows. Calls are interleaved; a row has the median and the fastest of them,
+as other users of a shared machine only ever slow a call down. About five
+minutes on two cores. Rows go to `benchmarks/results/layers.csv`.
+"""
+
+import argparse
+import pathlib
+import statistics
+
+import common
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_sasa import SelfAttention2D
+from keras_sasa.local_attention import Channels, local_attention
+
+BATCH = 8
+MAPS = ((56, 64), (28, 128), (14, 256), (7, 512))
+NUM_HEADS = 8
+MATMUL = 2048
+
+
+def layer_functions(size, channels):
+    """Functions that call and differentiate both layers."""
+    images = tf.random.normal((BATCH, size, size, channels))
+    upstream = tf.random.normal(images.shape)
+    functions = {}
+    for name, layer in (
+        (
+            "Conv2D 3x3",
+            keras.layers.Conv2D(channels, 3, padding="same", use_bias=False),
+        ),
+        ("SelfAttention2D", SelfAttention2D(channels, 7, NUM_HEADS)),
+    ):
+        layer.build(images.shape)
+
+        def forward(layer=layer):
+            return layer(images)
+
+        def both(layer=layer):
+            with tf.GradientTape() as tape:
+                tape.watch(images)
+                outputs = layer(images)
+            weights = [weight.value for weight in layer.trainable_variables]
+            return tape.gradient(outputs, [images, *weights], upstream)
+
+        functions[name, "forward"] = graph(forward)
+        functions[name, "forward + backward"] = graph(both)
+    return functions
+
+
+def attention_function(size, channels, kernel_size=7, batch=BATCH):
+    """A function that computes the attention without projections."""
+    projected = tf.random.normal((batch, size, size, 3 * channels))
+    width = channels // NUM_HEADS // 2
+    rows, columns = (
+        tf.random.normal((kernel_size, NUM_HEADS, width)) for _ in range(2)
+    )
+    return graph(
+        lambda: local_attention(
+            *(Channels(projected, n * channels, channels) for n in range(3)),
+            rows,
+            columns,
+            kernel_size=kernel_size,
+            num_heads=NUM_HEADS,
+        )
+    )
+
+
+def graph(function):
+    """The function as a graph; on CPU a call returns when it is done."""
+    return tf.function(function, autograph=False)
+
+
+def attention_flops(size, channels, kernel_size=7):
+    """FLOPs of logits, positions and weighted sums of a batch."""
+    reach = kernel_size // 2
+    places = np.arange(size)
+    inside = np.minimum(places + reach, size - 1) - np.maximum(
+        places - reach, 0
+    )
+    pairs = float((inside + 1).sum()) ** 2
+    positions = size * size * kernel_size
+    return BATCH * channels * (4 * pairs + 2 * positions)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--repeats", type=int, default=40)
+    parser.add_argument(
+        "--csv",
+        type=pathlib.Path,
+        default=pathlib.Path(__file__).parent / "results/layers.csv",
+    )
+    arguments = parser.parse_args()
+    machine = common.machine()
+    rows = []
+
+    def measure(experiment, functions, ratios):
+        """Adds a row for each function; `ratios` maps samples to a number."""
+        samples = common.interleaved_samples(functions, arguments.repeats)
+        for name in functions:
+            row = {
+                "experiment": experiment,
+                "what": " ".join(map(str, name)),
+                "median_ms": round(1e3 * statistics.median(samples[name]), 3),
+                "fastest_ms": round(1e3 * min(samples[name]), 3),
+                "ratio_of_medians": ratios(samples, name, statistics.median),
+                "ratio_of_fastest": ratios(samples, name, min),
+            }
+            rows.append({**row, **machine})
+            print(*row.values(), sep="\t", flush=True)
+
+    for size, channels in MAPS:
+        measure(
+            f"layer / Conv2D, {size}x{size}x{channels}",
+            layer_functions(size, channels),
+            lambda samples, name, of: round(
+                of(samples[name]) / of(samples["Conv2D 3x3", name[1]]), 3
+            ),
+        )
+
+    matrix = tf.random.normal((MATMUL, MATMUL))
+    functions = {("matmul", 2.0 * MATMUL**3): graph(lambda: matrix @ matrix)}
+    for size, channels in MAPS:
+        name = f"attention {size}x{size}x{channels}"
+        flops = attention_flops(size, channels)
+        functions[name, flops] = attention_function(size, channels)
+    reference = next(iter(functions))
+    measure(
+        "FLOP rate / that of matmul",
+        functions,
+        lambda samples, name, of: round(
+            name[1]
+            / of(samples[name])
+            / (reference[1] / of(samples[reference])),
+            3,
+        ),
+    )
+
+    sizes = (28, 56, 112, 224)
+    functions = {
+        ("map", size): attention_function(size, 64, batch=1) for size in sizes
+    }
+    measure(
+        "time per pixel / that of 28x28",
+        functions,
+        lambda samples, name, of: round(
+            of(samples[name]) / name[1] ** 2 / (of(samples["map", 28]) / 28**2),
+            3,
+        ),
+    )
+    windows = (3, 5, 7, 9, 11, 13, 15)
+    functions = {
+        ("k =", size): attention_function(28, 128, size) for size in windows
+    }
+    measure(
+        "time per k * k / that of k = 3",
+        functions,
+        lambda samples, name, of: round(
+            of(samples[name]) / name[1] ** 2 / (of(samples["k =", 3]) / 9), 3
+        ),
+    )
+    common.write_rows(arguments.csv, rows)
+
+
+if __name__ == "__main__":
+    main()
