@@ -468,8 +468,11 @@ auto binding(Function) {
 
 }  // namespace
 
+// JAX looks these up; nothing else but the functions below is visible.
+#pragma GCC visibility push(default)
 XLA_FFI_DEFINE_HANDLER_SYMBOL(keras_sasa_forward, forward, binding(forward));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(keras_sasa_backward, backward, binding(backward));
+#pragma GCC visibility pop
 
 }  // namespace keras_sasa
 
@@ -497,10 +500,4 @@ keras_sasa_register(const XLA_FFI_Api* api) {
     return message.c_str();
   }
   return nullptr;
-}
-
-// The instruction set that is used.
-extern "C" __attribute__((visibility("default"))) const char*
-keras_sasa_level() {
-  return keras_sasa::best_level().name;
 }
