@@ -78,10 +78,8 @@ def compiled(method, direction, mode):
 
 
 def call(function, arguments, gradient):
-    """Calls and waits until the result is there."""
-    results = tf.nest.flatten(function(arguments, gradient))
-    for result in results:
-        result.numpy()
+    """Calls; on CPU the results are there when the call returns."""
+    function(arguments, gradient)
 
 
 def measure_memory(method, size, direction, mode):

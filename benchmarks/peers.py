@@ -234,8 +234,8 @@ def timm(shape, backward):
 
 def kecam(shape, backward):
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
-    # oneDNN refuses its softmax of six dimensions. (XLA takes it, but is faster
-    # than the graph without oneDNN at 56x56 only.)
+    # oneDNN refuses its softmax of six dimensions. (XLA takes it, and is faster
+    # than the graph without oneDNN on the larger maps only.)
     os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
     import tf_keras
     from keras_cv_attention_models.halonet.halonet import halo_attention

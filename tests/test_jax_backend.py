@@ -13,6 +13,8 @@ FILES = (
     "test_local_attention.py",
     "test_self_attention_2d.py",
     "test_attention_stem.py",
+    "test_native_dispatch.py",
+    "test_kernel.py",
 )
 
 

@@ -65,25 +65,23 @@ def driver(compiler, tmp_path_factory):
     return driver
 
 
-def runs_v3():
+def on(level, *needed):
+    """A parameter: the flag of this level, where the processor has it."""
     flags = pathlib.Path("/proc/cpuinfo")
-    return (
-        platform.machine() == "x86_64"
-        and flags.exists()
-        and {"avx2", "fma", "bmi2"} <= set(flags.read_text().split())
+    runs = platform.machine() == "x86_64" and (
+        flags.exists() and set(needed) <= set(flags.read_text().split())
     )
+    reason = f"this processor is not {level}"
+    mark = pytest.mark.skipif(not runs, reason=reason)
+    return pytest.param(f"-march={level}", marks=mark)
 
 
 @pytest.mark.parametrize(
     "flags",
     [
         "-Wno-psabi",
-        pytest.param(
-            "-march=x86-64-v3",
-            marks=pytest.mark.skipif(
-                not runs_v3(), reason="this machine is not x86-64-v3"
-            ),
-        ),
+        on("x86-64-v3", "avx2", "fma", "bmi2"),
+        on("x86-64-v4", "avx512f", "avx512bw", "avx512dq", "avx512vl"),
     ],
 )
 def test_mathematics_under_sanitizers(compiler, driver, flags, tmp_path):
@@ -256,7 +254,9 @@ def attend(arrays, implementation="native", **options):
     query, key, value = arrays
     options = {"kernel_size": 3, "num_heads": 2, **options}
     filters = value.shape[-1]
-    layer = SelfAttention2D(filters, options["kernel_size"], options["num_heads"])
+    layer = SelfAttention2D(
+        filters, options["kernel_size"], options["num_heads"]
+    )
     layer.build((None, None, None, filters))
     random = np.random.default_rng(7)
     for weight in layer.weights:

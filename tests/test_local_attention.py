@@ -215,7 +215,9 @@ def test_native_agrees_with_the_definition(native_available, case):
         actual.outputs, expected.outputs, rtol=0, atol=1e-5 * scale
     )
     # Some gradients are sums of large terms that cancel.
-    scale = 1 + max(np.abs(array).max() for array in expected.gradients.values())
+    scale = 1 + max(
+        np.abs(array).max() for array in expected.gradients.values()
+    )
     for name, gradient in expected.gradients.items():
         np.testing.assert_allclose(
             actual.gradients[name],
@@ -477,7 +479,10 @@ def ones(*shape):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"implementation": "fast"}, r"\['native', 'patches', 'tiled'\].*'fast'"),
+        (
+            {"implementation": "fast"},
+            r"\['native', 'patches', 'tiled'\].*'fast'",
+        ),
         ({"kernel_size": 2}, r"odd.*kernel_size=\(2, 2\)"),
         ({"padding": "full"}, r"padding='full'"),
         ({"query": ones(6, 6, 8)}, r"query.shape=\(6, 6, 8\)"),

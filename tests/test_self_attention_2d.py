@@ -313,7 +313,10 @@ def test_file_of_one_implementation_loads_into_another(tmp_path):
         ),
         ({"dropout": 1.0}, r"\[0, 1\).*dropout=1\.0"),
         ({"dropout": -0.1}, r"dropout=-0\.1"),
-        ({"implementation": "cuda"}, r"\['native', 'patches', 'tiled'\].*'cuda'"),
+        (
+            {"implementation": "cuda"},
+            r"\['native', 'patches', 'tiled'\].*'cuda'",
+        ),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
 )

@@ -65,8 +65,9 @@ class SelfAttention2D(ImageLayer):
             training.
         implementation: How it is computed, which never changes the result nor
             the weights: `"patches"` extracts every window (short and slow),
-            `"tiled"` lets tiles of queries share their keys. `None` takes the
-            fastest that runs here.
+            `"tiled"` lets tiles of queries share their keys, `"native"` calls
+            a compiled kernel on CPU. `None` takes the fastest that runs here,
+            see `keras_sasa.local_attention.available`.
         kernel_initializer: Initializer of the three projections.
         embedding_initializer: Initializer of the two relative embeddings.
         bias_initializer: Initializer of the biases.
