@@ -163,7 +163,7 @@ class Call {
         return invalid(std::string("no such source for ") + names[i]);
       }
       sizes[i] = dimensions(argument(source));
-      if (channel + filters > sizes[i][3]) {
+      if (channel > sizes[i][3] - filters) {
         return invalid(std::string(names[i]) +
                        " has fewer channels than `filters`");
       }
