@@ -76,6 +76,9 @@ def on(level, *needed):
     return pytest.param(f"-march={level}", marks=mark)
 
 
+@pytest.mark.skipif(
+    BACKEND == "jax", reason="the run on TensorFlow does it for all backends"
+)
 @pytest.mark.parametrize(
     "flags",
     [
