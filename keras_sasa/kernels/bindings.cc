@@ -168,6 +168,17 @@ class Call {
                        " has fewer channels than `filters`");
       }
     }
+    // The gradients of two maps must not be written to one place.
+    for (int i = 0; i < 3; ++i) {
+      for (int j = 0; j < i; ++j) {
+        const int64_t distance =
+            attributes.places[2 * i + 1] - attributes.places[2 * j + 1];
+        if (attributes.places[2 * i] == attributes.places[2 * j] &&
+            distance < filters && -distance < filters) {
+          return invalid("query, key and value overlap in a source");
+        }
+      }
+    }
     const std::vector<int64_t>&query = sizes[0], &key = sizes[1],
                               &value = sizes[2];
     if (!key.empty() && !std::equal(key.begin(), key.begin() + 3,

@@ -1113,15 +1113,17 @@ class Strip {
 };
 
 // Scratch memory of a thread, kept from call to call. The first `cleared` floats
-// are zero when a thread begins with a call; later tasks of the same call find
-// what the ones before left there.
+// are zero when a thread begins with a call; later tasks of the same call, whose
+// parts are as large, find what the ones before left there.
 float* scratch(int64_t floats, int64_t cleared, int64_t call) {
   static thread_local Array<float> memory;
-  static thread_local int64_t last_call = 0;
+  static thread_local int64_t last_call = 0, last_cleared = 0;
   float* data = memory.reserve(floats);
-  if (last_call != call) {
+  // Phases of a dilation have different numbers of rows.
+  if (last_call != call || last_cleared != cleared) {
     std::memset(data, 0, cleared * sizeof(float));
     last_call = call;
+    last_cleared = cleared;
   }
   return data;
 }

@@ -90,16 +90,15 @@ def local_attention(
             '`implementation="native"` takes no mask and no dropout and '
             "returns no attention scores."
         )
-    tensors, places = [], []
+    sources, places = [], []
     for channels in (query, key, value):
         if channels is None:
             places += [-1, 0]
             continue
-        known = [tensor is channels.tensor for tensor in tensors]
-        if not any(known):
-            tensors.append(channels.tensor)
-            known.append(True)
-        places += [known.index(True), channels.first]
+        number = _source(sources, channels)
+        sources[number].append(channels)
+        places += [number, channels.first]
+    tensors = [source[0].tensor for source in sources]
     relative = row_embedding is not None
     rows, columns = axes
     attributes = {
@@ -118,6 +117,22 @@ def local_attention(
         operands = [*tensors, row_embedding, column_embedding]
     attend = {"tensorflow": _tensorflow, "jax": _jax}[keras.backend.backend()]
     return attend(operands, tuple(attributes.items())), None
+
+
+def _source(sources, channels):
+    """Number of the source that holds the channels, perhaps a new one.
+
+    Channels that overlap are sources of their own: every source has a gradient,
+    where each channel is written once.
+    """
+    for number, source in enumerate(sources):
+        if source[0].tensor is channels.tensor and all(
+            abs(other.first - channels.first) >= channels.count
+            for other in source
+        ):
+            return number
+    sources.append([])
+    return len(sources) - 1
 
 
 def _result_shapes(shapes, attributes):
