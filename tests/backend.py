@@ -164,3 +164,44 @@ def _jax(layer, function, inputs, cotangents, mode, call):
     compute = jax.jit(compute)
     weights = [variable.value for variable in variables]
     return compute(jax.numpy.asarray(inputs), weights, cotangents, arrays)
+
+
+def gradients_of_gradients(function, arrays):
+    """Differentiates the sum of the sines of the gradients of a function.
+
+    Args:
+        function: Takes the arrays, returns one tensor, of which the sum of
+            squares is differentiated.
+        arrays: List of arrays.
+
+    Returns:
+        A list of arrays.
+    """
+    ops = keras.ops
+
+    def loss(*tensors):
+        return ops.sum(ops.square(function(*tensors)))
+
+    if BACKEND == "jax":
+        import jax
+
+        numbers = tuple(range(len(arrays)))
+
+        def sines(*tensors):
+            gradients = jax.grad(loss, numbers)(*tensors)
+            return sum(ops.sum(ops.sin(gradient)) for gradient in gradients)
+
+        gradients = jax.jit(jax.grad(sines, numbers))(*arrays)
+    else:
+        import tensorflow as tf
+
+        tensors = [tf.constant(array) for array in arrays]
+        with tf.GradientTape() as outer:
+            outer.watch(tensors)
+            with tf.GradientTape() as inner:
+                inner.watch(tensors)
+                value = loss(*tensors)
+            gradients = inner.gradient(value, tensors)
+            sines = sum(ops.sum(ops.sin(gradient)) for gradient in gradients)
+        gradients = outer.gradient(sines, tensors)
+    return [ops.convert_to_numpy(gradient) for gradient in gradients]

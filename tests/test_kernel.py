@@ -79,7 +79,6 @@ def on(level, *needed):
 @pytest.mark.skipif(
     BACKEND == "jax", reason="the run on TensorFlow does it for all backends"
 )
-@on_tensorflow  # No backend is in it; once is enough.
 @pytest.mark.parametrize(
     "flags",
     [

@@ -4,7 +4,12 @@ import keras
 import numpy as np
 import oracle
 import pytest
-from backend import BACKEND, MODES, value_and_gradients
+from backend import (
+    BACKEND,
+    MODES,
+    gradients_of_gradients,
+    value_and_gradients,
+)
 from cases import CASES, Case, reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -78,6 +83,25 @@ def test_compiled_and_unknown_sizes(implementation, mode, name):
     )
     np.testing.assert_allclose(result.outputs, expected.outputs, **TOLERANCE)
     expected.check_gradients(result.gradients, cotangent)
+
+
+def test_second_derivatives_of_native(native_available):
+    random = np.random.default_rng(0)
+    shapes = (2, 5, 6, 8), (2, 5, 6, 8), (2, 5, 6, 8), (3, 2, 2), (3, 2, 2)
+    arrays = [random.normal(size=shape).astype("float32") for shape in shapes]
+    native, definition = (
+        gradients_of_gradients(
+            lambda *tensors, name=name: local_attention(
+                *tensors, kernel_size=3, num_heads=2, implementation=name
+            ),
+            arrays,
+        )
+        for name in ("native", "patches")
+    )
+    for actual, expected in zip(native, definition, strict=True):
+        np.testing.assert_allclose(
+            actual, expected, rtol=0, atol=1e-4 * np.abs(expected).max()
+        )
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)

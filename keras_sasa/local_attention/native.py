@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from keras_sasa import kernels
-from keras_sasa.local_attention import geometry
+from keras_sasa.local_attention import geometry, tiled
 
 # Modules that write a model for other programs, which have no kernel.
 _EXPORTERS = (
@@ -115,8 +115,26 @@ def local_attention(
     operands = tensors
     if relative:
         operands = [*tensors, row_embedding, column_embedding]
+
+    def again(*operands):
+        """The same from the same operands, but differentiable twice."""
+        maps = [
+            None
+            if source < 0
+            else operands[source][..., first : first + value.count]
+            for source, first in zip(places[::2], places[1::2], strict=True)
+        ]
+        embeddings = operands[len(tensors) :] or (None, None)
+        return tiled.local_attention(
+            *maps,
+            *embeddings,
+            axes=axes,
+            num_heads=num_heads,
+            return_attention_scores=False,
+        )[0]
+
     attend = {"tensorflow": _tensorflow, "jax": _jax}[keras.backend.backend()]
-    return attend(operands, tuple(attributes.items())), None
+    return attend(operands, tuple(attributes.items()), again), None
 
 
 def _source(sources, channels):
@@ -143,10 +161,11 @@ def _result_shapes(shapes, attributes):
     return (batch, height, width, filters), (batch, heads, height, width)
 
 
-def _tensorflow(operands, attributes):
+def _tensorflow(operands, attributes, again):
     import tensorflow as tf
 
-    # The call itself is not to be differentiated, only through `gradient`.
+    # XLA's calls have no gradient of their own: `gradient` is that of the first
+    # call, `second` that of the second.
     @tf.custom_gradient
     def attend(*operands):
         shapes = [tuple(operand.shape) for operand in operands]
@@ -155,12 +174,34 @@ def _tensorflow(operands, attributes):
             kernels.FORWARD, operands, results, attributes
         )
 
+        @tf.custom_gradient
+        def differentiate(*operands):
+            gradients = _call_module(
+                kernels.BACKWARD, operands, shapes, attributes
+            )
+
+            def second(*upstreams):
+                *inputs, upstream, _ = operands
+                with tf.GradientTape() as tape:
+                    tape.watch([*inputs, upstream])
+                    with tf.GradientTape() as first_tape:
+                        first_tape.watch(inputs)
+                        outputs = again(*inputs)
+                    firsts = first_tape.gradient(outputs, inputs, upstream)
+                seconds = tape.gradient(
+                    firsts,
+                    [*inputs, upstream],
+                    upstreams,
+                    unconnected_gradients=tf.UnconnectedGradients.ZERO,
+                )
+                # That of `log_sum_exp`, which is in those of the inputs.
+                return [*seconds, tf.zeros_like(log_sum_exp)]
+
+            return gradients, second
+
         def gradient(upstream):
-            return _call_module(
-                kernels.BACKWARD,
-                [*operands, upstream, log_sum_exp],
-                shapes,
-                attributes,
+            return differentiate(
+                *operands, upstream, tf.stop_gradient(log_sum_exp)
             )
 
         return output, gradient
@@ -301,12 +342,7 @@ def _attribute(value):
     return f"{value} : i64"
 
 
-def _jax(operands, attributes):
-    return _jax_attend(attributes)(*operands)
-
-
-@functools.cache
-def _jax_attend(attributes):
+def _jax(operands, attributes, again):
     import jax
 
     def call(name, operands, shapes):
@@ -319,25 +355,43 @@ def _jax_attend(attributes):
             for key, value in attributes
         }
         types = [jax.ShapeDtypeStruct(shape, "float32") for shape in shapes]
-        return jax.ffi.ffi_call(name, types)(*operands, **options)
+        return tuple(jax.ffi.ffi_call(name, types)(*operands, **options))
 
-    def forward(*operands):
-        results = _result_shapes(
-            [operand.shape for operand in operands], attributes
-        )
-        output, log_sum_exp = call(kernels.FORWARD, operands, results)
-        return output, (operands, log_sum_exp)
+    shapes = [operand.shape for operand in operands]
 
-    def backward(kept, upstream):
-        operands, log_sum_exp = kept
-        shapes = [operand.shape for operand in operands]
-        return tuple(
-            call(kernels.BACKWARD, [*operands, upstream, log_sum_exp], shapes)
-        )
+    # As for TensorFlow: the gradient of the gradient is that of `again`.
+    @jax.custom_vjp
+    def differentiate(*operands):
+        return call(kernels.BACKWARD, operands, shapes)
+
+    def second(operands, upstreams):
+        *inputs, upstream, log_sum_exp = operands
+
+        def first(*inputs_and_upstream):
+            *inputs, upstream = inputs_and_upstream
+            return jax.vjp(again, *inputs)[1](upstream)
+
+        _, transpose = jax.vjp(first, *inputs, upstream)
+        return (*transpose(upstreams), jax.numpy.zeros_like(log_sum_exp))
+
+    differentiate.defvjp(
+        lambda *operands: (differentiate(*operands), operands), second
+    )
 
     @jax.custom_vjp
     def attend(*operands):
-        return forward(*operands)[0]
+        return call(
+            kernels.FORWARD, operands, _result_shapes(shapes, attributes)
+        )
+
+    def forward(*operands):
+        output, log_sum_exp = attend(*operands)
+        log_sum_exp = jax.lax.stop_gradient(log_sum_exp)
+        return (output, log_sum_exp), (operands, log_sum_exp)
+
+    def backward(kept, upstreams):
+        operands, log_sum_exp = kept
+        return differentiate(*operands, upstreams[0], log_sum_exp)
 
     attend.defvjp(forward, backward)
-    return attend
+    return attend(*operands)[0]
