@@ -102,9 +102,9 @@ Result run(const Case& c, const Data& data, bool reverse) {
   Result result(data);
   const int64_t filters = data.shape.filters();
   const keras_sasa::Inputs inputs = data.inputs(c);
-  auto forward = kLevel.forward(data.shape, inputs,
-                                {{result.output.data(), filters},
-                                 result.log_sum_exp.data()});
+  auto forward = kLevel.forward(
+      data.shape, inputs,
+      {{result.output.data(), filters}, result.log_sum_exp.data()});
   for (int64_t i = 0; i < forward->tasks(); ++i) {
     forward->run(reverse ? forward->tasks() - 1 - i : i);
   }
@@ -166,7 +166,9 @@ Expected loops(const Case& c, const Data& data) {
                       pixel * (filters + 3) + 3 + h * width,
                       (y * s.heads + h) * half,
                       (x * s.heads + h) * half,
-                      0, 0, 0};
+                      0,
+                      0,
+                      0};
               for (int64_t d = 0; d < width; ++d) {
                 double k = c.content ? data.key[key.place + d] : 0;
                 if (c.relative)
@@ -198,8 +200,10 @@ Expected loops(const Case& c, const Data& data) {
                 e.query[q + d] += gradient * data.rows[key.row + d];
                 e.rows[key.row + d] += gradient * data.query[q + d];
               } else if (c.relative) {
-                e.query[q + d] += gradient * data.columns[key.column + d - half];
-                e.columns[key.column + d - half] += gradient * data.query[q + d];
+                e.query[q + d] +=
+                    gradient * data.columns[key.column + d - half];
+                e.columns[key.column + d - half] +=
+                    gradient * data.query[q + d];
               }
             }
           }
@@ -302,15 +306,15 @@ void check_nan() {
   for (int64_t i = 0; i < c.height; ++i)
     for (int64_t j = 0; j < c.width; ++j)
       for (int64_t channel = 0; channel < filters; ++channel) {
-        const bool sees = channel == 0 && std::abs(i - row) <= 1 &&
-                          std::abs(j - column) <= 2;
+        const bool sees =
+            channel == 0 && std::abs(i - row) <= 1 && std::abs(j - column) <= 2;
         const bool found =
             std::isnan(result.output[(i * c.width + j) * filters + channel]);
         // Its logits' gradients are NaN, so those of the whole head are.
         const bool gradient =
             std::isnan(result.query[(i * c.width + j) * filters + channel]);
-        const bool head = channel < 4 && std::abs(i - row) <= 1 &&
-                          std::abs(j - column) <= 2;
+        const bool head =
+            channel < 4 && std::abs(i - row) <= 1 && std::abs(j - column) <= 2;
         if (sees != found || head != gradient) {
           std::printf("NaN at the wrong place %d %d %d\n", int(i), int(j),
                       int(channel));

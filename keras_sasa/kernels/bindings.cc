@@ -51,14 +51,14 @@ namespace ffi = xla::ffi;
 
 const Level& best_level() {
 #if defined(__x86_64__)
-  static const bool v3 =
-      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-      __builtin_cpu_supports("bmi2");
-  static const bool v4 =
-      v3 && __builtin_cpu_supports("avx512f") &&
-      __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512cd") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  static const bool v3 = __builtin_cpu_supports("avx2") &&
+                         __builtin_cpu_supports("fma") &&
+                         __builtin_cpu_supports("bmi2");
+  static const bool v4 = v3 && __builtin_cpu_supports("avx512f") &&
+                         __builtin_cpu_supports("avx512bw") &&
+                         __builtin_cpu_supports("avx512cd") &&
+                         __builtin_cpu_supports("avx512dq") &&
+                         __builtin_cpu_supports("avx512vl");
   if (v4) return x86_64_v4::level;
   if (v3) return x86_64_v3::level;
 #endif
@@ -180,9 +180,9 @@ class Call {
       }
     }
     const std::vector<int64_t>&query = sizes[0], &key = sizes[1],
-                              &value = sizes[2];
-    if (!key.empty() && !std::equal(key.begin(), key.begin() + 3,
-                                    value.begin())) {
+          &value = sizes[2];
+    if (!key.empty() &&
+        !std::equal(key.begin(), key.begin() + 3, value.begin())) {
       return invalid("key and value differ in batch, height or width");
     }
     if (query[0] != value[0]) return invalid("query and value differ in batch");
@@ -279,8 +279,7 @@ class Call {
       return invalid(std::string("an operand is missing: ") + name);
     }
     auto buffer = arguments_.get<ffi::AnyBuffer>(number);
-    if (!buffer.has_value() ||
-        buffer->element_type() != ffi::DataType::F32 ||
+    if (!buffer.has_value() || buffer->element_type() != ffi::DataType::F32 ||
         buffer->dimensions().size() != rank) {
       return invalid(std::string(name) + " must be float32 of rank " +
                      std::to_string(rank));
@@ -289,8 +288,7 @@ class Call {
   }
   ffi::Error need(int64_t number, const std::vector<int64_t>& expected,
                   const char* name) const {
-    if (ffi::Error error = need(number, expected.size(), name);
-        error.failure())
+    if (ffi::Error error = need(number, expected.size(), name); error.failure())
       return error;
     if (dimensions(argument(number)) != expected) {
       return invalid(std::string(name) + " has the shape " +
@@ -310,8 +308,7 @@ class Call {
                              ? result.dilation * (result.kernel / 2)
                              : 0;
     const int64_t span = size - 2 * result.first_query;
-    result.queries =
-        span <= 0 ? 0 : (span + result.stride - 1) / result.stride;
+    result.queries = span <= 0 ? 0 : (span + result.stride - 1) / result.stride;
     return result;
   }
 
@@ -360,8 +357,8 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::RemainingArgs arguments,
     return error;
   Outputs outputs{};
   outputs.output.pixel_stride = filters;
-  if (ffi::Error error = call.result(0, call.output_shape(), "output",
-                                     &outputs.output.data);
+  if (ffi::Error error =
+          call.result(0, call.output_shape(), "output", &outputs.output.data);
       error.failure())
     return error;
   if (results.size() > 1) {
@@ -375,8 +372,8 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::RemainingArgs arguments,
     return ffi::Error::Success();
   }
   try {
-    return run_tasks(
-        pool, *best_level().forward(call.shape, call.inputs, outputs));
+    return run_tasks(pool,
+                     *best_level().forward(call.shape, call.inputs, outputs));
   } catch (const std::bad_alloc&) {
     return ffi::Error(ffi::ErrorCode::kResourceExhausted,
                       "keras_sasa local attention: out of memory.");
@@ -424,8 +421,7 @@ ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs arguments,
     }
     // Channels that nothing reads, and maps that no window covers.
     const int64_t size = expected[0] * expected[1] * expected[2] * expected[3];
-    if (size > 0 && (channels != expected[3] ||
-                     call.shape.rows.queries == 0 ||
+    if (size > 0 && (channels != expected[3] || call.shape.rows.queries == 0 ||
                      call.shape.columns.queries == 0)) {
       std::memset(data, 0, size * sizeof(float));
     }
@@ -434,8 +430,7 @@ ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs arguments,
     float** embeddings[] = {&gradients.row_embedding,
                             &gradients.column_embedding};
     for (int i = 0; i < 2; ++i) {
-      const std::vector<int64_t> expected =
-          call.argument_shape(sources + i);
+      const std::vector<int64_t> expected = call.argument_shape(sources + i);
       if (ffi::Error error = call.result(
               sources + i, expected, "gradient of an embedding", embeddings[i]);
           error.failure())
@@ -449,8 +444,8 @@ ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs arguments,
     return ffi::Error::Success();
   }
   try {
-    const auto tasks = best_level().backward(call.shape, call.inputs, upstream,
-                                             gradients);
+    const auto tasks =
+        best_level().backward(call.shape, call.inputs, upstream, gradients);
     ffi::Error error = run_tasks(pool, *tasks);
     if (error.success()) tasks->finish();
     return error;
@@ -496,8 +491,8 @@ keras_sasa_register(const XLA_FFI_Api* api) {
       {"keras_sasa_forward", keras_sasa::keras_sasa_forward},
       {"keras_sasa_backward", keras_sasa::keras_sasa_backward}};
   for (const auto& [name, handler] : handlers) {
-    XLA_FFI_Error* error = xla::ffi::Ffi::RegisterStaticHandler(
-        api, name, "Host", handler);
+    XLA_FFI_Error* error =
+        xla::ffi::Ffi::RegisterStaticHandler(api, name, "Host", handler);
     if (error == nullptr) continue;
     XLA_FFI_Error_GetMessage_Args arguments{};
     arguments.struct_size = XLA_FFI_Error_GetMessage_Args_STRUCT_SIZE;

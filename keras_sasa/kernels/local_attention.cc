@@ -8,9 +8,9 @@
 //
 // The key at one offset of the window of every lane then is one load, shifted
 // by that offset. With a stride, columns are sorted by their remainder (the
-// column phase), which keeps that true. Loads that cross the border of the image
-// meet zeros or another head: there logits are masked. Rows outside the image
-// are left out of the loops.
+// column phase), which keeps that true. Loads that cross the border of the
+// image meet zeros or another head: there logits are masked. Rows outside the
+// image are left out of the loops.
 //
 // Rows. A dilation cuts the rows into phases that do not see each other; a task
 // is one image, a few heads and one such phase. It walks down the image with
@@ -194,7 +194,8 @@ inline void transpose(Line (&m)[8]) {
   Line pairs[8], quads[8];
   KERAS_SASA_UNROLL
   for (int i = 0; i < 8; i += 2) {
-    pairs[i] = __builtin_shufflevector(m[i], m[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+    pairs[i] =
+        __builtin_shufflevector(m[i], m[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
     pairs[i + 1] =
         __builtin_shufflevector(m[i], m[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
   }
@@ -521,10 +522,10 @@ class Layout {
   // Row `place` of all images in a map (batch, head, query row, query column).
   template <typename Float>
   Float* scalar_row(Float* map, int64_t place, int64_t first_head) const {
-    return map + ((place / rows.queries * all_heads + first_head) *
-                      rows.queries +
-                  place % rows.queries) *
-                     columns.queries;
+    return map +
+           ((place / rows.queries * all_heads + first_head) * rows.queries +
+            place % rows.queries) *
+               columns.queries;
   }
   // Writes a number a lane; `row` is a `scalar_row`.
   void scatter(Vector numbers, int64_t vector, float* row) const {
@@ -558,10 +559,10 @@ class Layout {
   int64_t vectors, lanes, groups, tasks;
   int64_t left, pitch, channel_stride, row_stride;
   bool relative;
-  Array<int64_t> tap_shift;  // Lanes from query to key,
-  Array<int64_t> tap_phase;  // and the column phase that holds this key.
-  Array<Taps> phase_taps;  // Taps whose keys are in each column phase.
-  Array<float> zeros;          // A vector for each entry of a row or column.
+  Array<int64_t> tap_shift;   // Lanes from query to key,
+  Array<int64_t> tap_phase;   // and the column phase that holds this key.
+  Array<Taps> phase_taps;     // Taps whose keys are in each column phase.
+  Array<float> zeros;         // A vector for each entry of a row or column.
   Array<int64_t> lane_head;   // Head in the strip; -1 where there is none.
   Array<int64_t> lane_place;  // Place in the row of that head.
 
@@ -576,11 +577,10 @@ class Layout {
       if (all_heads % count != 0) continue;
       const double used = static_cast<double>(count * head_stride) /
                           round_up(count * head_stride, kLanes);
-      const double parallel =
-          batch * (all_heads / count) * row_phases / kTasks;
+      const double parallel = batch * (all_heads / count) * row_phases / kTasks;
       const double read = static_cast<double>(count * width) / line;
-      const double score = used * (parallel < 1 ? parallel : 1) *
-                           (read < 1 ? read : 1);
+      const double score =
+          used * (parallel < 1 ? parallel : 1) * (read < 1 ? read : 1);
       if (score > best) {
         best = score;
         heads = count;
@@ -649,9 +649,9 @@ class Layout {
       for (int64_t tap = 0; tap < taps; ++tap) {
         const int64_t number = counts[tap_phase[tap]]++;
         const int64_t key = lane_place[lane] + tap_shift[tap];
-        const bool takes_part =
-            lane_head[lane] >= 0 && lane_place[lane] < columns.queries &&
-            key >= 0 && key < phase_columns(tap_phase[tap]);
+        const bool takes_part = lane_head[lane] >= 0 &&
+                                lane_place[lane] < columns.queries &&
+                                key >= 0 && key < phase_columns(tap_phase[tap]);
         if (!takes_part) {
           inside[vector] = false;
           continue;
@@ -742,8 +742,9 @@ class Packing {
 
   // `row` counts all rows of all images; `strip_row` points to lane 0. Returns
   // whether all numbers are finite.
-  KERAS_SASA_NOINLINE bool pack(const float* map, int64_t row, int64_t first_head, float factor,
-            float* strip_row) const {
+  KERAS_SASA_NOINLINE bool pack(const float* map, int64_t row,
+                                int64_t first_head, float factor,
+                                float* strip_row) const {
     // Copies: the compiler must believe that the stores change members.
     const int64_t width = layout_.width;
     const int64_t plane = phases_ * layout_.pitch;
@@ -760,8 +761,8 @@ class Packing {
       // From the last column and the first head on: the last block of a head
       // may write over the first columns of the next one, which come later.
       // What it writes behind the last head is finite and never used.
-      for (int64_t column = floor_div(columns - 1, kBlock) * kBlock; column >= 0;
-           column -= kBlock) {
+      for (int64_t column = floor_div(columns - 1, kBlock) * kBlock;
+           column >= 0; column -= kBlock) {
         const float* pixels[kBlock];
         const int64_t last = min(kBlock, columns - column) - 1;
         KERAS_SASA_UNROLL
@@ -824,8 +825,9 @@ class Packing {
   }
 
   // The inverse for one vector of lanes: `planes` has a vector a channel.
-  KERAS_SASA_NOINLINE void unpack(const float* planes, int64_t vector, int64_t phase, float* map,
-              int64_t row, int64_t first_head) const {
+  KERAS_SASA_NOINLINE void unpack(const float* planes, int64_t vector,
+                                  int64_t phase, float* map, int64_t row,
+                                  int64_t first_head) const {
     const int64_t width = layout_.width;
     const int64_t* places =
         places_.data() + phase * layout_.lanes + vector * kLanes;
@@ -895,8 +897,8 @@ struct Ring {
 // queries, and their logits.
 class Strip {
  public:
-  Strip(const Layout& layout, const Inputs& inputs,
-        const Packing& key_packing, const Packing& value_packing, int64_t task)
+  Strip(const Layout& layout, const Inputs& inputs, const Packing& key_packing,
+        const Packing& value_packing, int64_t task)
       : layout(layout),
         inputs(inputs),
         key_packing(key_packing),
@@ -980,9 +982,8 @@ class Strip {
 
   // products[row][window] = bias + products of queries and what is in `ring`.
   void products(const Ring& ring, int64_t channels, const float* queries,
-                int64_t query_row_stride, int64_t vector,
-                const float* row_bias, const float* column_bias,
-                float* output) const {
+                int64_t query_row_stride, int64_t vector, const float* row_bias,
+                const float* column_bias, float* output) const {
     const int64_t stride = layout.rows.stride;
     const int64_t taps = layout.columns.kernel;
     const float* zeros = layout.zeros.data();
@@ -1013,13 +1014,13 @@ class Strip {
         c.keys = pointers + run.begin - step_begin;
         c.tap_bias = column_bias + run.first * c.tap_bias_row +
                      (column_bias == zeros ? 0 : group.first * kLanes);
-        c.row_bias = row_bias == zeros
-                         ? zeros
-                         : row_bias + (run.first * layout.rows.kernel + entry) *
-                                          kLanes;
-        c.output = output + (run.first * layout.window + entry * taps +
-                             group.first) *
-                                kLanes;
+        c.row_bias =
+            row_bias == zeros
+                ? zeros
+                : row_bias + (run.first * layout.rows.kernel + entry) * kLanes;
+        c.output =
+            output +
+            (run.first * layout.window + entry * taps + group.first) * kLanes;
         correlate(c, run.count, group.blocks);
       }
     }
@@ -1047,9 +1048,9 @@ class Strip {
         const int64_t steps = run.end - run.begin;
         for (int64_t i = 0; i < steps; ++i) {
           const int64_t entry = run.begin + i - run.first * stride;
-          pointers[i] = weights + (run.first * layout.window + entry * taps +
-                                   group.first) *
-                                      kLanes;
+          pointers[i] =
+              weights +
+              (run.first * layout.window + entry * taps + group.first) * kLanes;
           pointers[steps + i] = ring.data +
                                 places_[run.begin + i - step_begin] +
                                 vector * kLanes + group.offset;
@@ -1112,9 +1113,9 @@ class Strip {
   mutable Array<const float*> pointers_;
 };
 
-// Scratch memory of a thread, kept from call to call. The first `cleared` floats
-// are zero when a thread begins with a call; later tasks of the same call, whose
-// parts are as large, find what the ones before left there.
+// Scratch memory of a thread, kept from call to call. The first `cleared`
+// floats are zero when a thread begins with a call; later tasks of the same
+// call, whose parts are as large, find what the ones before left there.
 float* scratch(int64_t floats, int64_t cleared, int64_t call) {
   static thread_local Array<float> memory;
   static thread_local int64_t last_call = 0, last_cleared = 0;
@@ -1157,7 +1158,8 @@ class ForwardTasks : public Forward {
         query_packing_(packing_of_queries(layout_, inputs.query.pixel_stride)),
         key_packing_(packing_of_keys(layout_, inputs.key.pixel_stride)),
         value_packing_(packing_of_keys(layout_, inputs.value.pixel_stride)),
-        output_packing_(packing_of_queries(layout_, outputs.output.pixel_stride)) {}
+        output_packing_(
+            packing_of_queries(layout_, outputs.output.pixel_stride)) {}
 
   int64_t tasks() const override { return layout_.tasks; }
 
@@ -1217,8 +1219,8 @@ class ForwardTasks : public Forward {
                   load(output + channel * kLanes) * factor);
           }
           const int64_t place = strip.query_row(first + row);
-          output_packing_.unpack(output, vector, 0, outputs_.output.data,
-                                 place, strip.first_head);
+          output_packing_.unpack(output, vector, 0, outputs_.output.data, place,
+                                 strip.first_head);
           if (outputs_.log_sum_exp != nullptr) {
             layout_.scatter(largest[row] + log2(totals[row]), vector,
                             layout_.scalar_row(outputs_.log_sum_exp, place,
@@ -1231,8 +1233,9 @@ class ForwardTasks : public Forward {
 
  private:
   // Leaves exp2(logit - largest logit) in the place of the logits.
-  KERAS_SASA_NOINLINE void softmax(const Strip& strip, int64_t row, int64_t vector, float* weights,
-               Vector* largest, Vector* total) const {
+  KERAS_SASA_NOINLINE void softmax(const Strip& strip, int64_t row,
+                                   int64_t vector, float* weights,
+                                   Vector* largest, Vector* total) const {
     const int64_t taps = layout_.columns.kernel;
     int64_t begin, end;
     strip.window_rows(row, &begin, &end);
@@ -1300,8 +1303,8 @@ class BackwardTasks : public Backward {
         query_packing_(packing_of_queries(layout_, inputs.query.pixel_stride)),
         key_packing_(packing_of_keys(layout_, inputs.key.pixel_stride)),
         value_packing_(packing_of_keys(layout_, inputs.value.pixel_stride)),
-        upstream_packing_(packing_of_queries(
-            layout_, upstream.output_gradient.pixel_stride)),
+        upstream_packing_(
+            packing_of_queries(layout_, upstream.output_gradient.pixel_stride)),
         query_unpacking_(
             packing_of_queries(layout_, gradients.query.pixel_stride)),
         key_unpacking_(packing_of_keys(layout_, gradients.key.pixel_stride)),
@@ -1323,11 +1326,10 @@ class BackwardTasks : public Backward {
     if (!layout_.relative) return;
     const int64_t numbers = layout_.all_heads * half_;
     for (int64_t entry = 0; entry < entries_; ++entry) {
-      float* to =
-          entry < layout_.rows.kernel
-              ? gradients_.row_embedding + entry * numbers
-              : gradients_.column_embedding +
-                    (entry - layout_.rows.kernel) * numbers;
+      float* to = entry < layout_.rows.kernel
+                      ? gradients_.row_embedding + entry * numbers
+                      : gradients_.column_embedding +
+                            (entry - layout_.rows.kernel) * numbers;
       for (int64_t i = 0; i < numbers; ++i) {
         double sum = 0;
         for (int64_t part = 0; part < parts_; ++part) {
@@ -1370,9 +1372,8 @@ class BackwardTasks : public Backward {
           parts.add(call.entries_ * layout_.heads * head_lanes_ + kLanes);
       const int64_t cleared = parts.size();
       const int64_t embedding_floats =
-          layout_.relative
-              ? layout_.heads * call.entries_ * call.half_ * kLanes
-              : 0;
+          layout_.relative ? layout_.heads * call.entries_ * call.half_ * kLanes
+                           : 0;
       const int64_t embeddings = parts.add(embedding_floats);
       const int64_t logits = parts.add(kRows * layout_.window * kLanes);
       const int64_t products = parts.add(kRows * layout_.window * kLanes);
@@ -1425,15 +1426,13 @@ class BackwardTasks : public Backward {
     // Keys are finished in blocks of kRows rows, of each remainder of the
     // stride, as soon as all queries that see them are done.
     int64_t block_rows() const { return kRows * layout_.rows.stride; }
-    int64_t blocks() const {
-      return ceil_div(strip_.rows.keys, block_rows());
-    }
+    int64_t blocks() const { return ceil_div(strip_.rows.keys, block_rows()); }
     int64_t last_query(int64_t block) const {
       const int64_t key = min((block + 1) * block_rows(), strip_.rows.keys) - 1;
-      return min(strip_.rows.queries - 1,
-                 floor_div(key - strip_.rows.first_query +
-                               layout_.rows.kernel / 2,
-                           layout_.rows.stride));
+      return min(
+          strip_.rows.queries - 1,
+          floor_div(key - strip_.rows.first_query + layout_.rows.kernel / 2,
+                    layout_.rows.stride));
     }
     int64_t first_query(int64_t block) const {
       return max(0, ceil_div(block * block_rows() - strip_.rows.first_query -
@@ -1456,9 +1455,9 @@ class BackwardTasks : public Backward {
 
     void pack(int64_t row) {
       const int64_t place = strip_.query_row(row);
-      strip_.finite &= call_.query_packing_.pack(
-          call_.inputs_.query.data, place, strip_.first_head, kLog2E,
-          queries_.row(row));
+      strip_.finite &= call_.query_packing_.pack(call_.inputs_.query.data,
+                                                 place, strip_.first_head,
+                                                 kLog2E, queries_.row(row));
       strip_.finite &= call_.upstream_packing_.pack(
           call_.upstream_.output_gradient.data, place, strip_.first_head, 1.0f,
           upstream_.row(row));
@@ -1529,10 +1528,10 @@ class BackwardTasks : public Backward {
       float* logits = logits_ + start;
       float* products = products_ + start;
       const int64_t place = strip_.query_row(first + row);
-      const Vector log_sum_exp = layout_.gather(
-          layout_.scalar_row(call_.upstream_.log_sum_exp, place,
-                             strip_.first_head),
-          vector, -kMaskedLogit);
+      const Vector log_sum_exp =
+          layout_.gather(layout_.scalar_row(call_.upstream_.log_sum_exp, place,
+                                            strip_.first_head),
+                         vector, -kMaskedLogit);
       const Bits* masks = layout_.masks(vector);
       if (!layout_.inside(vector)) {
         const Vector masked = all(kMaskedLogit);
@@ -1624,8 +1623,7 @@ class BackwardTasks : public Backward {
             min(kRows, ceil_div(strip_.rows.keys - first, stride));
         if (count <= 0) break;
         // Entry of the window in which query 0 sees row `first`.
-        const int64_t entry =
-            first - strip_.rows.first_query + kernel / 2;
+        const int64_t entry = first - strip_.rows.first_query + kernel / 2;
         const int64_t queries = last_query(block) - first_query(block) + 1;
         Run* runs = runs_.reserve(max(1, queries));
         int64_t run_count = 0;
@@ -1692,7 +1690,8 @@ class BackwardTasks : public Backward {
       s.value_channel = layout_.pitch;
       // From the key back to its queries.
       const Taps& group = layout_.phase_taps[phase];
-      const int64_t shift = group.count > 0 ? layout_.tap_shift[group.first] : 0;
+      const int64_t shift =
+          group.count > 0 ? layout_.tap_shift[group.first] : 0;
       s.weight_tap = group.step * layout_.pitch - group.shift;
       s.value_tap = -group.shift;
       s.taps = group.count;
@@ -1728,10 +1727,10 @@ class BackwardTasks : public Backward {
         const int64_t start = head * layout_.head_stride;
         // Lanes behind the head stay zero.
         for (int64_t entry = 0; entry < call_.entries_; ++entry) {
-          std::memcpy(head_sums_ + entry * head_lanes_,
-                      row_sums_ + (row * call_.entries_ + entry) * pitch +
-                          start,
-                      columns * sizeof(float));
+          std::memcpy(
+              head_sums_ + entry * head_lanes_,
+              row_sums_ + (row * call_.entries_ + entry) * pitch + start,
+              columns * sizeof(float));
         }
         const float* queries = queries_.row(first + row) + start;
         int64_t query_stride = pitch;
@@ -1739,8 +1738,7 @@ class BackwardTasks : public Backward {
           for (int64_t channel = 0; channel < layout_.width; ++channel) {
             float* to = masked_queries_ + channel * head_lanes_;
             std::memset(to, 0, head_lanes_ * sizeof(float));
-            std::memcpy(to, queries + channel * pitch,
-                        columns * sizeof(float));
+            std::memcpy(to, queries + channel * pitch, columns * sizeof(float));
           }
           queries = masked_queries_;
           query_stride = head_lanes_;
@@ -1774,8 +1772,7 @@ class BackwardTasks : public Backward {
 
     void finish_embeddings() {
       const int64_t half = call_.half_;
-      const int64_t part =
-          strip_.image * layout_.row_phases + strip_.phase;
+      const int64_t part = strip_.image * layout_.row_phases + strip_.phase;
       for (int64_t head = 0; head < layout_.heads; ++head) {
         for (int64_t entry = 0; entry < call_.entries_; ++entry) {
           float* to = call_.embeddings_.data() +

@@ -51,7 +51,7 @@ struct Map {
 
 struct Inputs {
   Map<const float> query;
-  Map<const float> key;    // Without it the logits have no q . k.
+  Map<const float> key;  // Without it the logits have no q . k.
   Map<const float> value;
   const float* row_embedding;     // (kernel, heads, head_width / 2), or null
   const float* column_embedding;  // for both: the logits have no q . r.
