@@ -58,11 +58,21 @@ def native_available():
 def native_calls(native_available, monkeypatch):
     """A list that every call of the kernel makes one longer."""
     calls = []
-    original = local_attention.IMPLEMENTATIONS["native"]
 
-    def spy(*args, **kwargs):
-        calls.append(kwargs)
-        return original(*args, **kwargs)
+    def spy_on(original):
+        def spy(*args, **kwargs):
+            calls.append(kwargs)
+            return original(*args, **kwargs)
 
-    monkeypatch.setitem(local_attention.IMPLEMENTATIONS, "native", spy)
+        return spy
+
+    implementations = local_attention.IMPLEMENTATIONS
+    monkeypatch.setitem(
+        implementations, "native", spy_on(implementations["native"])
+    )
+    monkeypatch.setattr(
+        local_attention.native,
+        "projected_attention",
+        spy_on(local_attention.native.projected_attention),
+    )
     return calls

@@ -78,7 +78,8 @@ struct Data {
             {c.content ? key.data() : nullptr, filters},
             {value.data() + 3, filters + 3},
             c.relative ? rows.data() : nullptr,
-            c.relative ? columns.data() : nullptr};
+            c.relative ? columns.data() : nullptr,
+            {}};
   }
 
   Shape shape;
@@ -267,6 +268,52 @@ void check_case(size_t number, const Case& c) {
   check_same(number, result.rows, reverse.rows);
 }
 
+// Maps that the kernel projects from an image itself, and nothing else.
+void check_projected(size_t number, const Case& c, int64_t channels) {
+  Data data(c);
+  const int64_t filters = data.shape.filters();
+  const Numbers image = normal(data.keys * channels);
+  Numbers kernels[3];
+  for (int map = 0; map < 3; ++map) {
+    Numbers& kernel = kernels[map] = normal(channels * filters);
+    for (float& weight : kernel) {
+      weight /= std::sqrt(static_cast<float>(channels));
+    }
+    for (int64_t pixel = 0; pixel < data.keys; ++pixel)
+      for (int64_t filter = 0; filter < filters; ++filter) {
+        double sum = 0;
+        for (int64_t i = 0; i < channels; ++i) {
+          sum += static_cast<double>(image[pixel * channels + i]) *
+                 kernel[i * filters + filter];
+        }
+        const int64_t place = pixel * filters + filter;
+        if (map == 0) data.query[place] = sum;
+        if (map == 1) data.key[place] = sum;
+        if (map == 2) data.value[pixel * (filters + 3) + 3 + filter] = sum;
+      }
+  }
+  keras_sasa::Inputs inputs = data.inputs(c);
+  inputs.query = inputs.key = inputs.value = {};
+  inputs.projection = {{image.data(), channels},
+                       channels,
+                       kernels[0].data(),
+                       c.content ? kernels[1].data() : nullptr,
+                       kernels[2].data()};
+  Numbers outputs[2];
+  for (int reverse = 0; reverse < 2; ++reverse) {
+    Numbers& output = outputs[reverse];
+    output.assign(data.query.size(), NAN);
+    auto forward =
+        kLevel.forward(data.shape, inputs, {{output.data(), filters}, nullptr});
+    const int64_t tasks = forward->tasks();
+    for (int64_t i = 0; i < tasks; ++i) {
+      forward->run(reverse ? tasks - 1 - i : i);
+    }
+  }
+  check("projected", number, outputs[0], loops(c, data).output);
+  check_same(number, outputs[0], outputs[1]);
+}
+
 void check_exp2() {
   // Every 97th float from -160 to 127, and the special ones.
   Numbers input;
@@ -357,7 +404,15 @@ int main() {
       {0, 6, 7, 2, 4},
       {1, 2, 2, 1, 2, {3, 3}, {1, 1}, {1, 1}, true},
   };
-  for (size_t i = 0; i < cases.size(); ++i) check_case(i, cases[i]);
+  for (size_t i = 0; i < cases.size(); ++i) {
+    const Case& c = cases[i];
+    check_case(i, c);
+    if (!c.valid && c.stride[0] == 1 && c.stride[1] == 1) {
+      for (int64_t channels : {1, 5, 8, 70, 300}) {
+        check_projected(i, c, channels);
+      }
+    }
+  }
   // And whatever comes.
   for (size_t i = 0; i < 150; ++i) {
     auto pick = [](int64_t low, int64_t high) {
@@ -373,6 +428,9 @@ int main() {
     c.content = pick(0, 4) > 0;
     c.relative = pick(0, 4) > 0;
     check_case(1000 + i, c);
+    if (i % 3 == 1) continue;
+    c.valid = false;
+    check_projected(1000 + i, c, pick(1, 40));
   }
   check_exp2();
   check_nan();

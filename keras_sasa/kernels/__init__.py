@@ -13,6 +13,7 @@ SWITCH = "KERAS_SASA_NATIVE"
 
 FORWARD = "keras_sasa_forward"
 BACKWARD = "keras_sasa_backward"
+PROJECTED = "keras_sasa_projected"
 
 
 def switched_off() -> bool:
@@ -75,7 +76,7 @@ def _register_tensorflow(library):
 def _register_jax(library):
     import jax
 
-    for name in (FORWARD, BACKWARD):
+    for name in (FORWARD, BACKWARD, PROJECTED):
         jax.ffi.register_ffi_target(
             name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu"
         )

@@ -10,6 +10,12 @@
 //   backward: sources, [row_embedding, column_embedding], output_gradient,
 //             log_sum_exp
 //             -> gradients of sources, [of row_embedding, column_embedding]
+//   projected: image, query_kernel, [key_kernel], value_kernel,
+//             [row_embedding, column_embedding]
+//             -> output
+//
+// The third makes queries, keys and values itself, by matrices (channels,
+// filters), for a query at every pixel of the image.
 //
 // Operands after these are ignored: XLA passes shapes of results there.
 
@@ -109,46 +115,12 @@ class Call {
 
   ffi::Error read(const Attributes& attributes) {
     attributes_ = attributes;
-    const auto pair = [](const char* name, ffi::Span<const int64_t> values) {
-      return values.size() == 2 && values[0] >= 1 && values[1] >= 1
-                 ? ""
-                 : std::string("`") + name + "` must be two positive integers";
-    };
-    for (const std::string& message :
-         {pair("kernel_size", attributes.kernel_size),
-          pair("strides", attributes.strides),
-          pair("dilation_rate", attributes.dilation_rate)}) {
-      if (!message.empty()) return invalid(message);
-    }
-    if (attributes.kernel_size[0] % 2 == 0 ||
-        attributes.kernel_size[1] % 2 == 0) {
-      return invalid("`kernel_size` must be odd");
-    }
-    const int64_t limit = int64_t{1} << 24;
-    for (int i = 0; i < 2; ++i) {
-      if (attributes.strides[i] > 1 && (attributes.dilation_rate[0] > 1 ||
-                                        attributes.dilation_rate[1] > 1)) {
-        return invalid("`strides` and `dilation_rate` cannot be combined");
-      }
-      if (attributes.kernel_size[i] > limit || attributes.strides[i] > limit ||
-          attributes.dilation_rate[i] > limit) {
-        return invalid("the window is too large");
-      }
-    }
-    if (attributes.padding != "same" && attributes.padding != "valid") {
-      return invalid("`padding` must be \"same\" or \"valid\"");
-    }
+    if (ffi::Error error = check_window(); error.failure()) return error;
     if (attributes.sources < 1 || attributes.places.size() != 6) {
       return invalid("`sources` or `places` is wrong");
     }
-    const int64_t heads = attributes.num_heads;
+    if (ffi::Error error = check_heads(); error.failure()) return error;
     const int64_t filters = attributes.filters;
-    if (heads < 1 || filters < 1 || filters % heads != 0 ||
-        (attributes.relative && filters / heads % 2 != 0)) {
-      return invalid(
-          "`filters` must be a positive multiple of `num_heads`, an even one "
-          "with relative positions");
-    }
     for (int64_t i = 0; i < attributes.sources; ++i) {
       if (ffi::Error error = need(i, 4, "source"); error.failure())
         return error;
@@ -186,8 +158,8 @@ class Call {
       return invalid("key and value differ in batch, height or width");
     }
     if (query[0] != value[0]) return invalid("query and value differ in batch");
-    shape = {query[0], axis(0, value[1]), axis(1, value[2]), heads,
-             filters / heads};
+    shape = {query[0], axis(0, value[1]), axis(1, value[2]), attributes.num_heads,
+             filters / attributes.num_heads};
     if (shape.rows.queries != query[1] || shape.columns.queries != query[2]) {
       return invalid("query does not have the height and width of the output");
     }
@@ -195,20 +167,39 @@ class Call {
     if (attributes.places[2] >= 0) inputs.key = place(2);
     inputs.value = place(4);
     next_ = attributes.sources;
-    if (attributes.relative) {
-      const float* embeddings[2];
-      for (int i = 0; i < 2; ++i) {
-        const std::vector<int64_t> expected = {attributes.kernel_size[i], heads,
-                                               filters / heads / 2};
-        if (ffi::Error error = need(next_, expected, "embedding");
-            error.failure())
-          return error;
-        embeddings[i] = data(next_++);
-      }
-      inputs.row_embedding = embeddings[0];
-      inputs.column_embedding = embeddings[1];
+    return read_embeddings();
+  }
+
+  // The same for a call that projects.
+  ffi::Error read_projected(const Attributes& attributes, bool content) {
+    attributes_ = attributes;
+    if (ffi::Error error = check_window(); error.failure()) return error;
+    if (ffi::Error error = check_heads(); error.failure()) return error;
+    if (ffi::Error error = need(0, 4, "image"); error.failure()) return error;
+    const std::vector<int64_t> image = dimensions(argument(0));
+    if (image[3] == 0) return invalid("the image has no channels");
+    shape = {image[0], axis(0, image[1]), axis(1, image[2]),
+             attributes.num_heads, attributes.filters / attributes.num_heads};
+    const std::vector<int64_t> expected = {image[3], attributes.filters};
+    Projection& projection = inputs.projection;
+    projection.image = {data(0), image[3]};
+    projection.channels = image[3];
+    next_ = 1;
+    if (ffi::Error error =
+            next(expected, "query_kernel", &projection.query_kernel);
+        error.failure())
+      return error;
+    if (content) {
+      if (ffi::Error error =
+              next(expected, "key_kernel", &projection.key_kernel);
+          error.failure())
+        return error;
     }
-    return ffi::Error::Success();
+    if (ffi::Error error =
+            next(expected, "value_kernel", &projection.value_kernel);
+        error.failure())
+      return error;
+    return read_embeddings();
   }
 
   // Next operand, of the shape `expected`.
@@ -257,6 +248,72 @@ class Call {
   Inputs inputs{};
 
  private:
+  ffi::Error check_window() const {
+    const Attributes& attributes = attributes_;
+    const auto pair = [](const char* name, ffi::Span<const int64_t> values) {
+      return values.size() == 2 && values[0] >= 1 && values[1] >= 1
+                 ? ""
+                 : std::string("`") + name + "` must be two positive integers";
+    };
+    for (const std::string& message :
+         {pair("kernel_size", attributes.kernel_size),
+          pair("strides", attributes.strides),
+          pair("dilation_rate", attributes.dilation_rate)}) {
+      if (!message.empty()) return invalid(message);
+    }
+    if (attributes.kernel_size[0] % 2 == 0 ||
+        attributes.kernel_size[1] % 2 == 0) {
+      return invalid("`kernel_size` must be odd");
+    }
+    const int64_t limit = int64_t{1} << 24;
+    for (int i = 0; i < 2; ++i) {
+      if (attributes.strides[i] > 1 && (attributes.dilation_rate[0] > 1 ||
+                                        attributes.dilation_rate[1] > 1)) {
+        return invalid("`strides` and `dilation_rate` cannot be combined");
+      }
+      if (attributes.kernel_size[i] > limit || attributes.strides[i] > limit ||
+          attributes.dilation_rate[i] > limit) {
+        return invalid("the window is too large");
+      }
+    }
+    if (attributes.padding != "same" && attributes.padding != "valid") {
+      return invalid("`padding` must be \"same\" or \"valid\"");
+    }
+    return ffi::Error::Success();
+  }
+
+  ffi::Error check_heads() const {
+    const Attributes& attributes = attributes_;
+    const int64_t heads = attributes.num_heads;
+    const int64_t filters = attributes.filters;
+    if (heads < 1 || filters < 1 || filters % heads != 0 ||
+        (attributes.relative && filters / heads % 2 != 0)) {
+      return invalid(
+          "`filters` must be a positive multiple of `num_heads`, an even one "
+          "with relative positions");
+    }
+    return ffi::Error::Success();
+  }
+
+  ffi::Error read_embeddings() {
+    const Attributes& attributes = attributes_;
+    const int64_t heads = attributes.num_heads;
+    if (attributes.relative) {
+      const float* embeddings[2];
+      for (int i = 0; i < 2; ++i) {
+        const std::vector<int64_t> expected = {attributes.kernel_size[i], heads,
+                                               attributes.filters / heads / 2};
+        if (ffi::Error error = need(next_, expected, "embedding");
+            error.failure())
+          return error;
+        embeddings[i] = data(next_++);
+      }
+      inputs.row_embedding = embeddings[0];
+      inputs.column_embedding = embeddings[1];
+    }
+    return ffi::Error::Success();
+  }
+
   ffi::AnyBuffer argument(int64_t number) const {
     return *arguments_.get<ffi::AnyBuffer>(number);
   }
@@ -342,6 +399,21 @@ ffi::Error run_tasks(ffi::ThreadPool& pool, const Tasks& tasks) {
   return ffi::Error::Success();
 }
 
+ffi::Error attend(ffi::ThreadPool& pool, const Call& call,
+                  const Outputs& outputs) {
+  if (call.shape.batch == 0 || call.shape.rows.queries == 0 ||
+      call.shape.columns.queries == 0) {
+    return ffi::Error::Success();
+  }
+  try {
+    return run_tasks(pool,
+                     *best_level().forward(call.shape, call.inputs, outputs));
+  } catch (const std::bad_alloc&) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted,
+                      "keras_sasa local attention: out of memory.");
+  }
+}
+
 ffi::Error forward(ffi::ThreadPool pool, ffi::RemainingArgs arguments,
                    ffi::RemainingRets results, int64_t sources,
                    ffi::Span<const int64_t> places, int64_t filters,
@@ -367,17 +439,29 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::RemainingArgs arguments,
         error.failure())
       return error;
   }
-  if (call.shape.batch == 0 || call.shape.rows.queries == 0 ||
-      call.shape.columns.queries == 0) {
-    return ffi::Error::Success();
-  }
-  try {
-    return run_tasks(pool,
-                     *best_level().forward(call.shape, call.inputs, outputs));
-  } catch (const std::bad_alloc&) {
-    return ffi::Error(ffi::ErrorCode::kResourceExhausted,
-                      "keras_sasa local attention: out of memory.");
-  }
+  return attend(pool, call, outputs);
+}
+
+ffi::Error projected(ffi::ThreadPool pool, ffi::RemainingArgs arguments,
+                     ffi::RemainingRets results, int64_t filters,
+                     int64_t num_heads, ffi::Span<const int64_t> kernel_size,
+                     ffi::Span<const int64_t> dilation_rate, int64_t content,
+                     int64_t relative) {
+  Call call(arguments, results);
+  const int64_t once[] = {1, 1};
+  if (ffi::Error error = call.read_projected(
+          {0, filters, num_heads, relative, {}, kernel_size,
+           ffi::Span<const int64_t>(once, 2), dilation_rate, "same"},
+          content != 0);
+      error.failure())
+    return error;
+  Outputs outputs{};
+  outputs.output.pixel_stride = filters;
+  if (ffi::Error error =
+          call.result(0, call.output_shape(), "output", &outputs.output.data);
+      error.failure())
+    return error;
+  return attend(pool, call, outputs);
 }
 
 ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs arguments,
@@ -472,12 +556,27 @@ auto binding(Function) {
       .Attr<int64_t>("relative");
 }
 
+auto projected_binding() {
+  return ffi::Ffi::Bind()
+      .Ctx<ffi::ThreadPool>()
+      .RemainingArgs()
+      .RemainingRets()
+      .Attr<int64_t>("filters")
+      .Attr<int64_t>("num_heads")
+      .Attr<ffi::Span<const int64_t>>("kernel_size")
+      .Attr<ffi::Span<const int64_t>>("dilation_rate")
+      .Attr<int64_t>("content")
+      .Attr<int64_t>("relative");
+}
+
 }  // namespace
 
 // JAX looks these up; nothing else but the functions below is visible.
 #pragma GCC visibility push(default)
 XLA_FFI_DEFINE_HANDLER_SYMBOL(keras_sasa_forward, forward, binding(forward));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(keras_sasa_backward, backward, binding(backward));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(keras_sasa_projected, projected,
+                              projected_binding());
 #pragma GCC visibility pop
 
 }  // namespace keras_sasa
@@ -489,7 +588,8 @@ keras_sasa_register(const XLA_FFI_Api* api) {
   static std::string message;
   const std::pair<const char*, XLA_FFI_Handler*> handlers[] = {
       {"keras_sasa_forward", keras_sasa::keras_sasa_forward},
-      {"keras_sasa_backward", keras_sasa::keras_sasa_backward}};
+      {"keras_sasa_backward", keras_sasa::keras_sasa_backward},
+      {"keras_sasa_projected", keras_sasa::keras_sasa_projected}};
   for (const auto& [name, handler] : handlers) {
     XLA_FFI_Error* error =
         xla::ffi::Ffi::RegisterStaticHandler(api, name, "Host", handler);

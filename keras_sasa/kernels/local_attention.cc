@@ -59,7 +59,7 @@ constexpr int kTaps[] = {0, 8, 4, 4};
 constexpr int kChannels[] = {0, 8, 6, 4};
 #endif
 
-#define KERAS_SASA_UNROLL _Pragma("GCC unroll 16")
+#define KERAS_SASA_UNROLL _Pragma("GCC unroll 24")
 #define KERAS_SASA_NOINLINE __attribute__((noinline))
 
 typedef float Vector __attribute__((vector_size(kLanes * 4)));
@@ -67,10 +67,28 @@ typedef float Unaligned
     __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
 typedef int32_t Bits __attribute__((vector_size(kLanes * 4)));
 
+// A projection computes kUnit times 3 / n channels of n vectors of pixels
+// together, as many as there are registers for.
+#if defined(__AVX512VL__) || defined(__aarch64__)
+constexpr int kUnit = 8;
+#else
+constexpr int kUnit = 4;
+#endif
+constexpr int kTile = 3;
+constexpr int kPanel = 3 * kUnit;  // Columns of a matrix that lie together.
+// Pixels that are projected at a time, at least, in whole rows; and channels of
+// the image, so that a tile fits into the first cache.
+constexpr int64_t kProjectedPixels = 48;
+constexpr int64_t kProjectedChannels = 256;
+
+// Floats of a cache line.
+constexpr int64_t kLine = 16;
+
 // Floats of a pixel that a task should read together. Much is good for the
-// caches; but the backward pass keeps k * k weights a lane in its rings, which
-// should not leave them.
+// caches; but the backward pass keeps k * k weights a lane in its rings, and one
+// that projects keeps more rows, which should not leave them.
 constexpr int64_t kForwardLine = 64;
+constexpr int64_t kProjectedLine = 32;
 constexpr int64_t kBackwardLine = 16;
 
 // Logit of a key that takes no part, as in the other implementations.
@@ -467,8 +485,9 @@ class Layout {
     groups = all_heads / heads;
     tasks = shape.batch * groups * row_phases;
     place_taps();
-    channel_stride = column_phases * pitch;
-    row_stride = width * channel_stride;
+    key_channel = column_phases * key_pitch;
+    key_block = width * key_channel;
+    key_row = ceil_div(vectors, block_vectors) * key_block;
     const int64_t entries = max(rows.kernel, columns.kernel);
     zeros.zeros(entries * kLanes);
     place_lanes();
@@ -506,6 +525,28 @@ class Layout {
   }
   const float* column_table(int64_t group, int64_t vector) const {
     return row_table(group, vector) + rows.kernel * (width / 2) * kLanes;
+  }
+
+  // Floats from the first vector of keys in a row to another one.
+  int64_t key_vector(int64_t vector) const {
+    return vector / block_vectors * key_block +
+           vector % block_vectors * kLanes;
+  }
+
+  // Copies a row of planes to the blocks of a row of keys.
+  KERAS_SASA_NOINLINE void spread(const float* planes, float* row) const {
+    for (int64_t vector = 0; vector < vectors; vector += block_vectors) {
+      const float* from = planes + vector * kLanes - key_left;
+      float* to = row + key_vector(vector) - key_left;
+      for (int64_t channel = 0; channel < width; ++channel) {
+        KERAS_SASA_UNROLL
+        for (int64_t i = 0; i < kLine; i += kLanes) {
+          store(to + i, load(from + i));
+        }
+        from += pitch;
+        to += kLine;
+      }
+    }
   }
 
   const Bits* masks(int64_t vector) const {
@@ -557,8 +598,14 @@ class Layout {
   const int64_t row_phases, column_phases, head_stride;
   int64_t heads;  // Heads of a strip.
   int64_t vectors, lanes, groups, tasks;
-  int64_t left, pitch, channel_stride, row_stride;
+  int64_t left, pitch;
   bool relative;
+  // Keys and values are kept in blocks of a few vectors, where these fit into a
+  // cache line a channel with all their windows, so that no load crosses a line
+  // and a vector reads what it needs in one go. Otherwise the block is the row.
+  bool blocked;
+  int64_t block_vectors, key_pitch, key_left;
+  int64_t key_channel, key_block, key_row;  // Floats from one to the next.
   Array<int64_t> tap_shift;   // Lanes from query to key,
   Array<int64_t> tap_phase;   // and the column phase that holds this key.
   Array<Taps> phase_taps;     // Taps whose keys are in each column phase.
@@ -592,19 +639,25 @@ class Layout {
     const int64_t taps = columns.kernel;
     int64_t* shifts = tap_shift.reserve(taps);
     int64_t* phases = tap_phase.reserve(taps);
-    int64_t reach = 0;
+    int64_t before = 0, behind = 0;
     for (int64_t tap = 0; tap < taps; ++tap) {
       const int64_t offset =
           columns.first_query + (tap - taps / 2) * columns.dilation;
       shifts[tap] = floor_div(offset, column_phases);
       phases[tap] = offset - shifts[tap] * column_phases;
-      reach = max(reach, max(shifts[tap], -shifts[tap]));
+      before = max(before, -shifts[tap]);
+      behind = max(behind, shifts[tap]);
     }
-    left = round_up(reach, 16);
-    // Packing writes whole blocks, which may end behind the last lane.
-    pitch = round_up(left + lanes + reach + kBlock, 16);
+    left = round_up(max(before, behind), 16);
+    // Packing writes whole blocks, which may end behind the last lane, and
+    // `spread` reads whole lines.
+    pitch = round_up(left + lanes + max(left, kLine), 16);
     // Planes that are a power of two apart would meet in few cache sets.
     if (pitch / 16 % 2 == 0) pitch += 16;
+    blocked = column_phases == 1 && before + kLanes + behind <= kLine;
+    block_vectors = blocked ? (kLine - before - behind) / kLanes : vectors;
+    key_pitch = blocked ? kLine : pitch;
+    key_left = blocked ? before : left;
     Taps* groups = phase_taps.reserve(column_phases);
     for (int64_t phase = 0; phase < column_phases; ++phase) groups[phase] = {};
     for (int64_t tap = 0; tap < taps; ++tap) {
@@ -612,7 +665,7 @@ class Layout {
       if (group.count++ == 0) {
         group.first = tap;
         group.step = column_phases;
-        group.offset = phases[tap] * pitch + shifts[tap];
+        group.offset = phases[tap] * key_pitch + shifts[tap];
         group.shift = column_phases > 1 ? 1 : columns.dilation;
       }
     }
@@ -879,6 +932,232 @@ Packing packing_of_keys(const Layout& layout, int64_t pixel_stride) {
                  kRows * layout.rows.stride * layout.rows.dilation);
 }
 
+// The projections of a few rows of an image to planes of queries, keys or
+// values. Pixels are lanes: the rows are cut into tiles of kTile vectors a
+// channel, which are multiplied by panels of kPanel columns of a matrix.
+class Projector {
+ public:
+  Projector(const Layout& layout, const Inputs& inputs)
+      : layout_(layout), projection_(inputs.projection) {
+    if (!inputs.projected()) return;
+    const int64_t columns = layout.columns.keys;
+    rows = min(max(kRows, ceil_div(kProjectedPixels, columns)),
+               layout.rows.keys);
+    lanes_ = tile_count(rows) * kTile * kLanes;
+    columns_ = round_up(layout.heads * layout.width, kUnit);
+    const int64_t channels = projection_.channels;
+    const int64_t filters = layout.all_heads * layout.width;
+    const int64_t count = layout.heads * layout.width;
+    const float* kernels[] = {projection_.query_kernel, projection_.key_kernel,
+                              projection_.value_kernel};
+    float* to = kernels_.zeros(3 * layout.groups * matrix_size());
+    for (int map = 0; map < 3; ++map) {
+      // Logits in base 2 save a product in every exponential.
+      const float factor = map == 0 ? kLog2E : 1.0f;
+      for (int64_t group = 0; group < layout.groups; ++group) {
+        for (int64_t first = 0; first < count; first += kPanel) {
+          const int64_t used = min(kPanel, count - first);
+          const int64_t width = min(kPanel, columns_ - first);
+          if (kernels[map] == nullptr) continue;
+          const float* from = kernels[map] + group * count + first;
+          float* panel = to + first * channels;
+          for (int64_t channel = 0; channel < channels; ++channel) {
+            for (int64_t i = 0; i < used; ++i) panel[i] = from[i] * factor;
+            from += filters;
+            panel += width;
+          }
+        }
+        to += matrix_size();
+      }
+    }
+  }
+
+  // Floats of scratch memory: the tiles, and what comes out of them.
+  int64_t tile_floats() const { return projection_.channels * lanes_; }
+  int64_t plane_floats() const {
+    return columns_ * lanes_ + kLanes;
+  }
+
+  // Makes tiles of `count` rows of the image; `places` number them among the
+  // rows of all images.
+  KERAS_SASA_NOINLINE void read(const int64_t* places, int64_t count,
+                                float* tiles) const {
+    const int64_t channels = projection_.channels;
+    const int64_t columns = layout_.columns.keys;
+    const int64_t stride = projection_.image.pixel_stride;
+    const int64_t pixel_count = count * columns;
+    const int64_t ahead = count * layout_.rows.dilation * columns * stride;
+    int64_t row = 0, column = 0, tile = 0;
+    for (int64_t lane = 0; lane < round_up(pixel_count, kLanes);
+         lane += kBlock) {
+      const float* pixels[kBlock];
+      for (int64_t i = 0; i < kBlock; ++i) {
+        pixels[i] =
+            projection_.image.data + (places[row] * columns + column) * stride;
+        // Lanes behind the last pixel repeat it.
+        if (lane + i + 1 < pixel_count && ++column == columns) {
+          column = 0;
+          ++row;
+        }
+      }
+      if (lane == tile_start(tile + 1, count)) ++tile;
+      constexpr int64_t kWidth = kTile * kLanes;
+      float* to =
+          tiles + tile * kWidth * channels + lane - tile_start(tile, count);
+      int64_t channel = 0;
+      for (; channel + kBlock <= channels; channel += kBlock) {
+        Line square[kBlock];
+        KERAS_SASA_UNROLL
+        for (int64_t i = 0; i < kBlock; ++i) {
+          const float* pixel = pixels[i] + channel;
+          square[i] = *reinterpret_cast<const UnalignedLine*>(pixel);
+          // The rows that come next.
+          __builtin_prefetch(pixel + ahead, 0, 2);
+        }
+        transpose(square);
+        KERAS_SASA_UNROLL
+        for (int64_t i = 0; i < kBlock; ++i) {
+          *reinterpret_cast<UnalignedLine*>(to) = square[i];
+          to += kWidth;
+        }
+      }
+      for (; channel < channels; ++channel) {
+        for (int64_t i = 0; i < kBlock; ++i) to[i] = pixels[i][channel];
+        to += kWidth;
+      }
+    }
+  }
+
+  // Multiplies the tiles of `count` rows by one of the three matrices.
+  void multiply(const float* tiles, int64_t count, int64_t map, int64_t group,
+                float* planes) const {
+    const float* panels =
+        kernels_.data() + (map * layout_.groups + group) * matrix_size();
+    for (int64_t tile = 0; tile < tile_count(count); ++tile) {
+      const int64_t start = tile_start(tile, count);
+      const int64_t vectors = (tile_start(tile + 1, count) - start) / kLanes;
+      for (int64_t first = 0; first < projection_.channels;
+           first += kProjectedChannels) {
+        const int64_t channels =
+            min(kProjectedChannels, projection_.channels - first);
+        const float* from = tiles + first * kTile * kLanes;
+        for (int64_t column = 0; column < columns_; column += kPanel) {
+          const int64_t width = min(kPanel, columns_ - column);
+          const float* panel =
+              panels + column * projection_.channels + first * width;
+          float* to = planes + start + column * lanes_;
+          if (vectors == 3) multiply<3>(channels, first, from, panel, width, to);
+          if (vectors == 2) multiply<2>(channels, first, from, panel, width, to);
+          if (vectors == 1) multiply<1>(channels, first, from, panel, width, to);
+        }
+      }
+      tiles += kTile * kLanes * projection_.channels;
+    }
+  }
+
+  // Copies row `row` of these to where `Packing::pack` would write it. Returns
+  // whether all numbers are finite.
+  KERAS_SASA_NOINLINE bool place(const float* planes, int64_t row,
+                                 float* strip_row) const {
+    const int64_t columns = layout_.columns.keys;
+    Vector finite{};
+    for (int64_t channel = 0; channel < layout_.width; ++channel) {
+      // What a head writes behind its columns, the next one writes again.
+      for (int64_t head = 0; head < layout_.heads; ++head) {
+        const float* from =
+            planes + (head * layout_.width + channel) * lanes_ + row * columns;
+        float* to = strip_row + head * layout_.head_stride;
+        for (int64_t column = 0; column < columns; column += kLanes) {
+          const Vector numbers = load(from + column);
+          finite += numbers * 0.0f;
+          store(to + column, numbers);
+        }
+      }
+      strip_row += layout_.pitch;
+    }
+    float sum = 0;
+    for (int i = 0; i < kLanes; ++i) sum += finite[i];
+    return sum == 0;
+  }
+
+  int64_t rows = 0;  // Rows that are projected at a time.
+
+ private:
+  int64_t matrix_size() const {
+    return columns_ * projection_.channels;
+  }
+
+  // Tiles are of about the same size: small ones are slow.
+  int64_t tile_count(int64_t rows) const {
+    return ceil_div(rows * layout_.columns.keys, kTile * kLanes);
+  }
+  int64_t tile_start(int64_t tile, int64_t rows) const {
+    const int64_t vectors = ceil_div(rows * layout_.columns.keys, kLanes);
+    return tile * vectors / tile_count(rows) * kLanes;
+  }
+
+  // planes = panel * tile, or += where this is not the first channel.
+  template <int vectors>
+  void multiply(int64_t channels, int64_t first, const float* tile,
+                const float* panel, int64_t width, float* planes) const {
+    constexpr int kMost = kUnit * kTile / vectors;
+    // The last panel may have only one or two units.
+    if (width % kMost == 0) {
+      for (int64_t column = 0; column < width; column += kMost) {
+        multiply_block<vectors, kMost>(channels, first, tile, panel + column,
+                                       width, planes + column * lanes_);
+      }
+      return;
+    }
+    for (int64_t column = 0; column < width; column += kUnit) {
+      multiply_block<vectors, kUnit>(channels, first, tile, panel + column,
+                                     width, planes + column * lanes_);
+    }
+  }
+
+  template <int vectors, int columns>
+  KERAS_SASA_NOINLINE void multiply_block(int64_t channels, int64_t first,
+                                          const float* tile, const float* panel,
+                                          int64_t width, float* planes) const {
+    const int64_t lanes = lanes_;
+    Vector sums[columns][vectors] = {};
+    if (first > 0) {
+      KERAS_SASA_UNROLL
+      for (int i = 0; i < columns; ++i) {
+        KERAS_SASA_UNROLL
+        for (int v = 0; v < vectors; ++v) {
+          sums[i][v] = load(planes + i * lanes + v * kLanes);
+        }
+      }
+    }
+    for (; channels > 0; --channels) {
+      Vector pixels[vectors];
+      KERAS_SASA_UNROLL
+      for (int v = 0; v < vectors; ++v) pixels[v] = load(tile + v * kLanes);
+      KERAS_SASA_UNROLL
+      for (int i = 0; i < columns; ++i) {
+        const Vector weight = all(panel[i]);
+        KERAS_SASA_UNROLL
+        for (int v = 0; v < vectors; ++v) sums[i][v] += weight * pixels[v];
+      }
+      tile += kTile * kLanes;
+      panel += width;
+    }
+    KERAS_SASA_UNROLL
+    for (int i = 0; i < columns; ++i) {
+      KERAS_SASA_UNROLL
+      for (int v = 0; v < vectors; ++v) {
+        store(planes + i * lanes + v * kLanes, sums[i][v]);
+      }
+    }
+  }
+
+  const Layout& layout_;
+  const Projection projection_;
+  int64_t lanes_ = 0, columns_ = 0;
+  Array<float> kernels_;  // (map, group, panel, channel, column in the panel)
+};
+
 // Rows of strips, of which the last few are kept.
 struct Ring {
   float* data = nullptr;
@@ -898,20 +1177,26 @@ struct Ring {
 class Strip {
  public:
   Strip(const Layout& layout, const Inputs& inputs, const Packing& key_packing,
-        const Packing& value_packing, int64_t task)
+        const Packing& value_packing, const Projector* projector, int64_t task)
       : layout(layout),
         inputs(inputs),
         key_packing(key_packing),
-        value_packing(value_packing) {
+        value_packing(value_packing),
+        projector(projector) {
     phase = task % layout.row_phases;
     group = task / layout.row_phases % layout.groups;
     image = task / layout.row_phases / layout.groups;
     first_head = group * layout.heads;
     rows = layout.row_phase(phase);
     const int64_t stride = layout.rows.stride;
-    const int64_t slots = layout.rows.kernel + (kRows - 1) * stride;
-    keys = {nullptr, slots, layout.row_stride, layout.left};
+    int64_t slots = layout.rows.kernel + (kRows - 1) * stride;
+    // Rows are projected before they are needed; kRows rows of queries always
+    // lie one after the other.
+    if (projector) slots = round_up(slots + projector->rows - 1, kRows);
+    keys = {nullptr, slots, layout.key_row, layout.key_left};
     values = keys;
+    queries = {nullptr, projector ? slots : kRows, layout.width * layout.pitch,
+               layout.left};
   }
 
   // Row in all images of query row (key row) `number` of this phase.
@@ -934,13 +1219,15 @@ class Strip {
     step_begin = max(0, -key_first);
     step_end = min(kernel + (count - 1) * stride, rows.keys - key_first);
     packed = max(packed, key_first);
-    for (; packed < min(rows.keys, key_first + step_end); ++packed) {
+    const int64_t end = min(rows.keys, key_first + step_end);
+    if (projector) {
+      while (packed < end) project();
+    }
+    for (; packed < end; ++packed) {
       const int64_t row = key_row(packed);
-      finite &= value_packing.pack(inputs.value.data, row, first_head, 1.0f,
-                                   values.row(packed));
+      pack(value_packing, inputs.value.data, row, values.row(packed));
       if (inputs.key.data != nullptr) {
-        finite &= key_packing.pack(inputs.key.data, row, first_head, 1.0f,
-                                   keys.row(packed));
+        pack(key_packing, inputs.key.data, row, keys.row(packed));
       }
     }
     find_runs();
@@ -990,7 +1277,7 @@ class Strip {
     Correlation c{};
     c.query_row = query_row_stride;
     c.query_channel = layout.pitch;
-    c.key_channel = layout.channel_stride;
+    c.key_channel = layout.key_channel;
     c.channels = channels;
     c.output_row = (layout.window - stride * taps) * kLanes;
     c.row_bias_row =
@@ -1004,7 +1291,8 @@ class Strip {
       c.key_tap = group.shift;
       c.tap = group.step * kLanes;
       for (int64_t i = 0; i < step_end - step_begin; ++i) {
-        pointers[i] = ring.data + places_[i] + vector * kLanes + group.offset;
+        pointers[i] =
+            ring.data + places_[i] + layout.key_vector(vector) + group.offset;
       }
       for (int64_t number = 0; number < run_count; ++number) {
         const Run& run = runs_[number];
@@ -1033,7 +1321,7 @@ class Strip {
     const int64_t taps = layout.columns.kernel;
     WeightedSum s{};
     s.weight_row = (layout.window - stride * taps) * kLanes;
-    s.value_channel = layout.channel_stride;
+    s.value_channel = layout.key_channel;
     s.output_row = layout.width * kLanes;
     const float** pointers = pointers_.reserve(2 * keys.slots);
     for (int64_t phase = 0; phase < layout.column_phases; ++phase) {
@@ -1053,7 +1341,7 @@ class Strip {
               (run.first * layout.window + entry * taps + group.first) * kLanes;
           pointers[steps + i] = ring.data +
                                 places_[run.begin + i - step_begin] +
-                                vector * kLanes + group.offset;
+                                layout.key_vector(vector) + group.offset;
         }
         s.weights = pointers;
         s.values = pointers + steps;
@@ -1068,9 +1356,13 @@ class Strip {
   const Inputs& inputs;
   const Packing& key_packing;
   const Packing& value_packing;
+  const Projector* projector;  // Or null.
   int64_t phase, group, image, first_head;
+  float* planes = nullptr;  // A row of keys before `spread`.
+  float *tiles = nullptr, *projected = nullptr;  // Of `Projector`.
   Layout::RowPhase rows;
   Ring keys, values;
+  Ring queries;  // The forward pass has them here.
   int64_t packed = 0;  // Rows of keys below this are or were in the rings.
   bool finite = true;  // Whether all numbers so far were.
   // The rows of queries of now, and the rows of keys that these see.
@@ -1078,6 +1370,33 @@ class Strip {
   int64_t step_begin = 0, step_end = 0;
 
  private:
+  // The next rows of queries, keys and values.
+  void project() {
+    const int64_t count = min(projector->rows, rows.keys - packed);
+    int64_t* places = projected_places_.reserve(count);
+    for (int64_t i = 0; i < count; ++i) places[i] = key_row(packed + i);
+    projector->read(places, count, tiles);
+    const Ring* rings[] = {&queries, &keys, &values};
+    for (int map = 0; map < 3; ++map) {
+      if (map == 1 && !inputs.content()) continue;
+      projector->multiply(tiles, count, map, group, projected);
+      for (int64_t i = 0; i < count; ++i) {
+        float* to = rings[map]->row(packed + i);
+        const bool spread = map > 0 && layout.blocked;
+        float* first = spread ? planes + layout.left : to;
+        finite &= projector->place(projected, i, first);
+        if (spread) layout.spread(first, to);
+      }
+    }
+    packed += count;
+  }
+
+  void pack(const Packing& packing, const float* map, int64_t row, float* to) {
+    float* first = layout.blocked ? planes + layout.left : to;
+    finite &= packing.pack(map, row, first_head, 1.0f, first);
+    if (layout.blocked) layout.spread(first, to);
+  }
+
   // Steps `begin` to `end`, rows of keys that the same rows of queries see:
   // `first` to `first + count`.
   struct Run {
@@ -1109,7 +1428,7 @@ class Strip {
 
   int64_t run_count = 0;
   Array<Run> runs_;
-  Array<int64_t> places_;
+  Array<int64_t> places_, projected_places_;
   mutable Array<const float*> pointers_;
 };
 
@@ -1154,7 +1473,9 @@ class ForwardTasks : public Forward {
   ForwardTasks(const Shape& shape, const Inputs& inputs, const Outputs& outputs)
       : inputs_(inputs),
         outputs_(outputs),
-        layout_(shape, inputs, kForwardLine),
+        layout_(shape, inputs,
+                inputs.projected() ? kProjectedLine : kForwardLine),
+        projector_(layout_, inputs),
         query_packing_(packing_of_queries(layout_, inputs.query.pixel_stride)),
         key_packing_(packing_of_keys(layout_, inputs.key.pixel_stride)),
         value_packing_(packing_of_keys(layout_, inputs.value.pixel_stride)),
@@ -1166,30 +1487,40 @@ class ForwardTasks : public Forward {
   void run(int64_t task) const override {
     const int64_t width = layout_.width;
     const int64_t query_stride = width * layout_.pitch;
-    Strip strip(layout_, inputs_, key_packing_, value_packing_, task);
+    const Projector* projector = inputs_.projected() ? &projector_ : nullptr;
+    Strip strip(layout_, inputs_, key_packing_, value_packing_, projector,
+                task);
     Parts parts;
     const int64_t keys = parts.add(strip.keys.size());
     const int64_t values = parts.add(strip.values.size());
-    const int64_t queries = parts.add(kRows * query_stride);
+    const int64_t planes = parts.add(query_stride);
+    const int64_t queries = parts.add(strip.queries.size());
+    const int64_t projected =
+        parts.add(projector ? projector->plane_floats() : 0);
     const int64_t row_logits = parts.add(kRows * layout_.rows.kernel * kLanes);
     const int64_t column_logits =
         parts.add(kRows * layout_.columns.kernel * kLanes);
     const int64_t cleared = parts.size();
     const int64_t weights = parts.add(kRows * layout_.window * kLanes);
     const int64_t sums = parts.add(kRows * width * kLanes);
+    const int64_t tiles = parts.add(projector ? projector->tile_floats() : 0);
     float* memory = scratch(parts.size(), cleared, call_);
+    strip.queries.data = memory + queries;
+    strip.projected = memory + projected;
+    strip.tiles = memory + tiles;
     strip.keys.data = memory + keys;
     strip.values.data = memory + values;
-    const int64_t channels = inputs_.key.data == nullptr ? 0 : width;
+    strip.planes = memory + planes;
+    const int64_t channels = inputs_.content() ? width : 0;
 
     for (int64_t first = 0; first < strip.rows.queries; first += kRows) {
       const int64_t count = min(kRows, strip.rows.queries - first);
       strip.see(first, count);
-      for (int64_t row = 0; row < count; ++row) {
+      for (int64_t row = 0; row < count && projector == nullptr; ++row) {
         // Logits in base 2 save a product in every exponential.
-        query_packing_.pack(
-            inputs_.query.data, strip.query_row(first + row), strip.first_head,
-            kLog2E, memory + queries + row * query_stride + layout_.left);
+        query_packing_.pack(inputs_.query.data, strip.query_row(first + row),
+                            strip.first_head, kLog2E,
+                            strip.queries.row(first + row));
       }
       for (int64_t vector = 0; vector < layout_.vectors; ++vector) {
         for (int64_t row = 0; row < count; ++row) {
@@ -1198,7 +1529,7 @@ class ForwardTasks : public Forward {
                                  strip.first_head);
         }
         const float* vector_queries =
-            memory + queries + layout_.left + vector * kLanes;
+            strip.queries.row(first) + vector * kLanes;
         strip.position(vector_queries, query_stride, vector,
                        memory + row_logits, memory + column_logits);
         strip.products(strip.keys, channels, vector_queries, query_stride,
@@ -1288,6 +1619,7 @@ class ForwardTasks : public Forward {
   const Inputs inputs_;
   const Outputs outputs_;
   const Layout layout_;
+  const Projector projector_;
   const Packing query_packing_, key_packing_, value_packing_, output_packing_;
   const int64_t call_ = new_call();
 };
@@ -1347,7 +1679,7 @@ class BackwardTasks : public Backward {
         : call_(call),
           layout_(call.layout_),
           strip_(call.layout_, call.inputs_, call.key_packing_,
-                 call.value_packing_, task) {
+                 call.value_packing_, nullptr, task) {
       const int64_t left = layout_.left;
       const int64_t pitch = layout_.pitch;
       const int64_t slots = query_slots();
@@ -1360,6 +1692,7 @@ class BackwardTasks : public Backward {
       Parts parts;
       const int64_t keys = parts.add(strip_.keys.size());
       const int64_t values = parts.add(strip_.values.size());
+      const int64_t planes = parts.add(layout_.width * pitch);
       const int64_t queries = parts.add(queries_.size());
       const int64_t upstream = parts.add(upstream_.size());
       const int64_t weights = parts.add(weights_.size());
@@ -1384,6 +1717,7 @@ class BackwardTasks : public Backward {
       float* memory = scratch(parts.size(), cleared, call.call_);
       strip_.keys.data = memory + keys;
       strip_.values.data = memory + values;
+      strip_.planes = memory + planes;
       queries_.data = memory + queries;
       upstream_.data = memory + upstream;
       weights_.data = memory + weights;

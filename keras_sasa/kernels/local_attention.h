@@ -49,12 +49,29 @@ struct Map {
   int64_t pixel_stride = 0;
 };
 
+// Queries, keys and values as products of the pixels of an image with matrices
+// (channels, filters), computed where they are needed.
+struct Projection {
+  Map<const float> image;
+  int64_t channels;
+  const float* query_kernel;
+  const float* key_kernel;  // May be null, as `Inputs::key`.
+  const float* value_kernel;
+};
+
 struct Inputs {
   Map<const float> query;
   Map<const float> key;  // Without it the logits have no q . k.
   Map<const float> value;
   const float* row_embedding;     // (kernel, heads, head_width / 2), or null
   const float* column_embedding;  // for both: the logits have no q . r.
+  // Forward only, in place of the maps, for a query at every pixel.
+  Projection projection;
+
+  bool projected() const { return projection.image.data != nullptr; }
+  bool content() const {
+    return key.data != nullptr || projection.key_kernel != nullptr;
+  }
 };
 
 struct Outputs {

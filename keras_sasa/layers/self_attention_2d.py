@@ -8,10 +8,11 @@ from keras_sasa.layers.image_layer import (
     positive_integer,
 )
 from keras_sasa.local_attention import (
-    Channels,
     check_implementation,
     geometry,
     local_attention,
+    project,
+    projected_attention,
 )
 
 POSITION_ENCODINGS = ("relative", "absolute", None)
@@ -255,6 +256,26 @@ class SelfAttention2D(ImageLayer):
             dtype = "float64" if self.compute_dtype == "float64" else "float32"
             encoding = sinusoidal_encoding(height, width, channels, dtype)
             inputs = inputs + ops.cast(encoding, inputs.dtype)
+        relative = self.position_encoding == "relative"
+        embeddings = (
+            (self.row_embedding, self.column_embedding) if relative else ()
+        )
+        if not (training or return_attention_scores) and mask is None:
+            if self._query_everywhere and not self.use_bias:
+                outputs = projected_attention(
+                    inputs,
+                    self.query_kernel,
+                    self.key_kernel if self.use_content else None,
+                    self.value_kernel,
+                    *embeddings,
+                    kernel_size=self.kernel_size,
+                    num_heads=self.num_heads,
+                    dilation_rate=self.dilation_rate,
+                    implementation=self.implementation,
+                )
+                if self.data_format == "channels_first":
+                    outputs = ops.transpose(outputs, (0, 3, 1, 2))
+                return outputs
         query, key, value = self._project(inputs)
         dropout_mask = None
         if training and self.dropout > 0:
@@ -267,13 +288,11 @@ class SelfAttention2D(ImageLayer):
                 self.dropout,
                 seed=self.seed_generator,
             )
-        relative = self.position_encoding == "relative"
         outputs = local_attention(
             query,
             key,
             value,
-            self.row_embedding if relative else None,
-            self.column_embedding if relative else None,
+            *embeddings,
             kernel_size=self.kernel_size,
             num_heads=self.num_heads,
             strides=self.strides,
@@ -289,40 +308,35 @@ class SelfAttention2D(ImageLayer):
             outputs = ops.transpose(outputs, (0, 3, 1, 2))
         return (outputs, *scores) if scores else outputs
 
+    @property
+    def _query_everywhere(self):
+        return self.strides == (1, 1) and self.padding == "same"
+
     def _project(self, inputs):
         """Returns queries where they are needed, keys or `None`, values."""
         names = ["query", "key", "value"]
         if not self.use_content:
             names.remove("key")
         parts = {}
-        if self.strides != (1, 1) or self.padding == "valid":
+        if not self._query_everywhere:
             names.remove("query")
             rows, columns = (axis.queries() for axis in self._axes)
-            queries = self._apply(inputs[:, rows, columns], ["query"])
-            parts["query"] = Channels(queries, 0, self.filters)
-        # One product is about twice as fast as three.
-        projected = self._apply(inputs, names)
-        for number, name in enumerate(names):
-            parts[name] = Channels(
-                projected, number * self.filters, self.filters
-            )
+            queries = inputs[:, rows, columns]
+            (parts["query"],) = self._apply(queries, ["query"])
+        parts.update(zip(names, self._apply(inputs, names), strict=True))
         return parts["query"], parts.get("key"), parts["value"]
 
     def _apply(self, inputs, names):
         """Applies the projections `names`, side by side."""
 
-        def side_by_side(kind):
-            weights = [getattr(self, f"{name}_{kind}") for name in names]
-            return ops.concatenate(weights, axis=-1)
+        def weights(kind):
+            return [getattr(self, f"{name}_{kind}") for name in names]
 
-        # As one matrix: of more axes TensorFlow makes many small products.
-        *shape, channels = ops.shape(inputs)
-        pixels = ops.reshape(inputs, (-1, channels))
-        projected = ops.matmul(pixels, side_by_side("kernel"))
-        projected = ops.reshape(projected, (*shape, len(names) * self.filters))
+        parts = project(inputs, weights("kernel"))
         if self.use_bias:
-            projected = projected + side_by_side("bias")
-        return projected
+            biased = parts[0].tensor + ops.concatenate(weights("bias"), axis=-1)
+            parts = [part._replace(tensor=biased) for part in parts]
+        return parts
 
     def compute_mask(self, inputs, mask=None):
         if mask is None:

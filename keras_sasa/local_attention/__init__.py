@@ -25,6 +25,10 @@ IMPLEMENTATIONS = {
     "patches": patches.local_attention,
 }
 
+# Images of more channels than this are projected by a matrix product of the
+# backend: its time is the same, and reading what it wrote costs little then.
+MAX_PROJECTED_CHANNELS = 128
+
 
 class Channels(NamedTuple):
     """Some of the channels of a tensor `(batch, height, width, channels)`.
@@ -190,6 +194,107 @@ def local_attention(
     if return_attention_scores:
         return output, ops.cast(scores, dtype)
     return output
+
+
+def project(inputs, kernels):
+    """Multiplies every pixel by several matrices in one product.
+
+    Args:
+        inputs: `(batch, height, width, channels)`.
+        kernels: Matrices `(channels, filters)`.
+
+    Returns:
+        For every matrix its product, as `Channels` of one tensor.
+    """
+    # As one matrix: of more axes TensorFlow makes many small products.
+    *shape, channels = ops.shape(inputs)
+    filters = kernels[0].shape[-1]
+    projected = ops.matmul(
+        ops.reshape(inputs, (-1, channels)), ops.concatenate(kernels, axis=-1)
+    )
+    projected = ops.reshape(projected, (*shape, len(kernels) * filters))
+    return [
+        Channels(projected, number * filters, filters)
+        for number in range(len(kernels))
+    ]
+
+
+def projected_attention(
+    inputs,
+    query_kernel,
+    key_kernel,
+    value_kernel,
+    row_embedding=None,
+    column_embedding=None,
+    *,
+    kernel_size,
+    num_heads: int,
+    dilation_rate=1,
+    implementation: str | None = None,
+):
+    """`local_attention` of projections of one image, for inference.
+
+    The same as `local_attention` of `project(inputs, kernels)` with a query at
+    every pixel. The kernel of `"native"` does both in one call, unless there are
+    many channels; queries, keys and values never are in memory then, and a
+    gradient, which needs them, computes them again.
+
+    Args:
+        inputs: `(batch, height, width, channels)`.
+        query_kernel: `(channels, filters)`.
+        key_kernel: `(channels, filters)`, or `None` to leave out q.k.
+        value_kernel: `(channels, filters)`.
+        row_embedding: As in `local_attention`.
+        column_embedding: As in `local_attention`.
+        kernel_size: Odd integer, or pair (height, width).
+        num_heads: Number of heads.
+        dilation_rate: Integer or pair; distance between keys.
+        implementation: As in `local_attention`.
+
+    Returns:
+        `(batch, height, width, filters)` in the dtype of `inputs`.
+    """
+    check_implementation(implementation)
+    kernels = [query_kernel, value_kernel]
+    if key_kernel is not None:
+        kernels.insert(1, key_kernel)
+
+    def unfused(inputs, *weights):
+        query, *key, value = project(inputs, weights[: len(kernels)])
+        return local_attention(
+            query,
+            key[0] if key else None,
+            value,
+            *weights[len(kernels) :],
+            kernel_size=kernel_size,
+            num_heads=num_heads,
+            dilation_rate=dilation_rate,
+            implementation=implementation,
+        )
+
+    dtype = keras.backend.standardize_dtype(inputs.dtype)
+    if (
+        inputs.shape[-1] > MAX_PROJECTED_CHANNELS
+        or _choose(implementation, for_kernel=dtype != "float64") != "native"
+    ):
+        return unfused(inputs, *kernels, row_embedding, column_embedding)
+    output = native.projected_attention(
+        ops.cast(inputs, "float32"),
+        [ops.cast(kernel, "float32") for kernel in kernels],
+        None if row_embedding is None else ops.cast(row_embedding, "float32"),
+        None
+        if column_embedding is None
+        else ops.cast(column_embedding, "float32"),
+        axes=geometry.axes(
+            geometry.pair(kernel_size, "kernel_size"),
+            (1, 1),
+            "same",
+            geometry.pair(dilation_rate, "dilation_rate"),
+        ),
+        num_heads=num_heads,
+        again=unfused,
+    )
+    return ops.cast(output, dtype)
 
 
 def _choose(implementation, for_kernel):

@@ -137,6 +137,52 @@ def local_attention(
     return attend(operands, tuple(attributes.items()), again), None
 
 
+def projected_attention(
+    inputs,
+    kernels,
+    row_embedding,
+    column_embedding,
+    *,
+    axes: tuple[geometry.Axis, geometry.Axis],
+    num_heads: int,
+    again,
+):
+    """Projects and attends in one call, for a query at every pixel.
+
+    Queries, keys and values are never in memory; so the gradient, which needs
+    them, is that of `again`, a function of the same operands.
+
+    Args:
+        inputs: `(batch, height, width, channels)`, float32.
+        kernels: For queries, keys (not without q.k) and values,
+            `(channels, filters)`.
+        row_embedding: As in `patches`.
+        column_embedding: As in `patches`.
+        axes: As in `patches`.
+        num_heads: Number of heads.
+        again: Function of `inputs`, the kernels and, where there are any, the
+            embeddings that computes the same and can be differentiated.
+    """
+    relative = row_embedding is not None
+    rows, columns = axes
+    attributes = {
+        "filters": kernels[0].shape[-1],
+        "num_heads": num_heads,
+        "kernel_size": (rows.kernel_size, columns.kernel_size),
+        "dilation_rate": (rows.dilation_rate, columns.dilation_rate),
+        "content": int(len(kernels) == 3),
+        "relative": int(relative),
+    }
+    operands = [inputs, *kernels]
+    if relative:
+        operands += [row_embedding, column_embedding]
+    project = {
+        "tensorflow": _tensorflow_projected,
+        "jax": _jax_projected,
+    }[keras.backend.backend()]
+    return project(operands, tuple(attributes.items()), again)
+
+
 def _source(sources, channels):
     """Number of the source that holds the channels, perhaps a new one.
 
@@ -209,6 +255,27 @@ def _tensorflow(operands, attributes, again):
     return attend(*operands)
 
 
+def _tensorflow_projected(operands, attributes, again):
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def attend(*operands):
+        shape = (*operands[0].shape[:3], dict(attributes)["filters"])
+        (output,) = _call_module(
+            kernels.PROJECTED, operands, [shape], attributes
+        )
+
+        def gradient(upstream):
+            with tf.GradientTape() as tape:
+                tape.watch(operands)
+                outputs = again(*operands)
+            return tape.gradient(outputs, operands, upstream)
+
+        return output, gradient
+
+    return attend(*operands)
+
+
 def _call_module(name, operands, result_shapes, attributes):
     import tensorflow as tf
     from tensorflow.compiler.tf2xla.python import xla
@@ -240,16 +307,15 @@ def _module(name, shapes, result_shapes, attributes):
         return f"%{len(lines) - 1}"
 
     dictionary = dict(attributes)
-    query = dictionary["places"][0]
 
     def size(result, place):
         # Results of the forward pass have the sizes of the query, `log_sum_exp`
         # with the heads after the batch; gradients those of their operand.
-        if name == kernels.FORWARD:
-            operand = query
-            place -= 1 if result == 1 and place > 0 else 0
-        else:
+        if name == kernels.BACKWARD:
             operand = result
+        else:
+            operand = dictionary.get("places", (0,))[0]
+            place -= 1 if result == 1 and place > 0 else 0
         number = new(
             f"stablehlo.get_dimension_size %arg{operand}, dim = {place} : "
             f"({_type(shapes[operand])}) -> tensor<i32>"
@@ -342,20 +408,41 @@ def _attribute(value):
     return f"{value} : i64"
 
 
+def _jax_call(name, operands, shapes, attributes):
+    import jax
+
+    options = {
+        key: value
+        if isinstance(value, str)
+        else np.asarray(value, "int64")
+        if isinstance(value, tuple)
+        else np.int64(value)
+        for key, value in attributes
+    }
+    types = [jax.ShapeDtypeStruct(shape, "float32") for shape in shapes]
+    return tuple(jax.ffi.ffi_call(name, types)(*operands, **options))
+
+
+def _jax_projected(operands, attributes, again):
+    import jax
+
+    @jax.custom_vjp
+    def attend(*operands):
+        shape = (*operands[0].shape[:3], dict(attributes)["filters"])
+        return _jax_call(kernels.PROJECTED, operands, [shape], attributes)[0]
+
+    attend.defvjp(
+        lambda *operands: (attend(*operands), operands),
+        lambda operands, upstream: jax.vjp(again, *operands)[1](upstream),
+    )
+    return attend(*operands)
+
+
 def _jax(operands, attributes, again):
     import jax
 
     def call(name, operands, shapes):
-        options = {
-            key: value
-            if isinstance(value, str)
-            else np.asarray(value, "int64")
-            if isinstance(value, tuple)
-            else np.int64(value)
-            for key, value in attributes
-        }
-        types = [jax.ShapeDtypeStruct(shape, "float32") for shape in shapes]
-        return tuple(jax.ffi.ffi_call(name, types)(*operands, **options))
+        return _jax_call(name, operands, shapes, attributes)
 
     shapes = [operand.shape for operand in operands]
 
