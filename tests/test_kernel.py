@@ -16,6 +16,7 @@ from keras import ops
 
 from keras_sasa import SelfAttention2D, kernels
 from keras_sasa.applications import ResNet
+from keras_sasa import local_attention as package
 from keras_sasa.local_attention import local_attention, native
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -225,6 +226,61 @@ WRONG_BACKWARD = {
 }
 
 
+KERNEL = (5, 8)
+PROJECTED_CALL = {
+    "name": kernels.PROJECTED,
+    "operands": [(2, 5, 6, 5), *[KERNEL] * 3, (3, 2, 2), (3, 2, 2)],
+    "results": [MAP],
+    "filters": 8,
+    "num_heads": 2,
+    "kernel_size": (3, 3),
+    "dilation_rate": (1, 1),
+    "content": 1,
+    "relative": 1,
+}
+WRONG_PROJECTED = {
+    "image": (
+        with_operand(0, (2, 30, 5), PROJECTED_CALL),
+        "image must be .*rank 4",
+    ),
+    "channels": (
+        with_operand(0, (2, 5, 6, 4), PROJECTED_CALL),
+        "query_kernel has the shape",
+    ),
+    "no_channels": (
+        with_operand(0, (2, 5, 6, 0), PROJECTED_CALL),
+        "the image has no channels",
+    ),
+    "query_kernel": (
+        with_operand(1, (5, 7), PROJECTED_CALL),
+        "query_kernel has the shape",
+    ),
+    "key_kernel": (
+        with_operand(2, (8, 5), PROJECTED_CALL),
+        "key_kernel has the shape",
+    ),
+    "value_kernel": (
+        with_operand(3, (5, 8, 1), PROJECTED_CALL),
+        "value_kernel must be .*rank 2",
+    ),
+    "no_content": ({"content": 0}, "embedding must be .*rank 3"),
+    "no_embedding": (
+        {"operands": PROJECTED_CALL["operands"][:5]},
+        "missing: embedding",
+    ),
+    "few_operands": ({"operands": [MAP]}, "missing|has the shape"),
+    "embedding": (
+        with_operand(5, (5, 2, 2), PROJECTED_CALL),
+        "embedding has the shape",
+    ),
+    "output": (with_result(0, (2, 5, 6, 4), PROJECTED_CALL), "output must be"),
+    "filters_0": ({"filters": 0}, "filters"),
+    "num_heads_3": ({"num_heads": 3}, "num_heads"),
+    "kernel_size_even": ({"kernel_size": (3, 2)}, "must be odd"),
+    "dilation_0": ({"dilation_rate": (1, 0)}, "dilation_rate"),
+}
+
+
 @on_tensorflow
 @pytest.mark.usefixtures("native_available")
 @pytest.mark.parametrize(
@@ -234,6 +290,7 @@ WRONG_BACKWARD = {
         for base, cases in (
             (FORWARD_CALL, WRONG),
             (BACKWARD_CALL, WRONG_BACKWARD),
+            (PROJECTED_CALL, WRONG_PROJECTED),
         )
         for name, wrong in cases.items()
     ],
@@ -352,9 +409,55 @@ THREADS = """
 """
 
 
+def projected(images, filters, **options):
+    """What the layer makes of images when it predicts, as an array."""
+    keras.utils.set_random_seed(4)
+    layer = SelfAttention2D(filters, implementation="native", **options)
+    return ops.convert_to_numpy(layer(images, training=False))
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 6, 8), (2, 0, 6, 8), (2, 5, 0, 8)])
+def test_empty_images(native_calls, shape):
+    outputs = projected(
+        np.ones(shape, "float32"), 4, kernel_size=3, num_heads=2
+    )
+    assert outputs.shape == (*shape[:3], 4)
+    assert len(native_calls) == 1
+
+
+# More than one block of channels, and more than the kernel itself projects.
+@pytest.mark.parametrize("channels", [1, 128, 129, 300])
+def test_projected_as_by_the_backend(native_calls, monkeypatch, channels):
+    (images,) = normal((2, 9, 10, channels))
+    options = {"filters": 12, "num_heads": 2, "kernel_size": 5}
+    expected = projected(images, **options)
+    for most in (0, 1000):
+        monkeypatch.setattr(package, "MAX_PROJECTED_CHANNELS", most)
+        actual = projected(images, **options)
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+    calls = ["again" in call for call in native_calls]
+    assert calls == [channels <= 128, False, True]
+
+
+@pytest.mark.parametrize("special", [np.nan, np.inf])
+def test_nan_in_an_image(native_calls, special):
+    (images,) = normal((1, 9, 8, 5))
+    images[0, 2, 7, 3] = special
+    outputs = projected(images, 8, kernel_size=3, num_heads=2)
+    found = ~np.isfinite(outputs).any(-1)
+    expected = np.zeros((1, 9, 8), bool)
+    expected[0, 1:4, 6:] = True
+    np.testing.assert_array_equal(found, expected)
+    assert np.isfinite(outputs[~found]).all()
+    assert len(native_calls) == 1
+
+
 def digests():
     arrays = normal(*[(3, 15, 17, 32)] * 3)
     results = attend(arrays, kernel_size=7, num_heads=4)
+    results["projected"] = projected(
+        arrays[0], 32, kernel_size=7, num_heads=4
+    )
     return {
         name: hashlib.sha256(array.tobytes()).hexdigest()
         for name, array in results.items()
@@ -363,7 +466,7 @@ def digests():
 
 def test_same_bits_from_run_to_run(native_calls):
     first = digests()
-    assert len(native_calls) == 1
+    assert len(native_calls) == 2
     assert len(set(first.values())) == len(first)
     for _ in range(5):
         assert digests() == first

@@ -24,6 +24,14 @@ from keras_sasa.local_attention import (
 # The kernel knows float32 only: what is float64 here says nothing of it.
 FLOAT64 = sorted(set(IMPLEMENTATIONS) - {"native"})
 NATIVE = [name for name, case in CASES.items() if case.mask is None]
+# Those that the kernel projects itself when a layer predicts.
+PROJECTED = [
+    name
+    for name in NATIVE
+    if CASES[name].arguments.get("strides", 1) in (1, (1, 1))
+    and CASES[name].arguments.get("padding", "same") == "same"
+    and not CASES[name].arguments.get("use_bias")
+]
 COMPILED = [name for name, case in CASES.items() if case.compiled]
 # JAX compiles for seconds what TensorFlow runs in milliseconds.
 ALL = COMPILED if BACKEND == "jax" else list(CASES)
@@ -162,15 +170,21 @@ def test_float32_agrees_with_the_definition(name):
         )
 
 
-@pytest.mark.parametrize("name", NATIVE)
+@pytest.mark.parametrize(
+    "training, name",
+    [(True, name) for name in NATIVE] + [(False, name) for name in PROJECTED],
+)
 @pytest.mark.parametrize("mode", MODES)
-def test_native_values_and_gradients(native_calls, mode, name):
+def test_native_values_and_gradients(native_calls, mode, training, name):
     case, expected = CASES[name], reference(name)
     layer = case.make_layer("native", dtype="float32")
     cotangent, _ = expected.cotangents()
     inputs = case.make_inputs().astype("float32")
-    result = value_and_gradients(layer, inputs, cotangent, mode=mode)
-    assert native_calls
+    result = value_and_gradients(
+        layer, inputs, cotangent, mode=mode, training=training
+    )
+    # Without training the kernel projects too; the gradient calls it again.
+    assert len(native_calls) == (1 if training else 2)
     np.testing.assert_allclose(
         result.outputs, expected.outputs, rtol=1e-5, atol=1e-5
     )
@@ -479,7 +493,7 @@ def test_native_in_half_precision(native_calls, name, policy):
         return value_and_gradients(layer, inputs, cotangent)
 
     expected, actual = run("patches"), run("native")
-    assert len(native_calls) == 1
+    assert native_calls
     near = {"rtol": 0.05, "atol": 0.05}
     assert actual.outputs.dtype == dtype
     np.testing.assert_allclose(
