@@ -15,8 +15,8 @@ from backend import BACKEND, value_and_gradients
 from keras import ops
 
 from keras_sasa import SelfAttention2D, kernels
-from keras_sasa.applications import ResNet
 from keras_sasa import local_attention as package
+from keras_sasa.applications import ResNet
 from keras_sasa.local_attention import local_attention, native
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -455,9 +455,7 @@ def test_nan_in_an_image(native_calls, special):
 def digests():
     arrays = normal(*[(3, 15, 17, 32)] * 3)
     results = attend(arrays, kernel_size=7, num_heads=4)
-    results["projected"] = projected(
-        arrays[0], 32, kernel_size=7, num_heads=4
-    )
+    results["projected"] = projected(arrays[0], 32, kernel_size=7, num_heads=4)
     return {
         name: hashlib.sha256(array.tobytes()).hexdigest()
         for name, array in results.items()

@@ -158,8 +158,8 @@ class Call {
       return invalid("key and value differ in batch, height or width");
     }
     if (query[0] != value[0]) return invalid("query and value differ in batch");
-    shape = {query[0], axis(0, value[1]), axis(1, value[2]), attributes.num_heads,
-             filters / attributes.num_heads};
+    shape = {query[0], axis(0, value[1]), axis(1, value[2]),
+             attributes.num_heads, filters / attributes.num_heads};
     if (shape.rows.queries != query[1] || shape.columns.queries != query[2]) {
       return invalid("query does not have the height and width of the output");
     }
@@ -449,10 +449,16 @@ ffi::Error projected(ffi::ThreadPool pool, ffi::RemainingArgs arguments,
                      int64_t relative) {
   Call call(arguments, results);
   const int64_t once[] = {1, 1};
-  if (ffi::Error error = call.read_projected(
-          {0, filters, num_heads, relative, {}, kernel_size,
-           ffi::Span<const int64_t>(once, 2), dilation_rate, "same"},
-          content != 0);
+  if (ffi::Error error = call.read_projected({0,
+                                              filters,
+                                              num_heads,
+                                              relative,
+                                              {},
+                                              kernel_size,
+                                              ffi::Span<const int64_t>(once, 2),
+                                              dilation_rate,
+                                              "same"},
+                                             content != 0);
       error.failure())
     return error;
   Outputs outputs{};

@@ -85,8 +85,8 @@ constexpr int64_t kProjectedChannels = 256;
 constexpr int64_t kLine = 16;
 
 // Floats of a pixel that a task should read together. Much is good for the
-// caches; but the backward pass keeps k * k weights a lane in its rings, and one
-// that projects keeps more rows, which should not leave them.
+// caches; but the backward pass keeps k * k weights a lane in its rings, and
+// one that projects keeps more rows, which should not leave them.
 constexpr int64_t kForwardLine = 64;
 constexpr int64_t kProjectedLine = 32;
 constexpr int64_t kBackwardLine = 16;
@@ -529,8 +529,7 @@ class Layout {
 
   // Floats from the first vector of keys in a row to another one.
   int64_t key_vector(int64_t vector) const {
-    return vector / block_vectors * key_block +
-           vector % block_vectors * kLanes;
+    return vector / block_vectors * key_block + vector % block_vectors * kLanes;
   }
 
   // Copies a row of planes to the blocks of a row of keys.
@@ -606,7 +605,7 @@ class Layout {
   bool blocked;
   int64_t block_vectors, key_pitch, key_left;
   int64_t key_channel, key_block, key_row;  // Floats from one to the next.
-  Array<int64_t> tap_shift;   // Lanes from query to key,
+  Array<int64_t> tap_shift;                 // Lanes from query to key,
   Array<int64_t> tap_phase;   // and the column phase that holds this key.
   Array<Taps> phase_taps;     // Taps whose keys are in each column phase.
   Array<float> zeros;         // A vector for each entry of a row or column.
@@ -941,8 +940,8 @@ class Projector {
       : layout_(layout), projection_(inputs.projection) {
     if (!inputs.projected()) return;
     const int64_t columns = layout.columns.keys;
-    rows = min(max(kRows, ceil_div(kProjectedPixels, columns)),
-               layout.rows.keys);
+    rows =
+        min(max(kRows, ceil_div(kProjectedPixels, columns)), layout.rows.keys);
     lanes_ = tile_count(rows) * kTile * kLanes;
     columns_ = round_up(layout.heads * layout.width, kUnit);
     const int64_t channels = projection_.channels;
@@ -974,9 +973,7 @@ class Projector {
 
   // Floats of scratch memory: the tiles, and what comes out of them.
   int64_t tile_floats() const { return projection_.channels * lanes_; }
-  int64_t plane_floats() const {
-    return columns_ * lanes_ + kLanes;
-  }
+  int64_t plane_floats() const { return columns_ * lanes_ + kLanes; }
 
   // Makes tiles of `count` rows of the image; `places` number them among the
   // rows of all images.
@@ -1046,9 +1043,12 @@ class Projector {
           const float* panel =
               panels + column * projection_.channels + first * width;
           float* to = planes + start + column * lanes_;
-          if (vectors == 3) multiply<3>(channels, first, from, panel, width, to);
-          if (vectors == 2) multiply<2>(channels, first, from, panel, width, to);
-          if (vectors == 1) multiply<1>(channels, first, from, panel, width, to);
+          if (vectors == 3)
+            multiply<3>(channels, first, from, panel, width, to);
+          if (vectors == 2)
+            multiply<2>(channels, first, from, panel, width, to);
+          if (vectors == 1)
+            multiply<1>(channels, first, from, panel, width, to);
         }
       }
       tiles += kTile * kLanes * projection_.channels;
@@ -1083,9 +1083,7 @@ class Projector {
   int64_t rows = 0;  // Rows that are projected at a time.
 
  private:
-  int64_t matrix_size() const {
-    return columns_ * projection_.channels;
-  }
+  int64_t matrix_size() const { return columns_ * projection_.channels; }
 
   // Tiles are of about the same size: small ones are slow.
   int64_t tile_count(int64_t rows) const {
@@ -1362,7 +1360,7 @@ class Strip {
   float *tiles = nullptr, *projected = nullptr;  // Of `Projector`.
   Layout::RowPhase rows;
   Ring keys, values;
-  Ring queries;  // The forward pass has them here.
+  Ring queries;        // The forward pass has them here.
   int64_t packed = 0;  // Rows of keys below this are or were in the rings.
   bool finite = true;  // Whether all numbers so far were.
   // The rows of queries of now, and the rows of keys that these see.

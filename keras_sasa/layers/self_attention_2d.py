@@ -256,57 +256,62 @@ class SelfAttention2D(ImageLayer):
             dtype = "float64" if self.compute_dtype == "float64" else "float32"
             encoding = sinusoidal_encoding(height, width, channels, dtype)
             inputs = inputs + ops.cast(encoding, inputs.dtype)
-        relative = self.position_encoding == "relative"
-        embeddings = (
-            (self.row_embedding, self.column_embedding) if relative else ()
-        )
-        if not (training or return_attention_scores) and mask is None:
-            if self._query_everywhere and not self.use_bias:
-                outputs = projected_attention(
-                    inputs,
-                    self.query_kernel,
-                    self.key_kernel if self.use_content else None,
-                    self.value_kernel,
-                    *embeddings,
-                    kernel_size=self.kernel_size,
-                    num_heads=self.num_heads,
-                    dilation_rate=self.dilation_rate,
-                    implementation=self.implementation,
-                )
-                if self.data_format == "channels_first":
-                    outputs = ops.transpose(outputs, (0, 3, 1, 2))
-                return outputs
-        query, key, value = self._project(inputs)
-        dropout_mask = None
-        if training and self.dropout > 0:
-            batch, height, width, _ = ops.shape(query.tensor)
-            dropout_mask = keras.random.dropout(
-                ops.ones(
-                    (batch, height, width, self.num_heads, *self.kernel_size),
-                    dtype="float32",
-                ),
-                self.dropout,
-                seed=self.seed_generator,
+        embeddings = ()
+        if self.position_encoding == "relative":
+            embeddings = self.row_embedding, self.column_embedding
+        options = {
+            "kernel_size": self.kernel_size,
+            "num_heads": self.num_heads,
+            "dilation_rate": self.dilation_rate,
+            "implementation": self.implementation,
+        }
+        # While training, the gradient needs queries, keys and values in memory.
+        if (
+            self._query_everywhere
+            and not self.use_bias
+            and not (training or return_attention_scores)
+            and mask is None
+        ):
+            outputs = projected_attention(
+                inputs,
+                self.query_kernel,
+                self.key_kernel if self.use_content else None,
+                self.value_kernel,
+                *embeddings,
+                **options,
             )
-        outputs = local_attention(
-            query,
-            key,
-            value,
-            *embeddings,
-            kernel_size=self.kernel_size,
-            num_heads=self.num_heads,
-            strides=self.strides,
-            padding=self.padding,
-            dilation_rate=self.dilation_rate,
-            mask=mask,
-            dropout_mask=dropout_mask,
-            return_attention_scores=return_attention_scores,
-            implementation=self.implementation,
-        )
+        else:
+            query, key, value = self._project(inputs)
+            outputs = local_attention(
+                query,
+                key,
+                value,
+                *embeddings,
+                strides=self.strides,
+                padding=self.padding,
+                mask=mask,
+                dropout_mask=self._dropout_mask(query) if training else None,
+                return_attention_scores=return_attention_scores,
+                **options,
+            )
         outputs, *scores = outputs if return_attention_scores else (outputs,)
         if self.data_format == "channels_first":
             outputs = ops.transpose(outputs, (0, 3, 1, 2))
         return (outputs, *scores) if scores else outputs
+
+    def _dropout_mask(self, query):
+        """Factors of the attention weights, or `None` without dropout."""
+        if not self.dropout:
+            return None
+        batch, height, width, _ = ops.shape(query.tensor)
+        return keras.random.dropout(
+            ops.ones(
+                (batch, height, width, self.num_heads, *self.kernel_size),
+                dtype="float32",
+            ),
+            self.dropout,
+            seed=self.seed_generator,
+        )
 
     @property
     def _query_everywhere(self):

@@ -235,8 +235,8 @@ def projected_attention(
     """`local_attention` of projections of one image, for inference.
 
     The same as `local_attention` of `project(inputs, kernels)` with a query at
-    every pixel. The kernel of `"native"` does both in one call, unless there are
-    many channels; queries, keys and values never are in memory then, and a
+    every pixel. Unless there are many channels, the kernel of `"native"` does
+    both in one call: queries, keys and values never are in memory then, and a
     gradient, which needs them, computes them again.
 
     Args:
@@ -252,14 +252,20 @@ def projected_attention(
         implementation: As in `local_attention`.
 
     Returns:
-        `(batch, height, width, filters)` in the dtype of `inputs`.
+        `(batch, height, width, filters)` in the dtype of `inputs`; as in
+        `local_attention`, float16 and bfloat16 are computed in float32.
     """
     check_implementation(implementation)
-    kernels = [query_kernel, value_kernel]
-    if key_kernel is not None:
-        kernels.insert(1, key_kernel)
+    kernels = [
+        kernel
+        for kernel in (query_kernel, key_kernel, value_kernel)
+        if kernel is not None
+    ]
+    embeddings = []
+    if row_embedding is not None:
+        embeddings = [row_embedding, column_embedding]
 
-    def unfused(inputs, *weights):
+    def in_two_steps(inputs, *weights):
         query, *key, value = project(inputs, weights[: len(kernels)])
         return local_attention(
             query,
@@ -272,27 +278,20 @@ def projected_attention(
             implementation=implementation,
         )
 
+    operands = [inputs, *kernels, *embeddings]
     dtype = keras.backend.standardize_dtype(inputs.dtype)
     if (
         inputs.shape[-1] > MAX_PROJECTED_CHANNELS
         or _choose(implementation, for_kernel=dtype != "float64") != "native"
     ):
-        return unfused(inputs, *kernels, row_embedding, column_embedding)
+        return in_two_steps(*operands)
     output = native.projected_attention(
-        ops.cast(inputs, "float32"),
-        [ops.cast(kernel, "float32") for kernel in kernels],
-        None if row_embedding is None else ops.cast(row_embedding, "float32"),
-        None
-        if column_embedding is None
-        else ops.cast(column_embedding, "float32"),
-        axes=geometry.axes(
-            geometry.pair(kernel_size, "kernel_size"),
-            (1, 1),
-            "same",
-            geometry.pair(dilation_rate, "dilation_rate"),
-        ),
+        [ops.cast(operand, "float32") for operand in operands],
+        kernel_size=geometry.pair(kernel_size, "kernel_size"),
         num_heads=num_heads,
-        again=unfused,
+        dilation_rate=geometry.pair(dilation_rate, "dilation_rate"),
+        content=key_kernel is not None,
+        again=in_two_steps,
     )
     return ops.cast(output, dtype)
 

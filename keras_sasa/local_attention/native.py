@@ -138,13 +138,12 @@ def local_attention(
 
 
 def projected_attention(
-    inputs,
-    kernels,
-    row_embedding,
-    column_embedding,
+    operands,
     *,
-    axes: tuple[geometry.Axis, geometry.Axis],
+    kernel_size: tuple[int, int],
     num_heads: int,
+    dilation_rate: tuple[int, int],
+    content: bool,
     again,
 ):
     """Projects and attends in one call, for a query at every pixel.
@@ -153,29 +152,24 @@ def projected_attention(
     them, is that of `again`, a function of the same operands.
 
     Args:
-        inputs: `(batch, height, width, channels)`, float32.
-        kernels: For queries, keys (not without q.k) and values,
-            `(channels, filters)`.
-        row_embedding: As in `patches`.
-        column_embedding: As in `patches`.
-        axes: As in `patches`.
+        operands: Image `(batch, height, width, channels)`, matrices `(channels,
+            filters)` of queries, keys (if `content`) and values, and if there
+            are any both embeddings, all in float32.
+        kernel_size: Height and width of the window.
         num_heads: Number of heads.
-        again: Function of `inputs`, the kernels and, where there are any, the
-            embeddings that computes the same and can be differentiated.
+        dilation_rate: Distance between keys.
+        content: Whether the logits have q.k.
+        again: Function of the operands that computes the same and can be
+            differentiated.
     """
-    relative = row_embedding is not None
-    rows, columns = axes
     attributes = {
-        "filters": kernels[0].shape[-1],
+        "filters": operands[1].shape[-1],
         "num_heads": num_heads,
-        "kernel_size": (rows.kernel_size, columns.kernel_size),
-        "dilation_rate": (rows.dilation_rate, columns.dilation_rate),
-        "content": int(len(kernels) == 3),
-        "relative": int(relative),
+        "kernel_size": kernel_size,
+        "dilation_rate": dilation_rate,
+        "content": int(content),
+        "relative": int(len(operands) == (6 if content else 5)),
     }
-    operands = [inputs, *kernels]
-    if relative:
-        operands += [row_embedding, column_embedding]
     project = {
         "tensorflow": _tensorflow_projected,
         "jax": _jax_projected,
