@@ -47,10 +47,13 @@ def layer_functions(size, channels):
         def forward(layer=layer):
             return layer(images)
 
-        def both(layer=layer):
+        # Training, attention keeps what a prediction need not keep.
+        training = {} if name.startswith("Conv2D") else {"training": True}
+
+        def both(layer=layer, training=training):
             with tf.GradientTape() as tape:
                 tape.watch(images)
-                outputs = layer(images)
+                outputs = layer(images, **training)
             weights = [weight.value for weight in layer.trainable_variables]
             return tape.gradient(outputs, [images, *weights], upstream)
 

@@ -1,6 +1,6 @@
 """Time of other implementations of local attention beside ours, on CPU.
 
-    PYTHONPATH=. /tmp/peers/bin/python benchmarks/peers.py
+    PYTHONPATH=. ../peers/bin/python benchmarks/peers.py
 
 in the environment of `benchmarks/requirements-peers.txt`. For the maps of the
 four groups of ResNet-50 (k = 7, 8 heads, float32, two threads), forward and
@@ -42,8 +42,9 @@ BLOCK = 7
 THREADS = 2
 DIRECTIONS = ("forward", "forward + backward")
 TOLERANCE = 1e-4
-# Where pip put NATTEN as `requirements-peers.txt` says how.
-OPTIMIZED_NATTEN = "/tmp/peers-natten-O3"
+# Where pip put NATTEN as `requirements-peers.txt` says how: beside this
+# environment.
+OPTIMIZED_NATTEN = f"{sys.prefix}-natten-O3"
 PACKAGES = ("torch", "natten", "timm", "kecam", "tf-keras")
 
 
@@ -121,7 +122,7 @@ def native_layer(shape, backward):
     )
     layer.build(shape)
     return tf_call(
-        layer,
+        functools.partial(layer, training=backward),
         [image],
         gradient,
         backward,
