@@ -22,6 +22,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <cstring>
@@ -55,6 +56,9 @@ namespace {
 
 namespace ffi = xla::ffi;
 
+// How long a call waits for the threads of the pool before it helps them.
+constexpr std::chrono::microseconds kPatience{300};
+
 const Level& best_level() {
 #if defined(__x86_64__)
   static const bool v3 = __builtin_cpu_supports("avx2") &&
@@ -71,34 +75,55 @@ const Level& best_level() {
   return baseline::level;
 }
 
-// Runs `work(0)` ... `work(count - 1)` on this thread and those of the pool.
-// This thread takes part and waits only for work that has begun, so that it
-// cannot wait for a pool whose threads all wait.
+// Runs `work(0)` ... `work(count - 1)` on the threads of the pool.
+//
+// This thread gives its processor to them. Did it take part at once, the
+// threads it wakes would wait for a processor behind it, often for longer than
+// the work takes. But it does take part if they do not come soon: all threads
+// of the pool may be waiting as this one, which may be one of them. So it waits
+// only for work that has begun.
 template <typename Work>
 void parallel_for(ffi::ThreadPool& pool, int64_t count, const Work& work) {
   struct State {
     std::atomic<int64_t> next{0};
-    std::atomic<int64_t> done{0};
+    int64_t done = 0;
+    int64_t started = 0;
     std::mutex mutex;
-    std::condition_variable finished;
+    std::condition_variable changed;
   };
-  const int64_t helpers =
-      std::min<int64_t>(std::max<int64_t>(pool.num_threads(), 1), count) - 1;
+  const int64_t threads = std::min<int64_t>(pool.num_threads(), count);
+  if (threads < 2) {
+    for (int64_t i = 0; i < count; ++i) work(i);
+    return;
+  }
   auto state = std::make_shared<State>();
   // `work` is used only for numbers below `count`, before this call ends.
   auto take = [state, count, &work] {
-    for (int64_t i; (i = state->next.fetch_add(1)) < count;) {
-      work(i);
-      if (state->done.fetch_add(1) + 1 == count) {
-        std::lock_guard<std::mutex> lock(state->mutex);
-        state->finished.notify_all();
-      }
-    }
+    int64_t done = 0;
+    for (int64_t i; (i = state->next.fetch_add(1)) < count; ++done) work(i);
+    std::lock_guard<std::mutex> lock(state->mutex);
+    state->done += done;
+    if (state->done == count) state->changed.notify_all();
   };
-  for (int64_t i = 0; i < helpers; ++i) pool.Schedule(decltype(take)(take));
-  take();
+  for (int64_t i = 0; i < threads; ++i) {
+    pool.Schedule([state, take, threads] {
+      {
+        std::lock_guard<std::mutex> lock(state->mutex);
+        if (++state->started == threads) state->changed.notify_all();
+      }
+      take();
+    });
+  }
   std::unique_lock<std::mutex> lock(state->mutex);
-  state->finished.wait(lock, [&] { return state->done.load() == count; });
+  const bool all = state->changed.wait_for(lock, kPatience, [&] {
+    return state->started == threads || state->done == count;
+  });
+  if (!all) {
+    lock.unlock();
+    take();
+    lock.lock();
+  }
+  state->changed.wait(lock, [&] { return state->done == count; });
 }
 
 // What both calls have in common: reads operands and checks that they fit.

@@ -27,7 +27,7 @@ IMPLEMENTATIONS = {
 
 # Images of more channels than this are projected by a matrix product of the
 # backend: its time is the same, and reading what it wrote costs little then.
-MAX_PROJECTED_CHANNELS = 128
+MAX_PROJECTED_CHANNELS = 256
 
 
 class Channels(NamedTuple):
