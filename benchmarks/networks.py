@@ -5,7 +5,8 @@
 224 pixels, batch 8, float32, random weights: a prediction of `SASAResNet50`, of
 its convolutional twin, of a hybrid (convolution, convolution, attention,
 attention) and of `keras.applications.ResNet50`; a training step (SGD with
-momentum, cross-entropy) of the first two, and its peak memory. Interleaved; a
+momentum, cross-entropy) of the first two, and its peak memory (the median of
+three processes). Interleaved; a
 row has the median and the fastest call, as other users of a shared machine only
 ever slow a call down. As a TensorFlow graph and compiled by XLA. About twenty
 minutes on two cores. Rows go to `benchmarks/results/networks.csv`.
@@ -131,10 +132,14 @@ def main():
             if task == "training step":
                 for name in functions:
                     command = ["--memory", name, mode, "--batch-size"]
-                    mib[name] = float(
-                        common.in_new_process(
-                            __file__, *command, str(arguments.batch_size)
+                    # What the allocator keeps differs by up to a tenth.
+                    mib[name] = statistics.median(
+                        float(
+                            common.in_new_process(
+                                __file__, *command, str(arguments.batch_size)
+                            )
                         )
+                        for _ in range(3)
                     )
             for name, seconds in samples.items():
                 rows.append(
