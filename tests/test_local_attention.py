@@ -24,17 +24,18 @@ from keras_sasa.local_attention import (
 # The kernel knows float32 only: what is float64 here says nothing of it.
 FLOAT64 = sorted(set(IMPLEMENTATIONS) - {"native"})
 NATIVE = [name for name, case in CASES.items() if case.mask is None]
+COMPILED = [name for name, case in CASES.items() if case.compiled]
+# JAX compiles for seconds what TensorFlow runs in milliseconds.
+ALL = COMPILED if BACKEND == "jax" else list(CASES)
 # Those that the kernel projects itself when a layer predicts.
 PROJECTED = [
     name
     for name in NATIVE
-    if CASES[name].arguments.get("strides", 1) in (1, (1, 1))
+    if name in ALL
+    and CASES[name].arguments.get("strides", 1) in (1, (1, 1))
     and CASES[name].arguments.get("padding", "same") == "same"
     and not CASES[name].arguments.get("use_bias")
 ]
-COMPILED = [name for name, case in CASES.items() if case.compiled]
-# JAX compiles for seconds what TensorFlow runs in milliseconds.
-ALL = COMPILED if BACKEND == "jax" else list(CASES)
 # A window of one pixel has a constant softmax: float64 rounding only.
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-11}
 

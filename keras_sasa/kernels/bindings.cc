@@ -424,8 +424,20 @@ ffi::Error run_tasks(ffi::ThreadPool& pool, const Tasks& tasks) {
   return ffi::Error::Success();
 }
 
-ffi::Error attend(ffi::ThreadPool& pool, const Call& call,
-                  const Outputs& outputs) {
+// The forward pass of what a call has read, to its results.
+ffi::Error attend(ffi::ThreadPool& pool, const Call& call) {
+  Outputs outputs{};
+  outputs.output.pixel_stride = call.shape.filters();
+  if (ffi::Error error =
+          call.result(0, call.output_shape(), "output", &outputs.output.data);
+      error.failure())
+    return error;
+  if (call.results() > 1) {
+    if (ffi::Error error = call.result(1, call.log_sum_exp_shape(),
+                                       "log_sum_exp", &outputs.log_sum_exp);
+        error.failure())
+      return error;
+  }
   if (call.shape.batch == 0 || call.shape.rows.queries == 0 ||
       call.shape.columns.queries == 0) {
     return ffi::Error::Success();
@@ -452,19 +464,7 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::RemainingArgs arguments,
                      strides, dilation_rate, padding});
       error.failure())
     return error;
-  Outputs outputs{};
-  outputs.output.pixel_stride = filters;
-  if (ffi::Error error =
-          call.result(0, call.output_shape(), "output", &outputs.output.data);
-      error.failure())
-    return error;
-  if (results.size() > 1) {
-    if (ffi::Error error = call.result(1, call.log_sum_exp_shape(),
-                                       "log_sum_exp", &outputs.log_sum_exp);
-        error.failure())
-      return error;
-  }
-  return attend(pool, call, outputs);
+  return attend(pool, call);
 }
 
 ffi::Error projected(ffi::ThreadPool pool, ffi::RemainingArgs arguments,
@@ -486,13 +486,7 @@ ffi::Error projected(ffi::ThreadPool pool, ffi::RemainingArgs arguments,
                                              content != 0);
       error.failure())
     return error;
-  Outputs outputs{};
-  outputs.output.pixel_stride = filters;
-  if (ffi::Error error =
-          call.result(0, call.output_shape(), "output", &outputs.output.data);
-      error.failure())
-    return error;
-  return attend(pool, call, outputs);
+  return attend(pool, call);
 }
 
 ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs arguments,

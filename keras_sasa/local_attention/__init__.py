@@ -26,7 +26,8 @@ IMPLEMENTATIONS = {
 }
 
 # Images of more channels than this are projected by a matrix product of the
-# backend: its time is the same, and reading what it wrote costs little then.
+# backend: its time is the same, what it writes is small beside the weights, and
+# these the kernel would have to rearrange first (benchmarks/README.md).
 MAX_PROJECTED_CHANNELS = 256
 
 
