@@ -258,6 +258,67 @@ def plot_history(history, title=None):
     return figure
 
 
+def plot_confusion(confusion, class_names, title=None):
+    """Draws which classes a model takes for which.
+
+    Args:
+        confusion: Array of integers `(classes, classes)`: the number of images
+            of the class of the row that were taken for that of the column.
+        class_names: List of strings, one for each class.
+        title: String above the picture.
+
+    Returns:
+        A `matplotlib.figure.Figure`. A cell shows its share of the row, in
+        figures too where there are at most twelve classes.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+        ValueError: If the shapes do not fit each other.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sasa.visualize import plot_confusion
+    >>> figure = plot_confusion(np.array([[9, 1], [2, 8]]), ["cat", "dog"])
+    >>> [text.get_text() for text in figure.axes[0].texts]
+    ['90', '10', '20', '80']
+    """
+    figure_class = _figure_class()
+    confusion = np.asarray(confusion)
+    number = len(class_names)
+    if confusion.shape != (number, number):
+        raise ValueError(
+            "`confusion` must have a row and a column for each of the "
+            f"{number} `class_names`. Received: shape {confusion.shape}."
+        )
+    # A class without an image has a row of zeros.
+    percent = 100 * confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    side = min(3.0 + 0.4 * number, 12.0)
+    figure = figure_class(figsize=(side + 0.8, side), layout="constrained")
+    if title:
+        figure.suptitle(title)
+    axes = figure.subplots()
+    picture = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
+    figure.colorbar(picture, label="% of the true class", shrink=0.8)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    if number <= 40:
+        axes.set_xticks(range(number), class_names, rotation=90)
+        axes.set_yticks(range(number), class_names)
+    if number <= 12:
+        for (row, column), value in np.ndenumerate(percent):
+            axes.text(
+                column,
+                row,
+                f"{value:.0f}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if value > 50 else "black",
+            )
+    return figure
+
+
 def _attention_calls(model):
     """Finds the calls of attention layers, those of inner models included.
 

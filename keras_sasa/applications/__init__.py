@@ -1,5 +1,6 @@
 """Attention ResNets and their convolutional twins."""
 
+from keras_sasa.applications.configurations import CONFIGURATIONS
 from keras_sasa.applications.resnet import (
     GROUP_OUTPUTS,
     NUM_BLOCKS,
@@ -15,6 +16,7 @@ from keras_sasa.applications.resnet import (
 )
 
 __all__ = [
+    "CONFIGURATIONS",
     "GROUP_OUTPUTS",
     "NUM_BLOCKS",
     "ConvResNet26",

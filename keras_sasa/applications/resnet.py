@@ -167,7 +167,11 @@ def ResNet(
     if include_top:
         x = layers.GlobalAveragePooling2D(name="average_pool")(x)
         x = layers.Dense(
-            classes, activation=classifier_activation, name="predictions"
+            classes,
+            activation=classifier_activation,
+            # Probabilities of float16 would spoil the loss of mixed precision.
+            dtype=keras.config.dtype_policy().variable_dtype,
+            name="predictions",
         )(x)
     elif pooling == "avg":
         x = layers.GlobalAveragePooling2D(name="average_pool")(x)

@@ -6,9 +6,8 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
-from keras_sasa.applications import NUM_BLOCKS, ResNet
+from keras_sasa.applications import CONFIGURATIONS, ResNet
 from keras_sasa.profile.counting import Profile, align, profile
 
 
@@ -19,8 +18,7 @@ class Published:
     Args:
         table: The table it is in.
         name: Its row.
-        options: Arguments of `ResNet` by name, the depth of `NUM_BLOCKS` as
-            `"depth"`.
+        configuration: Its name in `CONFIGURATIONS`.
         flops: FLOPs that the paper prints.
         parameters: Parameters that the paper prints, or `None`.
         derived_flops: Calculated from the paper's text, convolutions,
@@ -31,7 +29,7 @@ class Published:
 
     table: str
     name: str
-    options: tuple[tuple[str, Any], ...]
+    configuration: str
     flops: float
     parameters: float | None = None
     derived_flops: float | None = None
@@ -39,77 +37,56 @@ class Published:
     derived_parameters: float | None = None
 
 
-# All that the tables vary, so that equal networks have equal options.
-_NETWORK = {
-    "depth": 50,
-    "spatial": ("attention",) * 4,
-    "stem": "conv",
-    "kernel_size": 7,
-    "position_encoding": "relative",
-    "use_content": True,
-}
-
-
 def _published():
-    def add(name, numbers, **options):
-        options = tuple({**_NETWORK, **options}.items())
-        rows.append(Published(table, name, options, *numbers))
+    def add(name, configuration, *numbers):
+        rows.append(Published(table, name, configuration, *numbers))
 
     rows = []
     table = "ImageNet: ResNet"
-    for depth, *numbers in (
-        (26, 4.7, 13.7, 4.68),
-        (38, 6.5, 19.6, 6.43),
-        (50, 8.2, 25.6, 8.18),
-    ):
-        options = {"depth": depth, "spatial": ("conv",) * 4}
-        add(f"{depth}, convolution", numbers, **options)
+    add("26, convolution", "resnet26_conv", 4.7, 13.7, 4.68)
+    add("38, convolution", "resnet38_conv", 6.5, 19.6, 6.43)
+    add("50, convolution", "resnet50_conv", 8.2, 25.6, 8.18)
     for depth, *numbers in (
         (26, 4.5, 10.3, 4.48, 4.39, 10.33),
         (38, 5.7, 14.1, 5.73, 5.60, 14.17),
         (50, 7.0, 18.0, 6.97, 6.81, 18.01),
     ):
-        add(f"{depth}, conv stem + attention", numbers, depth=depth)
+        name = f"{depth}, conv stem + attention"
+        add(name, f"resnet{depth}_attention", *numbers)
     for depth, *numbers in ((26, 4.7, 10.3), (38, 6.0, 14.1), (50, 7.2, 18.0)):
-        add(f"{depth}, full attention", numbers, depth=depth, stem="attention")
+        name = f"{depth}, full attention"
+        add(name, f"resnet{depth}_full_attention", *numbers)
 
     table = "groups: conv | attention"
-    for groups, flops, parameters, derived in (
-        ("- | 1 2 3 4", 7.0, 18.0, 18.01),
-        ("1 | 2 3 4", 7.3, 18.1, 18.09),
-        ("1 2 | 3 4", 7.5, 18.5, 18.48),
-        ("1 2 3 | 4", 8.0, 20.8, 20.84),
-        ("1 2 3 4 | -", 8.2, 25.6, 25.56),
-        ("2 3 4 | 1", 7.9, 25.5, 25.48),
-        ("3 4 | 1 2", 7.8, 25.0, 25.09),
-        ("4 | 1 2 3", 7.2, 22.7, 22.73),
+    for name, configuration, flops, parameters, derived in (
+        ("- | 1 2 3 4", "resnet50_attention", 7.0, 18.0, 18.01),
+        ("1 | 2 3 4", "resnet50_conv1_attention234", 7.3, 18.1, 18.09),
+        ("1 2 | 3 4", "resnet50_conv12_attention34", 7.5, 18.5, 18.48),
+        ("1 2 3 | 4", "resnet50_conv123_attention4", 8.0, 20.8, 20.84),
+        ("1 2 3 4 | -", "resnet50_conv", 8.2, 25.6, 25.56),
+        ("2 3 4 | 1", "resnet50_conv234_attention1", 7.9, 25.5, 25.48),
+        ("3 4 | 1 2", "resnet50_conv34_attention12", 7.8, 25.0, 25.09),
+        ("4 | 1 2 3", "resnet50_conv4_attention123", 7.2, 22.7, 22.73),
     ):
-        convolutions, _ = groups.split("|")
-        spatial = tuple(
-            "conv" if group in convolutions else "attention" for group in "1234"
-        )
-        add(groups, (flops, parameters, None, None, derived), spatial=spatial)
+        add(name, configuration, flops, parameters, None, None, derived)
 
     table = "kernel size"
-    for size, flops, derived in (
-        (3, 6.6, 6.51),
-        (5, 6.7, 6.69),
-        (7, 7.0, 6.97),
-        (9, 7.3, 7.33),
-        (11, 7.7, 7.79),
-    ):
-        add(f"{size}", (flops, None, derived), kernel_size=size)
+    add("3", "resnet50_kernel3", 6.6, None, 6.51)
+    add("5", "resnet50_kernel5", 6.7, None, 6.69)
+    add("7", "resnet50_attention", 7.0, None, 6.97)
+    add("9", "resnet50_kernel9", 7.3, None, 7.33)
+    add("11", "resnet50_kernel11", 7.7, None, 7.79)
 
     table = "logits"
-    add("q.k + q.r", (7.0, 18.0))
-    add("q.r only", (6.1, 16.7), use_content=False)
-    add("q.k, no position", (6.9,), position_encoding=None)
-    add("q.k, absolute position", (6.9,), position_encoding="absolute")
+    add("q.k + q.r", "resnet50_attention", 7.0, 18.0)
+    add("q.r only", "resnet50_position_only", 6.1, 16.7)
+    add("q.k, no position", "resnet50_no_position", 6.9)
+    add("q.k, absolute position", "resnet50_absolute_position", 6.9)
 
     table = "stem of full attention"
-    add("plain", (7.1,), stem="plain_attention")
-    add("convolution for values", (7.4,), stem="conv_value_attention")
-    add("spatially aware values", (7.2,), stem="attention")
+    add("plain", "resnet50_plain_stem", 7.1)
+    add("convolution for values", "resnet50_conv_value_stem", 7.4)
+    add("spatially aware values", "resnet50_full_attention", 7.2)
     return tuple(rows)
 
 
@@ -117,14 +94,15 @@ PUBLISHED = _published()
 
 
 @functools.cache
-def _profile_resnet(options):
-    options = dict(options)
-    return profile(ResNet(NUM_BLOCKS[options.pop("depth")], **options))
+def _profile_configuration(name):
+    return profile(ResNet(**CONFIGURATIONS[name]))
 
 
 def profile_published() -> list[tuple[Published, Profile]]:
     """Builds every network of `PUBLISHED` for 224x224 and profiles it."""
-    return [(row, _profile_resnet(row.options)) for row in PUBLISHED]
+    return [
+        (row, _profile_configuration(row.configuration)) for row in PUBLISHED
+    ]
 
 
 _HEADER = """\

@@ -1,0 +1,42 @@
+"""Trains ResNet-50 with self-attention on ImageNet, by the paper's recipe.
+
+    python examples/train_imagenet.py --strategy mirrored --batch-size 512 \
+        --mixed-precision bfloat16
+    python examples/train_imagenet.py --strategy tpu --tpu NAME
+    python examples/train_imagenet.py --network resnet50_conv12_attention34
+    python examples/train_imagenet.py --data DIR --resume
+
+THE FULL TRAINING HAS NOT BEEN RUN with this script: 130 epochs of 1.28 million
+images were out of reach. It has been tried on made images of ImageNet's format
+and a few steps, which says that the parts fit together, and nothing about the
+accuracy. What of the recipe is the paper's is marked in what is printed first.
+
+ImageNet is read by TensorFlow Datasets, for which you download two archives
+yourself (https://www.tensorflow.org/datasets/catalog/imagenet2012), or from a
+folder with `train` and `validation`. `--held-out 0.04` validates on 4 % of the
+images to train with, as the paper does for its ablations; without it the 50,000
+of ImageNet's own validation are used.
+"""
+
+from keras_sasa.applications import CONFIGURATIONS
+from keras_sasa.training import IMAGENET, command
+
+NETWORK = "resnet50_attention"
+
+
+def main(argv=None):
+    parser = command.make_parser(
+        __doc__,
+        data="tfds:imagenet2012",
+        network=NETWORK,
+        recipe="imagenet",
+    )
+    options = parser.parse_args(argv)
+    recipe = command.recipe_of(options, IMAGENET)
+    network = command.network_of(options, CONFIGURATIONS[NETWORK])
+    *_, folder = command.train(options, network, recipe)
+    print(f"written to: {folder}")
+
+
+if __name__ == "__main__":
+    command.run(main)

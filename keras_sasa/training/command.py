@@ -1,0 +1,195 @@
+"""What the training scripts share: their options, and a summary on one screen.
+
+A script gives presets; a network and a recipe are chosen by name, and single
+values of both are changed by options of their own.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+import sys
+
+from keras_sasa.applications import CONFIGURATIONS
+from keras_sasa.applications.resnet import OPERATORS, STEMS
+from keras_sasa.profile import profile
+from keras_sasa.training.data import load_data
+from keras_sasa.training.devices import STRATEGIES, make_devices
+from keras_sasa.training.fit import MIXED_PRECISION, fit
+from keras_sasa.training.recipe import CIFAR10, DIGITS, IMAGENET
+
+RECIPES = {"imagenet": IMAGENET, "cifar10": CIFAR10, "digits": DIGITS}
+
+
+def make_parser(description, data, network, recipe):
+    """Makes a parser of the options that all training scripts have.
+
+    Args:
+        description: Text for `--help`, the docstring of the script.
+        data: Default of `--data`.
+        network: Default of `--network`, or a text that says what it is.
+        recipe: Default of `--recipe`, or a text that says what it is.
+
+    Returns:
+        An `argparse.ArgumentParser`. What is not given is `None`.
+    """
+    parser = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "--data",
+        default=data,
+        help=f"digits, a folder, or tfds:NAME (default {data})",
+    )
+    add("--held-out", type=float, help="fraction to validate on")
+    add("--skip-corrupt", action="store_true", help="leave bad images out")
+    add("--output", type=pathlib.Path, help="folder (default runs/NAME)")
+    add("--resume", action="store_true", help="go on with what is there")
+    add("--seed", type=int, default=0, help="of weights and images")
+
+    add = parser.add_argument_group("network").add_argument
+    add(
+        "--network",
+        choices=CONFIGURATIONS,
+        metavar="NAME",
+        help=f"a name of CONFIGURATIONS (default {network})",
+    )
+    add("--blocks", type=positive, nargs="+", help="blocks of each group")
+    add("--width", type=positive, help="channels of the first group")
+    add("--spatial", choices=OPERATORS, nargs="+", help="for each group")
+    add("--stem", choices=STEMS)
+    add("--kernel-size", type=positive)
+    add("--heads", type=positive)
+
+    add = parser.add_argument_group("recipe").add_argument
+    add("--recipe", choices=RECIPES, help=f"(default {recipe})")
+    add("--epochs", type=positive, help="passes over the images")
+    add("--batch-size", type=positive, help="images of a step, all devices")
+    add("--learning-rate", type=float, help="the highest, of this batch size")
+    add("--image-size", type=positive, help="images are resized to this side")
+
+    add = parser.add_argument_group("devices").add_argument
+    add("--strategy", choices=STRATEGIES, default="none")
+    add("--tpu", help="name or address, with --strategy tpu")
+    add(
+        "--mixed-precision",
+        choices=[name for name in MIXED_PRECISION if name],
+    )
+    return parser
+
+
+def positive(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not above 0")
+    return value
+
+
+def network_of(options, network):
+    """Returns arguments of `ResNet`: those of `network`, changed by options."""
+    network = dict(network)
+    if options.network:
+        network = dict(CONFIGURATIONS[options.network])
+    for name, value in {
+        "num_blocks": options.blocks,
+        "width_multiplier": options.width and options.width / 64,
+        "spatial": options.spatial,
+        "stem": options.stem,
+        "kernel_size": options.kernel_size,
+        "num_heads": options.heads,
+    }.items():
+        if value is not None:
+            network[name] = tuple(value) if isinstance(value, list) else value
+    spatial = network.get("spatial")
+    if isinstance(spatial, tuple) and len(spatial) == 1:
+        network["spatial"] = spatial[0]
+    return network
+
+
+def recipe_of(options, recipe):
+    """Returns a `Recipe`: `recipe` or that named, changed by options."""
+    recipe = RECIPES[options.recipe] if options.recipe else recipe
+    changes = {
+        name: getattr(options, name)
+        for name in ("epochs", "batch_size", "image_size")
+        if getattr(options, name) is not None
+    }
+    if options.learning_rate is not None:
+        changes["base_learning_rate"] = options.learning_rate
+        changes["base_batch_size"] = options.batch_size or recipe.batch_size
+    if "epochs" in changes:
+        # The same part of a longer or shorter training.
+        part = changes["epochs"] / recipe.epochs
+        changes["warmup_epochs"] = round(recipe.warmup_epochs * part, 2)
+    return dataclasses.replace(recipe, **changes)
+
+
+def output_of(options):
+    name = pathlib.PurePath(options.data.removeprefix("tfds:")).name
+    return options.output or pathlib.Path("runs") / (name or "folder")
+
+
+def train(options, network, recipe):
+    """Loads the data, prints a summary, and trains.
+
+    Args:
+        options: Options of `make_parser`.
+        network: Dict of arguments of `ResNet`.
+        recipe: A `Recipe`.
+
+    Returns:
+        The model, the history, the data and the folder of the run.
+    """
+    devices = make_devices(options.strategy, options.tpu)
+    data = load_data(options.data, options.held_out, options.skip_corrupt)
+    folder = output_of(options)
+
+    def summarize(model):
+        if devices.is_chief:
+            print(
+                summary(options, model, network, data, recipe, devices, folder)
+            )
+
+    model, history = fit(
+        network,
+        data,
+        recipe,
+        folder,
+        devices=devices,
+        seed=options.seed,
+        mixed_precision=options.mixed_precision,
+        resume=options.resume,
+        on_start=summarize,
+    )
+    return model, history, data, folder
+
+
+def summary(options, model, network, data, recipe, devices, folder):
+    """Returns one screen of text: all that decides what comes out."""
+    counted = profile(model)
+    lines = {
+        "network": ", ".join(f"{k}={v}" for k, v in network.items()),
+        "parameters": f"{counted.trainable_parameters:,} trained",
+        "FLOPs": f"{counted.flops / 1e6:,.1f} million an image",
+        "data": f"{options.data}: {data.num_train:,} images to train, "
+        f"{data.num_validation:,} to validate, {data.num_classes} classes",
+        "devices": devices.describe(),
+        "precision": MIXED_PRECISION[options.mixed_precision],
+        "seed": options.seed,
+        "output": folder,
+    }
+    rows = [f"{name:20} {value}" for name, value in lines.items()]
+    return "\n".join([*rows, "", recipe.describe(), ""])
+
+
+def run(main):
+    """Calls `main()`; what a user can mend ends in one line, not a traceback.
+
+    Args:
+        main: Function without arguments.
+    """
+    try:
+        main()
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")

@@ -1,0 +1,464 @@
+"""Labelled images and the one `tf.data` pipeline that feeds a training.
+
+A pass over the images is a function of `(seed, epoch)`: the order, and every
+random number of every image, so that a training that stops and goes on sees
+what it would have seen. Images stay bytes, 0 to 255; the network scales them.
+"""
+
+import dataclasses
+import pathlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_sasa.training.optional import needs
+from keras_sasa.training.rand_augment import rand_augment
+
+# Which images are held out never depends on the seed of a training.
+_SPLIT_SEED = 0
+_HELD_OUT = 0.2
+_VALIDATION_FOLDERS = ("validation", "val", "test")
+# Larger sets are read anew in every epoch.
+_CACHE_BYTES = 2 * 2**30
+# Of a set that is larger than this, images are drawn from this many.
+_SHUFFLE_BUFFER = 10_000
+# Pictures are classified by the middle 7/8 of their sides, as is usual for
+# networks that were trained with resized crops.
+_CENTRAL_FRACTION = 0.875
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageData:
+    """A set of labelled images, not yet decoded, resized or batched.
+
+    Args:
+        train: `tf.data.Dataset` of pairs of an image and an integer label. The
+            image is a `uint8` tensor `(height, width, channels)`, a string of
+            JPEG, PNG, GIF or BMP, or with `reads_files` the path of one.
+        validation: The same for the images held out.
+        class_names: List of strings, one for each label.
+        channels: Integer, 1 or 3.
+        white: Number, the brightest value of a pixel.
+        reads_files: Boolean, whether the images are paths.
+    """
+
+    train: tf.data.Dataset
+    validation: tf.data.Dataset
+    class_names: list[str]
+    channels: int = 3
+    white: float = 255.0
+    reads_files: bool = False
+
+    @property
+    def num_classes(self):
+        return len(self.class_names)
+
+    @property
+    def num_train(self):
+        return int(self.train.cardinality())
+
+    @property
+    def num_validation(self):
+        return int(self.validation.cardinality())
+
+
+def load_data(name, held_out=None, skip_corrupt=False):
+    """Finds a set of labelled images.
+
+    Args:
+        name: `"digits"` (the 1,797 of scikit-learn), `"tfds:NAME"` (a
+            classification set of TensorFlow Datasets) or the path of a folder
+            with a folder of images for each class, either directly or in
+            `train` and `validation` (or `val`, or `test`).
+        held_out: Fraction of the images to train with that is validated on, in
+            the place of a validation set that the data may have. Default: the
+            data's own, or a fifth where it has none.
+        skip_corrupt: Boolean, for folders: whether to read all images once and
+            leave out those that cannot be decoded.
+
+    Returns:
+        An `ImageData`.
+
+    Raises:
+        ValueError: If the data cannot be found or is not labelled images.
+        ImportError: If the package that reads it is not installed.
+    """
+    if held_out is not None and not 0 < held_out < 1:
+        raise ValueError(
+            "`held_out` must be a fraction between 0 and 1. "
+            f"Received: held_out={held_out}."
+        )
+    if name == "digits":
+        return _load_digits(held_out or _HELD_OUT)
+    if str(name).startswith("tfds:"):
+        return _load_tfds(name.removeprefix("tfds:"), held_out)
+    return _load_folder(pathlib.Path(name), held_out, skip_corrupt)
+
+
+def _load_digits(held_out):
+    needs("sklearn", "scikit-learn")
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    images, labels = load_digits(return_X_y=True)
+    images = images.reshape(-1, 8, 8, 1).astype("uint8")
+    train_images, other_images, train_labels, other_labels = train_test_split(
+        images,
+        labels.astype("int64"),
+        test_size=held_out,
+        stratify=labels,
+        random_state=_SPLIT_SEED,
+    )
+    return ImageData(
+        tf.data.Dataset.from_tensor_slices((train_images, train_labels)),
+        tf.data.Dataset.from_tensor_slices((other_images, other_labels)),
+        class_names=[str(digit) for digit in range(10)],
+        channels=1,
+        white=16.0,
+    )
+
+
+def _load_folder(folder, held_out, skip_corrupt):
+    if not folder.is_dir():
+        raise ValueError(
+            "The data must be 'digits', 'tfds:NAME' or a folder of images. "
+            f"There is no folder {str(folder)!r}."
+        )
+
+    def images_of(path, **options):
+        # Keras lists the files; nothing is read before the data is used.
+        return keras.utils.image_dataset_from_directory(
+            path, batch_size=None, seed=_SPLIT_SEED, verbose=False, **options
+        )
+
+    own = [folder / n for n in _VALIDATION_FOLDERS if (folder / n).is_dir()]
+    has_train = (folder / "train").is_dir()
+    try:
+        if has_train and own and not held_out:
+            train = images_of(folder / "train")
+            validation = images_of(
+                own[0], class_names=train.class_names, shuffle=False
+            )
+            roots = folder / "train", own[0]
+        else:
+            root = folder / "train" if has_train else folder
+            train, validation = images_of(
+                root, validation_split=held_out or _HELD_OUT, subset="both"
+            )
+            roots = root, root
+    except ValueError as error:
+        raise ValueError(
+            f"{str(folder)!r} is not a folder with a folder of images for each "
+            f"class: {error}"
+        ) from error
+    names = train.class_names
+    if len(names) < 2:
+        raise ValueError(
+            f"{str(folder)!r} must hold two classes or more, each in a folder "
+            f"of its own. Received: {names}."
+        )
+
+    def labelled_paths(dataset, root):
+        paths = sorted(dataset.file_paths)
+        if skip_corrupt:
+            corrupt = find_corrupt(paths)
+            paths = [path for path in paths if path not in corrupt]
+            print(f"left out, not decodable: {len(corrupt)} of {root}")
+            for path, reason in corrupt.items():
+                print(f"  {path}: {reason}")
+        labels = [
+            names.index(pathlib.Path(path).relative_to(root).parts[0])
+            for path in paths
+        ]
+        return tf.data.Dataset.from_tensor_slices(
+            (paths, np.array(labels, "int64"))
+        )
+
+    return ImageData(
+        labelled_paths(train, roots[0]),
+        labelled_paths(validation, roots[1]),
+        class_names=names,
+        reads_files=True,
+    )
+
+
+def _load_tfds(name, held_out):
+    tfds = needs("tensorflow_datasets", "tensorflow-datasets")
+    try:
+        builder = tfds.builder(name)
+        info = builder.info
+        if info.supervised_keys != ("image", "label"):
+            raise ValueError(
+                "it is not a set of images with one label each, but of "
+                f"{list(info.features)}"
+            )
+        builder.download_and_prepare()
+        own = [s for s in ("validation", "test") if s in info.splits]
+        percent = round(100 * (1 - (held_out or _HELD_OUT)))
+        splits = (
+            ["train", own[0]]
+            if own and not held_out
+            else [f"train[:{percent}%]", f"train[{percent}%:]"]
+        )
+        train, validation = builder.as_dataset(
+            split=splits,
+            as_supervised=True,
+            # Encoded images are shuffled and cached in a tenth of the memory.
+            decoders={"image": tfds.decode.SkipDecoding()},
+        )
+    except Exception as error:
+        # What can go wrong in a download has no common type. Only the first
+        # line: the others list every known data set.
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"tfds:{name} cannot be loaded: {reason}") from error
+    return ImageData(
+        train,
+        validation,
+        class_names=info.features["label"].names,
+        channels=info.features["image"].shape[-1],
+    )
+
+
+def find_corrupt(paths):
+    """Returns, by path, why an image file cannot be decoded."""
+
+    def reason(path):
+        try:
+            tf.io.decode_image(tf.io.read_file(path))
+        except tf.errors.OpError as error:
+            return path.numpy(), error.message.partition("[Op:")[0].strip()
+        return path.numpy(), ""
+
+    pairs = tf.data.Dataset.from_tensor_slices(list(paths)).map(
+        lambda path: tf.py_function(reason, [path], [tf.string, tf.string]),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    return {
+        path.decode(): why.decode()
+        for path, why in pairs.as_numpy_iterator()
+        if why
+    }
+
+
+def steps_per_epoch(data, recipe):
+    """Returns how many full batches the images to train with make.
+
+    Raises:
+        ValueError: If they make none.
+    """
+    steps = data.num_train // recipe.batch_size
+    if not steps:
+        raise ValueError(
+            f"`batch_size` must be at most the {data.num_train} images to "
+            f"train with. Received: batch_size={recipe.batch_size}."
+        )
+    return steps
+
+
+def training_batches(data, recipe, seed=0, initial_epoch=0, shard=(0, 1)):
+    """Makes the batches of all epochs, one after the other.
+
+    Args:
+        data: An `ImageData`.
+        recipe: A `Recipe`: batch size, image size, augmentation, epochs.
+        seed: Integer. Equal seeds give equal batches.
+        initial_epoch: Integer, the epoch to begin with.
+        shard: Pair of integers `(index, count)`: which part of every batch,
+            of how many, this process computes.
+
+    Returns:
+        A `tf.data.Dataset` of pairs `(images, labels)`: `uint8`
+        `(batch, image_size, image_size, channels)` and one-hot `float32`
+        `(batch, num_classes)`. Each epoch has `steps_per_epoch` batches, all
+        full: the images that are left over differ from epoch to epoch.
+    """
+    index, count = _check_shard(shard, recipe.batch_size)
+    steps = steps_per_epoch(data, recipe)
+    prepared = _prepared(data, data.train, recipe, training=True)
+    buffer = min(data.num_train, _SHUFFLE_BUFFER)
+    if data.reads_files:
+        # Paths are small enough for a perfect order.
+        buffer = data.num_train
+
+    def one_epoch(epoch):
+        # Of this function's graph alone: the order shall not depend on the
+        # global seed, which `shuffle` mixes with its own.
+        tf.random.set_seed(1)
+        # Distinct for any number of epochs below a million.
+        order = tf.cast(seed, "int64") * 1_000_003 + epoch
+        shuffled = prepared.shuffle(
+            buffer, seed=order, reshuffle_each_iteration=False
+        )
+        shuffled = shuffled.take(steps * recipe.batch_size).enumerate()
+        # Decoding and augmenting is done by the process that needs the image.
+        mine = shuffled.shard(count, index)
+        augmented = mine.map(
+            lambda place, example: _augment(
+                *example, tf.stack([order, place]), data, recipe
+            ),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+        return augmented.batch(recipe.batch_size // count, drop_remainder=True)
+
+    return (
+        tf.data.Dataset.range(initial_epoch, recipe.epochs)
+        .flat_map(one_epoch)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def evaluation_batches(data, recipe, dataset=None, shard=(0, 1)):
+    """Makes the batches of one exact pass over the images held out.
+
+    The last batch is filled up with images of weight 0, so that every batch
+    has the same shape and can be divided among devices. The weight of all
+    others is constant and such that their mean over the padded batches is 1:
+    the loss that Keras averages is then that of the real images, exactly.
+
+    Args:
+        data: An `ImageData`.
+        recipe: A `Recipe`: batch size, image size, kind of augmentation.
+        dataset: `data.train` to evaluate those. Default: `data.validation`.
+        shard: See `training_batches`.
+
+    Returns:
+        A `tf.data.Dataset` of `(images, labels, weights)`, see
+        `training_batches`; `weights` is `float32` `(batch,)`.
+    """
+    index, count = _check_shard(shard, recipe.batch_size)
+    dataset = data.validation if dataset is None else dataset
+    number = int(dataset.cardinality())
+    if number < 1:
+        raise ValueError("There are no images to evaluate.")
+    padded = -(-number // recipe.batch_size) * recipe.batch_size
+    weight = padded / number
+    mine = dataset.shard(count, index)
+    prepared = _prepared(data, mine, recipe, training=False)
+    prepared = prepared.map(lambda image, label: (image, label, weight))
+    shape = (recipe.image_size, recipe.image_size, data.channels)
+    filling = tf.data.Dataset.from_tensors(
+        (
+            tf.zeros(shape, "uint8"),
+            tf.zeros(data.num_classes),
+            tf.constant(0.0),
+        )
+    ).repeat(padded // count - int(mine.cardinality()))
+    return (
+        prepared.concatenate(filling)
+        .batch(recipe.batch_size // count, drop_remainder=True)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def _check_shard(shard, batch_size):
+    index, count = shard
+    if not 0 <= index < count or batch_size % count:
+        raise ValueError(
+            "`shard` must be the index of a process and their number, of which "
+            "the batch size is a multiple. "
+            f"Received: shard={shard}, batch_size={batch_size}."
+        )
+    return index, count
+
+
+def _prepared(data, dataset, recipe, training):
+    """All that does not change from epoch to epoch, in memory if it fits."""
+    number = int(dataset.cardinality())
+    if recipe.augmentation == "resized_crop" and training:
+        # What is cut out of an image is decoded when it is known.
+        return dataset
+
+    def prepare(image, label):
+        image = _decode(_read(image, data), data)
+        if recipe.augmentation == "resized_crop":
+            image = _central_part(image)
+        image = _resize(image, recipe.image_size)
+        return image, tf.one_hot(label, data.num_classes)
+
+    prepared = dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
+    size = recipe.image_size**2 * data.channels
+    return prepared.cache() if number * size <= _CACHE_BYTES else prepared
+
+
+def _read(image, data):
+    return tf.io.read_file(image) if data.reads_files else image
+
+
+def _decode(image, data):
+    if image.dtype == tf.string:
+        image = tf.io.decode_image(
+            image, channels=data.channels, expand_animations=False
+        )
+    image.set_shape((None, None, data.channels))
+    return image
+
+
+def _resize(image, side):
+    """Resizes to a square of bytes, averaging where pixels become fewer."""
+    if image.shape[0] == image.shape[1] == side:
+        return image
+    image = tf.image.resize(image, (side, side), antialias=True)
+    return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), "uint8")
+
+
+def _central_part(image):
+    return tf.image.central_crop(image, _CENTRAL_FRACTION)
+
+
+def _augment(image, label, seed, data, recipe):
+    """Changes one image at random; `seed` holds two integers."""
+    side = recipe.image_size
+    seeds = tf.unstack(tf.random.split(seed, 3))
+    if recipe.augmentation == "resized_crop":
+        image = _resize(_random_part(image, seeds[0], data), side)
+        label = tf.one_hot(label, data.num_classes)
+    else:
+        image = tf.image.resize_with_crop_or_pad(
+            image, side + side // 4, side + side // 4
+        )
+        image = tf.image.stateless_random_crop(
+            image, (side, side, data.channels), seeds[0]
+        )
+    if recipe.flip:
+        image = tf.image.stateless_random_flip_left_right(image, seeds[1])
+    if recipe.rand_augment_factor:
+        image = rand_augment(
+            image, seeds[2], recipe.rand_augment_factor, data.white
+        )
+    return image, label
+
+
+def _random_part(image, seed, data):
+    """Cuts out a part; of a JPEG no more than that part is decoded."""
+
+    def place(shape):
+        begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
+            shape,
+            tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
+            seed,
+            aspect_ratio_range=(3 / 4, 4 / 3),
+            area_range=(0.08, 1.0),
+        )
+        return begin, size
+
+    def cut(image):
+        begin, size = place(tf.shape(image))
+        return tf.slice(image, begin, size)
+
+    def decode_part():
+        begin, size = place(tf.io.extract_jpeg_shape(image))
+        window = tf.concat([begin[:2], size[:2]], axis=0)
+        return tf.io.decode_and_crop_jpeg(image, window, data.channels)
+
+    image = _read(image, data)
+    if image.dtype == tf.string:
+        part = tf.cond(
+            tf.io.is_jpeg(image),
+            decode_part,
+            lambda: cut(_decode(image, data)),
+        )
+    else:
+        part = cut(image)
+    part.set_shape((None, None, data.channels))
+    return part

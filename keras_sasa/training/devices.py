@@ -1,0 +1,158 @@
+"""Where a training runs: one device, several, a TPU, or several machines."""
+
+import contextlib
+import dataclasses
+
+import keras
+import tensorflow as tf
+
+STRATEGIES = ("none", "mirrored", "tpu", "data_parallel")
+
+
+@dataclasses.dataclass(frozen=True)
+class Devices:
+    """What `make_devices` returns.
+
+    Args:
+        name: One of `STRATEGIES`.
+        num_replicas: Integer, devices that share a batch.
+        strategy: `tf.distribute.Strategy` or `None`.
+        shard: Pair `(index, count)`: which process this is, of how many.
+    """
+
+    name: str = "none"
+    num_replicas: int = 1
+    strategy: tf.distribute.Strategy | None = None
+    shard: tuple[int, int] = (0, 1)
+
+    def scope(self):
+        """Returns the context in which a model is built and compiled."""
+        if self.strategy is None:
+            return contextlib.nullcontext()
+        return self.strategy.scope()
+
+    @property
+    def is_chief(self):
+        """Whether this process writes the files."""
+        return self.shard[0] == 0
+
+    def describe(self):
+        text = f"{self.name}, {self.num_replicas} device"
+        text += "s" if self.num_replicas > 1 else ""
+        index, count = self.shard
+        return text + (f", process {index} of {count}" if count > 1 else "")
+
+
+def make_devices(name="none", tpu=None):
+    """Finds the devices to train on.
+
+    Args:
+        name: `"none"` (what Keras takes by itself), `"mirrored"`
+            (`tf.distribute.MirroredStrategy`: all GPUs of this machine, or all
+            logical CPUs if it has none), `"tpu"` (`tf.distribute.TPUStrategy`)
+            or `"data_parallel"` (`keras.distribution`, with Keras on JAX: all
+            devices of all machines). Machines are introduced to each other
+            by the variables `KERAS_DISTRIBUTION_JOB_ADDRESSES`,
+            `KERAS_DISTRIBUTION_NUM_PROCESSES` and
+            `KERAS_DISTRIBUTION_PROCESS_ID`, which Keras reads when
+            `keras.distribution.initialize()` is called, before all else.
+        tpu: String, name or address of the TPU; empty for that of this
+            machine.
+
+    Returns:
+        A `Devices`.
+
+    Raises:
+        ValueError: If `name` is unknown, or not for Keras' backend.
+        ConnectionError: If the TPU cannot be reached.
+    """
+    if name not in STRATEGIES:
+        raise ValueError(
+            f"`name` must be one of {STRATEGIES}. Received: name={name!r}."
+        )
+    backend = keras.backend.backend()
+    if name == "none":
+        return Devices()
+    needed = "jax" if name == "data_parallel" else "tensorflow"
+    if backend != needed:
+        raise ValueError(
+            f"The strategy {name!r} needs Keras on {needed} "
+            f"(KERAS_BACKEND={needed}). Received: a backend of {backend!r}."
+        )
+    if name == "data_parallel":
+        return _data_parallel()
+    strategy = _mirrored() if name == "mirrored" else _tpu(tpu or "")
+    return Devices(name, strategy.num_replicas_in_sync, strategy)
+
+
+def _mirrored():
+    if tf.config.list_logical_devices("GPU"):
+        return tf.distribute.MirroredStrategy()
+    cpus = tf.config.list_logical_devices("CPU")
+    return tf.distribute.MirroredStrategy([device.name for device in cpus])
+
+
+def _tpu(name):
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        return tf.distribute.TPUStrategy(resolver)
+    except Exception as error:
+        # No address, no answer and no TPU library are all errors of different
+        # types.
+        reason = str(error).strip().partition("\n")[0]
+        raise ConnectionError(
+            f"The TPU {name or 'of this machine'!r} cannot be reached: "
+            f"{type(error).__name__}: {reason}"
+        ) from error
+
+
+def _data_parallel():
+    import jax
+
+    distribution = keras.distribution.DataParallel(
+        # The pipeline gives each process its own images.
+        auto_shard_dataset=False
+    )
+    keras.distribution.set_distribution(distribution)
+    return Devices(
+        "data_parallel",
+        distribution.num_model_replicas,
+        shard=(jax.process_index(), jax.process_count()),
+    )
+
+
+def check_supported(model, devices, batch_size):
+    """Refuses before a training what would fail in the middle of its start.
+
+    Args:
+        model: A compiled model.
+        devices: A `Devices`.
+        batch_size: Integer, images of one step on all devices.
+
+    Raises:
+        ValueError: If the batch cannot be divided, or if Keras cannot do under
+            the strategy what the model was compiled for.
+    """
+    if batch_size % devices.num_replicas:
+        raise ValueError(
+            f"`batch_size` must be a multiple of the {devices.num_replicas} "
+            f"devices. Received: batch_size={batch_size}."
+        )
+    if devices.name != "mirrored":
+        return
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    refused = {
+        # Seen with Keras 3.15 on TensorFlow 2.21, each of them an error.
+        "jit_compile=True": model.jit_compile,
+        "steps_per_execution above 1": model.steps_per_execution > 1,
+        "gradient_accumulation_steps": optimizer.gradient_accumulation_steps,
+        "ema_overwrite_frequency": optimizer.ema_overwrite_frequency,
+    }
+    for option, is_set in refused.items():
+        if is_set:
+            raise ValueError(
+                f"Keras cannot train with {option} under MirroredStrategy. "
+                "Leave it out, or train on one device."
+            )

@@ -1,0 +1,187 @@
+"""Trains a network by a recipe: `Model.fit` with the parts put together."""
+
+import dataclasses
+import importlib.util
+
+import keras
+
+from keras_sasa.applications import ResNet
+from keras_sasa.training import data as data_module
+from keras_sasa.training.devices import Devices, check_supported
+from keras_sasa.training.run import Run, SaveRun
+
+MIXED_PRECISION = {
+    None: "float32",
+    "bfloat16": "mixed_bfloat16",
+    "float16": "mixed_float16",
+}
+MODEL = "model.keras"
+BEST_MODEL = "best.keras"
+
+# Weight, its average, and up to two moments of the optimizer, in float32.
+_BYTES_PER_PARAMETER = 4 * 4
+
+
+def build_model(network, data, recipe, devices=None):
+    """Builds and compiles a network for images of `data`.
+
+    Args:
+        network: Dict of arguments of `keras_sasa.applications.ResNet`.
+        data: An `ImageData`.
+        recipe: A `Recipe`.
+        devices: A `Devices`. Default: one device.
+
+    Returns:
+        A compiled `keras.Model`, which scales pixels itself: its inputs are
+        images from 0 to `data.white`.
+    """
+    devices = devices or Devices()
+    with devices.scope():
+        shape = (recipe.image_size, recipe.image_size, data.channels)
+        images = keras.Input(shape, name="images")
+        scale = keras.layers.Rescaling(2 / data.white, -1.0, name="scale")
+        options = {"name": "classifier", **network}
+        model = ResNet(
+            input_tensor=scale(images), classes=data.num_classes, **options
+        )
+        for layer in _batch_normalizations(model):
+            layer.momentum = recipe.batch_norm_momentum
+            # Under `keras.distribution` means are those of the whole batch
+            # anyway.
+            layer.synchronized = devices.strategy is not None
+        model.compile(
+            recipe.make_optimizer(data_module.steps_per_epoch(data, recipe)),
+            loss=recipe.make_loss(),
+            weighted_metrics=_metrics(data),
+        )
+    return model
+
+
+def _batch_normalizations(model):
+    return [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+
+
+def _metrics(data):
+    metrics = [keras.metrics.CategoricalAccuracy(name="accuracy")]
+    if data.num_classes > 5:
+        metrics.append(
+            keras.metrics.TopKCategoricalAccuracy(5, name="top_5_accuracy")
+        )
+    return metrics
+
+
+def fit(
+    network,
+    data,
+    recipe,
+    folder,
+    devices=None,
+    seed=0,
+    mixed_precision=None,
+    resume=False,
+    verbose="auto",
+    on_start=None,
+):
+    """Trains a network, saves its state after every epoch, and goes on.
+
+    Args:
+        network: Dict of arguments of `keras_sasa.applications.ResNet`.
+        data: An `ImageData`.
+        recipe: A `Recipe`.
+        folder: Path of the run, where these are written: `state.json` and
+            `state-*.weights.h5` (to go on), `history.csv`, `logs` (for
+            TensorBoard, where it is installed), `model.keras` (the average of the weights after the
+            last epoch) and `best.keras` (after the epoch of the best
+            validation accuracy).
+        devices: A `Devices`. Default: one device.
+        seed: Integer: initial weights, order of images, augmentation.
+        mixed_precision: `"bfloat16"`, `"float16"` or `None`.
+        resume: Boolean, whether to go on with a training in `folder`.
+        verbose: As of `keras.Model.fit`.
+        on_start: Function that is called with the compiled model before the
+            training.
+
+    Returns:
+        The trained model, with averaged weights, and the history: a list of a
+        dict for each epoch.
+
+    Raises:
+        ValueError: If something does not fit, before the training starts.
+        OSError: If the folder cannot be written to.
+        FloatingPointError: If the loss is no number any more.
+    """
+    if mixed_precision not in MIXED_PRECISION:
+        raise ValueError(
+            f"`mixed_precision` must be one of {tuple(MIXED_PRECISION)}. "
+            f"Received: mixed_precision={mixed_precision!r}."
+        )
+    devices = devices or Devices()
+    run = Run(
+        folder,
+        {
+            "network": dict(network),
+            "recipe": dataclasses.asdict(recipe),
+            "images": [data.num_train, data.num_validation],
+            "classes": data.class_names,
+            "seed": seed,
+            "mixed_precision": mixed_precision,
+        },
+        is_writer=devices.is_chief,
+    )
+    keras.utils.set_random_seed(seed)
+    keras.config.set_dtype_policy(MIXED_PRECISION[mixed_precision])
+    model = build_model(network, data, recipe, devices)
+    check_supported(model, devices, recipe.batch_size)
+    run.start(resume, num_bytes=_BYTES_PER_PARAMETER * model.count_params())
+    if on_start:
+        on_start(model)
+    with devices.scope():
+        run.load(model)
+    if run.epochs_done < recipe.epochs:
+        _fit(model, data, recipe, run, devices, seed, verbose)
+    with devices.scope():
+        _finish(model, run)
+    return model, run.history
+
+
+def _fit(model, data, recipe, run, devices, seed, verbose):
+    callbacks = [
+        # Validates with the averaged weights, and puts the others back.
+        keras.callbacks.SwapEMAWeights(),
+        SaveRun(run),
+    ]
+    if devices.is_chief and importlib.util.find_spec("tensorboard"):
+        callbacks.append(
+            keras.callbacks.TensorBoard(run.folder / "logs", write_graph=False)
+        )
+    model.fit(
+        data_module.training_batches(
+            data, recipe, seed, run.epochs_done, devices.shard
+        ),
+        validation_data=data_module.evaluation_batches(
+            data, recipe, shard=devices.shard
+        ),
+        epochs=recipe.epochs,
+        initial_epoch=run.epochs_done,
+        steps_per_epoch=data_module.steps_per_epoch(data, recipe),
+        callbacks=callbacks,
+        verbose=verbose if devices.is_chief else 0,
+    )
+
+
+def _finish(model, run):
+    """Writes both models; the weights of the last stay in it."""
+    run.load(model, "best")
+    _use_average(model)
+    run.save_model(model, BEST_MODEL)
+    run.load(model, "last")
+    _use_average(model)
+    run.save_model(model, MODEL)
+
+
+def _use_average(model):
+    model.optimizer.finalize_variable_values(model.trainable_variables)

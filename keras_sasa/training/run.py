@@ -1,0 +1,255 @@
+"""The files of a training: what it needs to go on, and what it found.
+
+A run is a folder. Its `state.json` says which file holds the last and which
+the best weights; it is replaced in one step after these are on the disk, so
+that a training that is killed at any moment leaves a complete older state or a
+complete newer one.
+"""
+
+import contextlib
+import csv
+import dataclasses
+import errno
+import json
+import math
+import os
+import pathlib
+import shutil
+import tempfile
+
+import keras
+
+from keras_sasa.training.recipe import Recipe
+
+STATE = "state.json"
+HISTORY = "history.csv"
+# Room for the last, the best and the next state, and the two final models.
+_STATES_ON_DISK = 5
+
+
+@dataclasses.dataclass
+class Run:
+    """The folder of one training.
+
+    Args:
+        folder: Path of the folder, made if there is none.
+        configuration: Dict of JSON values, all that must be equal for a
+            training to go on.
+        monitor: Name of the metric, higher is better, that says which epoch is
+            the best.
+        is_writer: Boolean, whether this process writes; of several processes
+            one does.
+    """
+
+    folder: pathlib.Path
+    configuration: dict
+    monitor: str = "val_accuracy"
+    is_writer: bool = True
+
+    def __post_init__(self):
+        self.folder = pathlib.Path(self.folder)
+        self.configuration = json.loads(json.dumps(self.configuration))
+        self.epochs_done = 0
+        self.history = []
+        self.last = None
+        self.best = None
+
+    def start(self, resume=False, num_bytes=0):
+        """Prepares the folder, or reads where the training was.
+
+        Args:
+            resume: Boolean, whether to go on with what the folder holds; an
+                empty folder is begun.
+            num_bytes: Integer, expected size of one state, to find out early
+                whether the disk has room.
+
+        Raises:
+            FileExistsError: If the folder holds a training and `resume` is
+                false.
+            ValueError: If its configuration is another.
+            OSError: If it cannot be written to, or has no room.
+        """
+        if (self.folder / STATE).exists():
+            if not resume:
+                raise FileExistsError(
+                    f"{str(self.folder)!r} holds a training already: go on "
+                    "with it (--resume), or take another folder (--output)."
+                )
+            self._read()
+        if not self.is_writer:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.folder).close()
+        except OSError as error:
+            raise type(error)(
+                error.errno,
+                "The output folder cannot be written to: "
+                f"{error.strerror}",
+                str(self.folder),
+            ) from error
+        needed = _STATES_ON_DISK * num_bytes
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            raise OSError(
+                errno.ENOSPC,
+                f"The training needs {needed / 2**20:.0f} MiB for its files, "
+                f"and {free / 2**20:.0f} MiB are free",
+                str(self.folder),
+            )
+
+    def _read(self):
+        with open(self.folder / STATE, encoding="utf-8") as file:
+            state = json.load(file)
+        before, now = state["configuration"], self.configuration
+        changed = [
+            f"{name}: {before.get(name)!r} before, {now.get(name)!r} now"
+            for name in sorted({*before, *now})
+            if before.get(name) != now.get(name)
+        ]
+        if changed:
+            raise ValueError(
+                f"The training in {str(self.folder)!r} cannot go on with "
+                "another configuration: " + "; ".join(changed)
+            )
+        self.epochs_done = state["epochs_done"]
+        self.history = state["history"]
+        self.last = state["last"]
+        self.best = state["best"]
+
+    def load(self, model, which="last"):
+        """Loads weights and the optimizer's state, `"last"` or `"best"`."""
+        name = getattr(self, which)
+        if name is None:
+            return
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+        model.load_weights(self.folder / name)
+
+    def save(self, model, logs):
+        """Saves the state after an epoch, in one step.
+
+        Args:
+            model: The model, its own weights in it, not their average.
+            logs: Dict of the metrics of the epoch.
+
+        Raises:
+            FloatingPointError: If a metric is not a number.
+            OSError: If the state cannot be written. The one before stays.
+        """
+        epoch = self.epochs_done + 1
+        for name, value in logs.items():
+            if not math.isfinite(value):
+                raise FloatingPointError(
+                    f"{name} is {value} after epoch {epoch}. {self.last_good}"
+                )
+        history = [*self.history, {"epoch": epoch, **logs}]
+        values = [row.get(self.monitor, -math.inf) for row in history]
+        last = f"state-{epoch:04d}.weights.h5"
+        best = last if values[-1] >= max(values) else self.best
+        if self.is_writer:
+            try:
+                with _replacing(self.folder / last) as path:
+                    model.save_weights(path)
+                self._write_state(epoch, history, last, best)
+            except OSError as error:
+                raise OSError(
+                    error.errno,
+                    f"The state after epoch {epoch} cannot be written: "
+                    f"{error.strerror or error}. {self.last_good}",
+                    str(self.folder),
+                ) from error
+        self.epochs_done, self.history = epoch, history
+        self.last, self.best = last, best
+        if self.is_writer:
+            for path in self.folder.glob("state-*.weights.h5"):
+                if path.name not in (last, best):
+                    path.unlink()
+
+    def _write_state(self, epoch, history, last, best):
+        state = {
+            "configuration": self.configuration,
+            "epochs_done": epoch,
+            "last": last,
+            "best": best,
+            "history": history,
+        }
+        with _replacing(self.folder / STATE) as path:
+            path.write_text(json.dumps(state, indent=1), encoding="utf-8")
+        # Keras' CSVLogger would repeat the epoch that was cut off.
+        with (
+            _replacing(self.folder / HISTORY) as path,
+            open(path, "w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.DictWriter(file, history[0])
+            writer.writeheader()
+            writer.writerows(history)
+
+    def save_model(self, model, name):
+        """Saves a whole model as `name`, in one step."""
+        if self.is_writer:
+            with _replacing(self.folder / name) as path:
+                model.save(path)
+
+    @property
+    def last_good(self):
+        if self.last is None:
+            return "No state was saved before."
+        return (
+            f"The last good state is that after epoch {self.epochs_done}: "
+            f"{self.folder / self.last}"
+        )
+
+
+def read_recipe(folder):
+    """Returns the `Recipe` of the training in a folder.
+
+    Raises:
+        ValueError: If there is no training.
+    """
+    try:
+        with open(pathlib.Path(folder) / STATE, encoding="utf-8") as file:
+            return Recipe(**json.load(file)["configuration"]["recipe"])
+    except OSError as error:
+        raise ValueError(
+            f"{str(folder)!r} holds no training: {error.strerror}: {STATE}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _replacing(path):
+    """Gives a path to write to, and puts it in the place of `path`."""
+    # Keras looks at the ending of the name.
+    temporary = path.with_name("new-" + path.name)
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class SaveRun(keras.callbacks.Callback):
+    """Saves the state after each epoch, and stops when the loss is no number.
+
+    Args:
+        run: A `Run`.
+    """
+
+    def __init__(self, run):
+        super().__init__()
+        self.run = run
+
+    def on_train_batch_end(self, batch, logs=None):
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"The loss is {float(loss)} in step {batch + 1} of epoch "
+                f"{self.run.epochs_done + 1}. {self.run.last_good}"
+            )
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.run.save(
+            self.model, {name: float(value) for name, value in logs.items()}
+        )
