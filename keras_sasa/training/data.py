@@ -23,8 +23,8 @@ _VALIDATION_FOLDERS = ("validation", "val", "test")
 _CACHE_BYTES = 2 * 2**30
 # Of a set that is larger than this, images are drawn from this many.
 _SHUFFLE_BUFFER = 10_000
-# Pictures are classified by the middle 7/8 of their sides, as is usual for
-# networks that were trained with resized crops.
+# Pictures are classified by the middle 7/8 of their shorter side, as is usual
+# for networks that were trained with resized crops.
 _CENTRAL_FRACTION = 0.875
 
 
@@ -403,7 +403,12 @@ def _resize(image, side):
 
 
 def _central_part(image):
-    return tf.image.central_crop(image, _CENTRAL_FRACTION)
+    """Cuts out the middle square."""
+    shape = tf.shape(image)[:2]
+    side = tf.cast(tf.reduce_min(shape), "float32") * _CENTRAL_FRACTION
+    side = tf.cast(tf.round(side), "int32")
+    top, left = tf.unstack((shape - side) // 2)
+    return image[top : top + side, left : left + side]
 
 
 def _augment(image, label, seed, data, recipe):

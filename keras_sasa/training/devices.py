@@ -36,6 +36,13 @@ class Devices:
         """Whether this process writes the files."""
         return self.shard[0] == 0
 
+    def wait(self):
+        """Returns when all processes have called it."""
+        if self.shard[1] > 1:
+            from jax.experimental import multihost_utils
+
+            multihost_utils.sync_global_devices("keras_sasa")
+
     def describe(self):
         text = f"{self.name}, {self.num_replicas} device"
         text += "s" if self.num_replicas > 1 else ""

@@ -131,6 +131,7 @@ def fit(
             "mixed_precision": mixed_precision,
         },
         is_writer=devices.is_chief,
+        wait=devices.wait,
     )
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(MIXED_PRECISION[mixed_precision])
@@ -169,6 +170,8 @@ def _fit(model, data, recipe, run, devices, seed, verbose):
         initial_epoch=run.epochs_done,
         steps_per_epoch=data_module.steps_per_epoch(data, recipe),
         callbacks=callbacks,
+        # The pipeline does it.
+        shuffle=False,
         verbose=verbose if devices.is_chief else 0,
     )
 

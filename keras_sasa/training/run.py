@@ -16,6 +16,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Callable
 
 import keras
 
@@ -39,12 +40,14 @@ class Run:
             the best.
         is_writer: Boolean, whether this process writes; of several processes
             one does.
+        wait: Function that returns when all processes have called it.
     """
 
     folder: pathlib.Path
     configuration: dict
     monitor: str = "val_accuracy"
     is_writer: bool = True
+    wait: Callable[[], None] = lambda: None
 
     def __post_init__(self):
         self.folder = pathlib.Path(self.folder)
@@ -147,18 +150,19 @@ class Run:
         values = [row.get(self.monitor, -math.inf) for row in history]
         last = f"state-{epoch:04d}.weights.h5"
         best = last if values[-1] >= max(values) else self.best
-        if self.is_writer:
-            try:
-                with _replacing(self.folder / last) as path:
-                    model.save_weights(path)
+        try:
+            with self._new_file(last) as path:
+                model.save_weights(path)
+            if self.is_writer:
                 self._write_state(epoch, history, last, best)
-            except OSError as error:
-                raise OSError(
-                    error.errno,
-                    f"The state after epoch {epoch} cannot be written: "
-                    f"{error.strerror or error}. {self.last_good}",
-                    str(self.folder),
-                ) from error
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"The state after epoch {epoch} cannot be written: "
+                f"{error.strerror or error}. {self.last_good}",
+                str(self.folder),
+            ) from error
+        self.wait()
         self.epochs_done, self.history = epoch, history
         self.last, self.best = last, best
         if self.is_writer:
@@ -187,9 +191,19 @@ class Run:
 
     def save_model(self, model, name):
         """Saves a whole model as `name`, in one step."""
+        with self._new_file(name) as path:
+            model.save(path)
+        self.wait()
+
+    def _new_file(self, name):
+        """Gives a path to write to, of which only the writer's is kept.
+
+        All processes write, because all of them must take part when JAX reads
+        a variable that is on several machines.
+        """
         if self.is_writer:
-            with _replacing(self.folder / name) as path:
-                model.save(path)
+            return _replacing(self.folder / name)
+        return _thrown_away(name)
 
     @property
     def last_good(self):
@@ -228,6 +242,12 @@ def _replacing(path):
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _thrown_away(name):
+    with tempfile.TemporaryDirectory() as folder:
+        yield pathlib.Path(folder) / name
 
 
 class SaveRun(keras.callbacks.Callback):

@@ -1,0 +1,409 @@
+"""Images: found, split, changed at random but again the same, none lost."""
+
+import dataclasses
+import functools
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from images import image_folder
+
+from keras_sasa.training import (
+    CIFAR10,
+    DIGITS,
+    IMAGENET,
+    ImageData,
+    evaluation_batches,
+    find_corrupt,
+    load_data,
+    training_batches,
+)
+from keras_sasa.training.rand_augment import rand_augment
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow",
+    reason="the pipeline is the same on every backend",
+)
+
+SMALL = dataclasses.replace(
+    CIFAR10, epochs=3, warmup_epochs=0.3, batch_size=4, image_size=8
+)
+CROPPED = dataclasses.replace(
+    SMALL, augmentation="resized_crop", rand_augment_factor=0.5
+)
+
+
+def numbered(number, side=8, channels=3):
+    """Images of random pixels, each labelled with its own class."""
+    pixels = np.random.default_rng(0).integers(
+        0, 256, (number, side, side, channels), "uint8"
+    )
+    dataset = tf.data.Dataset.from_tensor_slices(
+        (pixels, np.arange(number, dtype="int64"))
+    )
+    names = [str(label) for label in range(number)]
+    return ImageData(dataset, dataset, names, channels), pixels
+
+
+def arrays(dataset):
+    return list(dataset.as_numpy_iterator())
+
+
+def assert_equal(left, right):
+    assert len(left) == len(right)
+    for one, other in zip(left, right, strict=True):
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("recipe", [SMALL, CROPPED], ids=["shift", "crop"])
+def test_batches_depend_on_seed_and_epoch_alone(recipe):
+    data, _ = numbered(11)
+    tf.random.set_seed(1)
+    batches = arrays(training_batches(data, recipe, seed=5))
+    assert len(batches) == 3 * (11 // 4)
+    for images, labels in batches:
+        assert images.shape == (4, 8, 8, 3) and images.dtype == "uint8"
+        assert labels.shape == (4, 11) and (labels.sum(1) == 1).all()
+    tf.random.set_seed(0)
+    again = arrays(training_batches(data, recipe, seed=5, initial_epoch=1))
+    assert_equal(again, batches[2:])
+    other = arrays(training_batches(data, recipe, seed=6))
+    assert any((a[1] != b[1]).any() for a, b in zip(other, batches))
+
+
+def test_each_epoch_has_every_image_once_in_another_order():
+    data, _ = numbered(12)
+    batches = arrays(training_batches(data, SMALL))
+    orders = np.concatenate([labels for _, labels in batches]).argmax(1)
+    orders = orders.reshape(3, 12)
+    for order in orders:
+        np.testing.assert_array_equal(np.sort(order), np.arange(12))
+    assert len({tuple(order) for order in orders}) == 3
+
+
+@pytest.mark.parametrize("recipe", [SMALL, CROPPED], ids=["shift", "crop"])
+def test_shards_are_the_parts_of_the_same_batches(recipe):
+    data, _ = numbered(9)
+    whole = arrays(training_batches(data, recipe))
+    parts = [
+        arrays(training_batches(data, recipe, shard=(index, 2)))
+        for index in range(2)
+    ]
+    for batch, first, second in zip(whole, *parts, strict=True):
+        for k in range(2):
+            np.testing.assert_array_equal(batch[k][0::2], first[k])
+            np.testing.assert_array_equal(batch[k][1::2], second[k])
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("number", [4, 5, 11])
+def test_evaluation_is_exact(number, count):
+    """Every image once; the means are those of the real images."""
+    data, pixels = numbered(number)
+    shards = [
+        arrays(evaluation_batches(data, SMALL, shard=(index, count)))
+        for index in range(count)
+    ]
+    assert len({len(shard) for shard in shards}) == 1
+    batches = [batch for shard in shards for batch in shard]
+    images, labels, weights = (
+        np.concatenate(parts) for parts in zip(*batches, strict=True)
+    )
+    assert {batch[0].shape for batch in batches} == {(4 // count, 8, 8, 3)}
+    assert np.mean(weights) == pytest.approx(1)
+    real = weights > 0
+    assert real.sum() == number and len(set(weights[real])) == 1
+    order = labels[real].argmax(1)
+    np.testing.assert_array_equal(np.sort(order), np.arange(number))
+    np.testing.assert_array_equal(images[real], pixels[order])
+
+
+def test_keras_reports_exact_means_for_a_padded_last_batch():
+    data, _ = numbered(11)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Flatten(),
+            keras.layers.Dense(11, "softmax"),
+        ]
+    )
+    model.compile(
+        loss="categorical_crossentropy",
+        weighted_metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+    )
+    padded = model.evaluate(
+        evaluation_batches(data, SMALL), verbose=0, return_dict=True
+    )
+    ((images, labels, _),) = arrays(
+        evaluation_batches(data, dataclasses.replace(SMALL, batch_size=11))
+    )
+    whole = model.evaluate(images, labels, 11, verbose=0, return_dict=True)
+    assert padded["loss"] == pytest.approx(whole["loss"], rel=1e-6)
+    assert padded["accuracy"] == pytest.approx(whole["accuracy"])
+
+
+def test_shift_and_flip():
+    """An image that is bright on the left, moved by up to two pixels."""
+    image = np.zeros((64, 16, 16, 3), "uint8")
+    image[:, :, 3:5] = 255
+    dataset = tf.data.Dataset.from_tensor_slices((image, np.zeros(64, int)))
+    data = ImageData(dataset, dataset, ["a", "b"])
+    for flip in (False, True):
+        recipe = dataclasses.replace(
+            SMALL, batch_size=64, image_size=16, flip=flip, epochs=1
+        )
+        ((images, _),) = arrays(training_batches(data, recipe))
+        bright = images.mean((1, 3)).argmax(-1)
+        assert (bright > 8).any() == flip
+        assert (bright < 8).any() and len(set(bright)) > 2
+        assert bright[bright < 8].min() >= 1 and bright[bright < 8].max() <= 5
+
+
+def test_resized_crop_of_a_gradient():
+    """Parts of a ramp are ramps; JPEG, PNG and pixels are cut alike."""
+    ramp = np.linspace(0, 255, 64).astype("uint8")
+    pixels = np.broadcast_to(ramp[None, :, None], (48, 64, 3))
+    recipe = dataclasses.replace(
+        CROPPED, rand_augment_factor=0.0, flip=False, epochs=1, batch_size=16
+    )
+
+    def batch(images):
+        images = [images] * 16
+        dataset = tf.data.Dataset.from_tensor_slices((images, [0] * 16))
+        data = ImageData(dataset, dataset, ["a", "b"])
+        ((images, _),) = arrays(training_batches(data, recipe))
+        return images.astype(int)
+
+    raw = batch(pixels)
+    assert (np.diff(raw, axis=2) >= -1).all()
+    assert len({tuple(image[0, :, 0]) for image in raw}) > 10
+    png = batch(tf.io.encode_png(pixels).numpy())
+    np.testing.assert_array_equal(png, raw)
+    jpeg = batch(tf.io.encode_jpeg(pixels, quality=100).numpy())
+    assert abs(jpeg - raw).max() <= 6
+
+
+def test_central_part_is_evaluated_after_resized_crops():
+    pixels = np.zeros((16, 16, 3), "uint8")
+    pixels[1:15, 1:15] = 200
+    dataset = tf.data.Dataset.from_tensors((pixels, 0))
+    data = ImageData(dataset, dataset, ["a", "b"])
+    images, _, weights = arrays(evaluation_batches(data, CROPPED))[0]
+    assert (images[weights > 0] == 200).all()
+
+
+def test_central_part_keeps_the_proportions():
+    """Of a wide image the middle square is taken."""
+    pixels = np.zeros((16, 48, 3), "uint8")
+    pixels[:, 17:31] = 200
+    dataset = tf.data.Dataset.from_tensors((pixels, 0))
+    data = ImageData(dataset, dataset, ["a", "b"])
+    images, _, weights = arrays(evaluation_batches(data, CROPPED))[0]
+    assert (images[weights > 0] == 200).all()
+
+
+def test_rand_augment():
+    image = tf.constant(
+        np.random.default_rng(0).integers(0, 256, (8, 8, 3), "uint8")
+    )
+    function = tf.function(lambda seed: rand_augment(image, seed, 0.5))
+    results = [
+        function(tf.constant([1, number], "int64")).numpy()
+        for number in range(20)
+    ]
+    for result in results:
+        assert result.shape == (8, 8, 3) and result.dtype == "uint8"
+    assert len({result.tobytes() for result in results}) > 10
+    again = function(tf.constant([1, 3], "int64")).numpy()
+    np.testing.assert_array_equal(again, results[3])
+
+
+def test_digits():
+    data = load_data("digits")
+    assert (data.num_train, data.num_validation) == (1437, 360)
+    assert (data.num_classes, data.channels, data.white) == (10, 1, 16)
+    assert load_data("digits", held_out=0.5).num_validation == 899
+
+
+@pytest.mark.parametrize("held_out", ["validation", "val", "test", None])
+def test_layouts_of_an_image_folder(tmp_path, held_out):
+    if held_out:
+        image_folder(tmp_path / "train", images=8)
+        image_folder(tmp_path / held_out, images=2)
+    else:
+        image_folder(tmp_path, images=10)
+    data = load_data(str(tmp_path))
+    assert data.class_names == ["cat", "dog"]
+    assert (data.num_train, data.num_validation) == (16, 4)
+    for dataset in (data.train, data.validation):
+        for images, labels, weights in arrays(
+            evaluation_batches(data, SMALL, dataset)
+        ):
+            grays = 80 * labels.argmax(1)[:, None, None, None]
+            assert (images == np.where(weights > 0, grays.T, 0).T).all()
+
+
+def test_held_out_part_in_the_place_of_a_validation_set(tmp_path):
+    image_folder(tmp_path / "train", images=10)
+    image_folder(tmp_path / "validation", images=1)
+    data = load_data(tmp_path, held_out=0.25)
+    assert (data.num_train, data.num_validation) == (15, 5)
+
+
+def test_tfds_prepared_on_disk(tmp_path, monkeypatch):
+    tfds = pytest.importorskip("tensorflow_datasets")
+
+    class TinyShapes(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = {
+                "image": tfds.features.Image(shape=(None, None, 3)),
+                "label": tfds.features.ClassLabel(names=["a", "b", "c"]),
+            }
+            return tfds.core.DatasetInfo(
+                builder=self,
+                features=tfds.features.FeaturesDict(features),
+                supervised_keys=("image", "label"),
+            )
+
+        def _split_generators(self, _):
+            return {
+                "train": self._generate_examples(9),
+                "test": self._generate_examples(6),
+            }
+
+        def _generate_examples(self, images):
+            for number in range(images):
+                label = number % 3
+                pixels = np.full((8 + number, 9, 3), 80 * label, "uint8")
+                yield number, {"image": pixels, "label": label}
+
+    builder = functools.partial(tfds.builder, data_dir=tmp_path)
+    monkeypatch.setattr(tfds, "builder", builder)
+    data = load_data("tfds:tiny_shapes")
+    assert data.class_names == ["a", "b", "c"]
+    assert (data.num_train, data.num_validation) == (9, 6)
+    for images, labels, weights in arrays(evaluation_batches(data, SMALL)):
+        grays = 80 * labels.argmax(1)[:, None, None, None]
+        assert (images[weights > 0] == grays[weights > 0]).all()
+    held_out = load_data("tfds:tiny_shapes", held_out=0.33)
+    assert (held_out.num_train, held_out.num_validation) == (6, 3)
+
+
+def test_mocked_imagenet():
+    """The real reader of ImageNet on made images of its format."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    recipe = dataclasses.replace(
+        IMAGENET, epochs=1, warmup_epochs=0, batch_size=4, image_size=32
+    )
+    with tfds.testing.mock_data(num_examples=8):
+        data = load_data("tfds:imagenet2012")
+        assert data.num_classes == 1000
+        # The mock yields images; what says how many there are is the real
+        # description.
+        images, labels = next(
+            training_batches(data, recipe).take(1).as_numpy_iterator()
+        )
+    assert images.shape == (4, 32, 32, 3) and labels.shape == (4, 1000)
+
+
+def test_find_corrupt(tmp_path):
+    image_folder(tmp_path)
+    bad = tmp_path / "cat" / "3.png"
+    bad.write_bytes(bad.read_bytes()[:40])
+    found = find_corrupt(sorted(map(str, tmp_path.glob("*/*"))))
+    assert list(found) == [str(bad)] and found[str(bad)]
+
+
+def test_corrupt_images_are_left_out_and_counted(tmp_path, capsys):
+    image_folder(tmp_path / "train", images=6)
+    image_folder(tmp_path / "val", images=2)
+    bad = tmp_path / "train" / "dog" / "0.png"
+    bad.write_bytes(b"no image")
+    data = load_data(tmp_path, skip_corrupt=True)
+    assert (data.num_train, data.num_validation) == (11, 4)
+    output = capsys.readouterr().out
+    assert "left out, not decodable: 1 of" in output and str(bad) in output
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda path: None, "There is no folder .*nowhere"),
+        (lambda path: path.mkdir(), "not a folder with a folder of images"),
+        (
+            lambda path: image_folder(path, classes=["cat"]),
+            r"two classes or more.*\['cat'\]",
+        ),
+    ],
+    ids=["missing", "empty", "one class"],
+)
+def test_wrong_folders(tmp_path, make, message):
+    make(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=message):
+        load_data(tmp_path / "nowhere")
+
+
+def test_other_classes_to_validate(tmp_path):
+    image_folder(tmp_path / "train")
+    image_folder(tmp_path / "test", classes=["cat", "horse"])
+    with pytest.raises(ValueError, match="class_names"):
+        load_data(tmp_path)
+
+
+def test_unknown_tfds_name():
+    pytest.importorskip("tensorflow_datasets")
+    with pytest.raises(ValueError, match="not_there cannot be") as error:
+        load_data("tfds:not_there")
+    assert "\n" not in str(error.value)
+
+
+def test_tfds_set_without_labels():
+    tfds = pytest.importorskip("tensorflow_datasets")
+    with tfds.testing.mock_data(num_examples=4):
+        with pytest.raises(ValueError, match="one label each.*objects"):
+            load_data("tfds:coco/2017")
+
+
+@pytest.mark.parametrize(
+    "module, distribution, name",
+    [
+        ("sklearn", "scikit-learn", "digits"),
+        ("tensorflow_datasets", "tensorflow-datasets", "tfds:cifar10"),
+    ],
+)
+def test_missing_package(monkeypatch, module, distribution, name):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(
+        ImportError, match=rf"^{distribution} .*keras_sasa\[examples\]"
+    ):
+        load_data(name)
+
+
+@pytest.mark.parametrize("held_out", [-0.1, 1.0, 2])
+def test_wrong_held_out(held_out):
+    with pytest.raises(ValueError, match="`held_out` must be a fraction"):
+        load_data("digits", held_out=held_out)
+
+
+def test_batch_larger_than_the_data():
+    data, _ = numbered(3)
+    with pytest.raises(ValueError, match="`batch_size` must be at most the 3"):
+        training_batches(data, SMALL)
+
+
+@pytest.mark.parametrize("shard", [(2, 2), (-1, 2), (0, 3)])
+def test_wrong_shard(shard):
+    data, _ = numbered(8)
+    for function in (training_batches, evaluation_batches):
+        with pytest.raises(ValueError, match="`shard` must be"):
+            function(data, SMALL, shard=shard)
+
+
+def test_digits_are_not_mirrored():
+    assert not DIGITS.flip

@@ -1,0 +1,146 @@
+"""Recipes and named networks: the paper's values, and what is made of them."""
+
+import dataclasses
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from keras_sasa.applications import CONFIGURATIONS, ResNet
+from keras_sasa.training import CIFAR10, DIGITS, IMAGENET
+
+# Section 4.1, written down a second time.
+PAPER = {
+    "epochs": 130,
+    "batch_size": 4096,
+    "base_learning_rate": 1.6,
+    "base_batch_size": 4096,
+    "warmup_epochs": 10,
+    "optimizer": "sgd",
+    "ema_momentum": 0.9999,
+    "batch_norm_momentum": 0.9999,
+}
+
+
+def test_values_of_the_paper():
+    assert set(IMAGENET.published) == set(PAPER)
+    for name, value in PAPER.items():
+        assert getattr(IMAGENET, name) == value
+    assert CIFAR10.published == DIGITS.published == ()
+
+
+def test_a_recipe_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        IMAGENET.epochs = 1
+
+
+def test_learning_rate_is_scaled_with_the_batch():
+    recipe = dataclasses.replace(IMAGENET, batch_size=256)
+    assert recipe.learning_rate == pytest.approx(0.1)
+
+
+def test_schedule():
+    """Linear from 0 in the warm-up, then half a cosine to 0."""
+    schedule = IMAGENET.make_schedule(steps_per_epoch=10)
+    rate = [float(schedule(step)) for step in (0, 50, 100, 700, 1300)]
+    half = 1.6 * (1 + math.cos(math.pi / 2)) / 2
+    np.testing.assert_allclose(rate, [0, 0.8, 1.6, half, 0], atol=1e-6)
+
+
+def test_schedule_without_warmup():
+    recipe = dataclasses.replace(DIGITS, warmup_epochs=0)
+    schedule = recipe.make_schedule(steps_per_epoch=4)
+    assert float(schedule(0)) == pytest.approx(recipe.learning_rate)
+    assert float(schedule(4 * recipe.epochs)) == pytest.approx(0)
+
+
+@pytest.mark.parametrize("recipe", [IMAGENET, CIFAR10, DIGITS])
+def test_optimizer(recipe):
+    optimizer = recipe.make_optimizer(steps_per_epoch=3)
+    config = optimizer.get_config()
+    assert config["name"].lower() == recipe.optimizer
+    assert config["use_ema"] and config["ema_momentum"] == recipe.ema_momentum
+    assert config["weight_decay"] == recipe.weight_decay
+    if recipe.optimizer == "sgd":
+        assert config["nesterov"] and config["momentum"] == recipe.momentum
+
+
+def test_no_weight_decay_of_biases_and_normalization():
+    """A step of gradients of zero shrinks the kernel and nothing else."""
+    recipe = dataclasses.replace(
+        IMAGENET, base_learning_rate=1.0, warmup_epochs=0, weight_decay=0.1
+    )
+    model = keras.Sequential(
+        [
+            keras.Input((2,)),
+            keras.layers.Dense(2, bias_initializer="ones"),
+            keras.layers.BatchNormalization(beta_initializer="ones"),
+        ]
+    )
+    optimizer = recipe.make_optimizer(steps_per_epoch=1)
+    variables = model.trainable_variables
+    before = [np.array(variable) for variable in variables]
+    optimizer.build(variables)
+    optimizer.apply([keras.ops.zeros_like(v) for v in variables], variables)
+    for variable, old in zip(variables, before, strict=True):
+        scale = 0.9 if variable.name == "kernel" else 1.0
+        np.testing.assert_allclose(np.array(variable), scale * old, rtol=1e-6)
+
+
+def test_loss_smooths_labels():
+    loss = IMAGENET.make_loss()
+    value = loss(np.array([[1.0, 0.0]]), np.array([[0.8, 0.2]]))
+    expected = -0.95 * math.log(0.8) - 0.05 * math.log(0.2)
+    assert float(value) == pytest.approx(expected, rel=1e-5)
+
+
+def test_describe_marks_what_is_the_papers():
+    lines = IMAGENET.describe().splitlines()
+    marked = {line.split()[0] for line in lines if line.endswith("(paper)")}
+    assert marked == set(PAPER)
+    assert any("= base_learning_rate * batch_size" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"epochs": 0}, "`epochs` must be a positive integer"),
+        ({"batch_size": 1.5}, "`batch_size` must be a positive integer"),
+        ({"warmup_epochs": 200}, "`warmup_epochs` must be less than the 130"),
+        ({"weight_decay": -1}, "`weight_decay` must be 0 or above"),
+        ({"ema_momentum": 2}, "`ema_momentum` must be from 0 to 1"),
+        ({"optimizer": "lamb"}, "`optimizer` must be one of .*Received: opt"),
+        ({"augmentation": "no"}, "`augmentation` must be one of"),
+    ],
+)
+def test_wrong_values(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(IMAGENET, **change)
+
+
+def test_every_ablation_of_the_paper_has_a_name():
+    assert len(CONFIGURATIONS) == len(set(map(str, CONFIGURATIONS.values())))
+    names = set(CONFIGURATIONS)
+    for depth in (26, 38, 50):
+        for kind in ("conv", "attention", "full_attention"):
+            assert f"resnet{depth}_{kind}" in names
+    assert CONFIGURATIONS["resnet50_conv12_attention34"]["spatial"] == (
+        "conv",
+        "conv",
+        "attention",
+        "attention",
+    )
+    assert CONFIGURATIONS["resnet50_kernel11"]["kernel_size"] == 11
+    assert CONFIGURATIONS["resnet50_position_only"]["use_content"] is False
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in CONFIGURATIONS if not name.startswith("resnet")]
+)
+def test_small_networks_build(name):
+    side = 8 if name.startswith("digits") else 32
+    model = ResNet(
+        **CONFIGURATIONS[name], input_shape=(side, side, 3), classes=10
+    )
+    assert model.output_shape == (None, 10)
