@@ -5,7 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
-import textwrap
+from textwrap import dedent
 
 
 def run(program, *arguments, **environment):
@@ -20,7 +20,7 @@ def run(program, *arguments, **environment):
         What it printed, and all that it wrote to the standard error.
     """
     process = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)],
+        [sys.executable, "-c", dedent(program), *map(str, arguments)],
         cwd=pathlib.Path(__file__).parents[1],
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", **environment},
         capture_output=True,

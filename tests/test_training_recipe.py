@@ -59,7 +59,7 @@ def test_schedule_without_warmup():
 def test_optimizer(recipe):
     optimizer = recipe.make_optimizer(steps_per_epoch=3)
     config = optimizer.get_config()
-    assert config["name"].lower() == recipe.optimizer
+    assert type(optimizer).__name__.lower() == recipe.optimizer
     assert config["use_ema"] and config["ema_momentum"] == recipe.ema_momentum
     assert config["weight_decay"] == recipe.weight_decay
     if recipe.optimizer == "sgd":

@@ -227,7 +227,9 @@ def find_corrupt(paths):
         try:
             tf.io.decode_image(tf.io.read_file(path))
         except tf.errors.OpError as error:
-            return path.numpy(), error.message.partition("[Op:")[0].strip()
+            # Without the names of the operation before and after the reason.
+            why = error.message.rpartition("}} ")[2].partition(" [Op:")[0]
+            return path.numpy(), why
         return path.numpy(), ""
 
     pairs = tf.data.Dataset.from_tensor_slices(list(paths)).map(
@@ -239,6 +241,27 @@ def find_corrupt(paths):
         for path, why in pairs.as_numpy_iterator()
         if why
     }
+
+
+def check_readable(data):
+    """Raises an error that names the images that cannot be decoded, if any.
+
+    The errors of a pipeline do not say which image they are about; so all are
+    read once more when there was one.
+
+    Raises:
+        ValueError: If there are such images.
+    """
+    if not data.reads_files:
+        return
+    both = data.train.concatenate(data.validation)
+    corrupt = find_corrupt(path for path, _ in both.as_numpy_iterator())
+    if corrupt:
+        raise ValueError(
+            f"{len(corrupt)} images cannot be decoded; mend them, or skip them "
+            "(--skip-corrupt): "
+            + "; ".join(f"{path}: {why}" for path, why in corrupt.items())
+        )
 
 
 def steps_per_epoch(data, recipe):

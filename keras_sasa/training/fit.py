@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 
 import keras
+import tensorflow as tf
 
 from keras_sasa.applications import ResNet
 from keras_sasa.training import data as data_module
@@ -54,6 +55,8 @@ def build_model(network, data, recipe, devices=None):
             loss=recipe.make_loss(),
             weighted_metrics=_metrics(data),
         )
+        # Or the first step would be traced twice, once for its variables.
+        model.optimizer.build(model.trainable_variables)
     return model
 
 
@@ -143,7 +146,11 @@ def fit(
     with devices.scope():
         run.load(model)
     if run.epochs_done < recipe.epochs:
-        _fit(model, data, recipe, run, devices, seed, verbose)
+        try:
+            _fit(model, data, recipe, run, devices, seed, verbose)
+        except tf.errors.OpError as error:
+            data_module.check_readable(data)
+            raise error
     with devices.scope():
         _finish(model, run)
     return model, run.history

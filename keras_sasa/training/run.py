@@ -121,12 +121,10 @@ class Run:
         self.best = state["best"]
 
     def load(self, model, which="last"):
-        """Loads weights and the optimizer's state, `"last"` or `"best"`."""
+        """Loads a state, `"last"` or `"best"`; the optimizer must be built."""
         name = getattr(self, which)
         if name is None:
             return
-        if not model.optimizer.built:
-            model.optimizer.build(model.trainable_variables)
         model.load_weights(self.folder / name)
 
     def save(self, model, logs):

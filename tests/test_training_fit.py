@@ -1,0 +1,530 @@
+"""A training as a whole: it learns, is saved, goes on, and says what is wrong.
+
+Programs that are killed or need other devices run in processes of their own.
+"""
+
+import csv
+import dataclasses
+import errno
+import functools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import process
+import pytest
+import tensorflow as tf
+from images import image_folder
+
+from keras_sasa import training
+from keras_sasa.training import DIGITS, Run, fit, load_data
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow",
+    reason="one test has processes on JAX; the others are tried on TensorFlow",
+)
+
+NETWORK = {
+    "num_blocks": (1,),
+    "stem": "small",
+    "kernel_size": 3,
+    "num_heads": 2,
+    "width_multiplier": 0.125,
+}
+RECIPE = dataclasses.replace(
+    DIGITS, epochs=3, warmup_epochs=0.3, batch_size=32, image_size=8
+)
+WRITTEN = {
+    "best.keras",
+    "history.csv",
+    "model.keras",
+    "state-0003.weights.h5",
+    "state.json",
+}
+# In programs: as above, with few images. `FOLDER`, `EPOCHS` are set before.
+PROGRAM = """
+    import dataclasses, hashlib, json, os, signal, sys
+    import numpy as np
+    import tensorflow as tf
+    folder, devices, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0],
+        [tf.config.LogicalDeviceConfiguration()] * number,
+    )
+    import keras
+    if devices == "data_parallel":
+        keras.distribution.initialize()
+    from keras_sasa import training
+    kill_at = int(os.environ.get("KILL_AT", 0))
+    original = training.SaveRun.on_train_batch_end
+    def on_train_batch_end(self, batch, logs=None):
+        original(self, batch, logs)
+        if kill_at and self.run.epochs_done * 5 + batch + 1 == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+    training.SaveRun.on_train_batch_end = on_train_batch_end
+    data = training.load_data("digits")
+    data = dataclasses.replace(
+        data, train=data.train.take(170), validation=data.validation.take(70)
+    )
+    recipe = dataclasses.replace(
+        training.DIGITS,
+        epochs=3,
+        warmup_epochs=0.4,
+        optimizer=os.environ.get("OPTIMIZER", "adamw"),
+    )
+    model, history = training.fit(
+        {"num_blocks": (1,), "stem": "small", "kernel_size": 3,
+         "num_heads": 2, "width_multiplier": 0.125},
+        data, recipe, folder, devices=training.make_devices(devices),
+        verbose=0, resume=True,
+    )
+    weights = b"".join(np.asarray(w).tobytes() for w in model.get_weights())
+    print(json.dumps([history, hashlib.sha256(weights).hexdigest()]))
+"""
+
+
+@functools.cache
+def digits(images=170, held_out=70):
+    data = load_data("digits")
+    return dataclasses.replace(
+        data,
+        train=data.train.take(images),
+        validation=data.validation.take(held_out),
+    )
+
+
+@pytest.fixture
+def without_tensorboard(monkeypatch):
+    """Its callback takes seconds; one test has it."""
+    find = training.fit.__globals__["importlib"].util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec",
+        lambda name: None if name == "tensorboard" else find(name),
+    )
+
+
+def assert_weights_equal(model, other):
+    for one, two in zip(model.weights, other.weights, strict=True):
+        np.testing.assert_array_equal(np.array(one), np.array(two))
+
+
+def test_fit(tmp_path):
+    pytest.importorskip("tensorboard")
+    model, history = fit(NETWORK, digits(), RECIPE, tmp_path, verbose=0)
+    assert {path.name for path in tmp_path.iterdir()} == WRITTEN | {"logs"}
+    assert {path.name for path in (tmp_path / "logs").iterdir()} == {
+        "train",
+        "validation",
+    }
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    assert history[-1]["loss"] < history[0]["loss"]
+
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert_weights_equal(loaded, model)
+    results = loaded.evaluate(
+        training.evaluation_batches(digits(), RECIPE),
+        verbose=0,
+        return_dict=True,
+    )
+    # What was reported is the accuracy of the averaged weights.
+    for name, value in results.items():
+        assert history[-1][f"val_{name}"] == pytest.approx(value, rel=1e-5)
+
+    with open(tmp_path / "history.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["loss"]) for row in rows] == [
+        row["loss"] for row in history
+    ]
+    recipe = training.read_recipe(tmp_path)
+    assert dataclasses.asdict(recipe) == dataclasses.asdict(RECIPE) | {
+        "published": []
+    }
+
+
+def test_averages_are_saved(tmp_path, without_tensorboard):
+    """The weights of the file are those that the optimizer averaged."""
+    model, _ = fit(NETWORK, digits(), RECIPE, tmp_path, verbose=0)
+    other = training.build_model(NETWORK, digits(), RECIPE)
+    other.load_weights(tmp_path / "state-0003.weights.h5")
+    averages = other.optimizer._model_variables_moving_average
+    for weight, raw, average in zip(
+        model.trainable_variables,
+        other.trainable_variables,
+        averages,
+        strict=True,
+    ):
+        np.testing.assert_array_equal(np.array(weight), np.array(average))
+        assert (np.array(raw) != np.array(average)).any()
+
+
+def test_best_is_kept(tmp_path, without_tensorboard, monkeypatch):
+    """The best of three epochs is the first: 0.5, 0.2, 0.4."""
+    original = training.Run.save
+    values = iter((0.5, 0.2, 0.4))
+
+    def save(self, model, logs):
+        original(self, model, {**logs, "val_accuracy": next(values)})
+
+    monkeypatch.setattr(training.Run, "save", save)
+    model, _ = fit(NETWORK, digits(), RECIPE, tmp_path, verbose=0)
+    names = {path.name for path in tmp_path.glob("state-*")}
+    assert names == {"state-0001.weights.h5", "state-0003.weights.h5"}
+    best = keras.saving.load_model(tmp_path / "best.keras")
+    last = keras.saving.load_model(tmp_path / "model.keras")
+    assert_weights_equal(last, model)
+    assert any(
+        (np.array(a) != np.array(b)).any()
+        for a, b in zip(best.weights, last.weights, strict=True)
+    )
+
+
+def test_the_recipe_reaches_the_layers():
+    model = training.build_model(NETWORK, digits(), RECIPE)
+    layers = [
+        layer
+        for layer in model.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    assert layers
+    for layer in layers:
+        assert layer.momentum == RECIPE.batch_norm_momentum
+        assert not layer.synchronized
+    scale = model.get_layer("scale")
+    np.testing.assert_array_equal(scale(np.array([0.0, 16.0])), [-1, 1])
+
+
+def test_one_compilation_for_training_and_one_for_validation(
+    tmp_path, without_tensorboard, monkeypatch
+):
+    """All batches have one shape, the padded last one too: XLA of a TPU would
+    compile each shape anew."""
+    traced = []
+    for name in ("train_step", "test_step"):
+        original = getattr(keras.Model, name)
+
+        def spy(self, data, name=name, original=original):
+            traced.append(name)
+            images = tf.nest.flatten(data)[0]
+            assert None not in images.shape
+            return original(self, data)
+
+        monkeypatch.setattr(keras.Model, name, spy)
+    fit(NETWORK, digits(), RECIPE, tmp_path, verbose=0)
+    assert sorted(traced) == ["test_step", "train_step"]
+
+
+def kill(folder, at):
+    result = subprocess.run(
+        [sys.executable, "-c", process.dedent(PROGRAM), folder, "none", "1"],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "KILL_AT": str(at)},
+        stderr=subprocess.PIPE,
+    )
+    assert result.returncode == -signal.SIGKILL, result.stderr
+
+
+def test_killed_twice_it_ends_with_the_same_bits(tmp_path):
+    """Killed in the middle of the second epoch, then of the third."""
+    (whole, _) = process.run(PROGRAM, tmp_path / "whole", "none", 1)
+    folder = tmp_path / "killed"
+    kill(str(folder), at=8)
+    assert (folder / "state-0001.weights.h5").exists()
+    kill(str(folder), at=13)
+    assert json.loads((folder / "state.json").read_text())["epochs_done"] == 2
+    (resumed, _) = process.run(PROGRAM, folder, "none", 1)
+    assert resumed == whole
+    assert (folder / "history.csv").read_bytes() == (
+        tmp_path / "whole" / "history.csv"
+    ).read_bytes()
+
+
+def test_a_training_that_is_done_is_not_done_again(
+    tmp_path, without_tensorboard
+):
+    model, history = fit(NETWORK, digits(), RECIPE, tmp_path, verbose=0)
+    again, same = fit(
+        NETWORK, digits(), RECIPE, tmp_path, verbose=0, resume=True
+    )
+    assert same == history
+    assert_weights_equal(again, model)
+
+
+@pytest.mark.parametrize("number", [2, 4])
+def test_mirrored_strategy(tmp_path, number):
+    """Several virtual CPUs compute the losses of one."""
+    (alone, _), _ = process.run(
+        PROGRAM, tmp_path / "one", "none", 1, OPTIMIZER="sgd"
+    )
+    (several, _), _ = process.run(
+        PROGRAM, tmp_path / "some", "mirrored", number, OPTIMIZER="sgd"
+    )
+    for one, other in zip(alone, several, strict=True):
+        assert one.keys() == other.keys()
+        for name, value in one.items():
+            assert other[name] == pytest.approx(value, abs=1e-5, rel=1e-5)
+
+
+def test_several_machines(tmp_path):
+    """Two processes with Keras on JAX, over loopback."""
+    pytest.importorskip("jax")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {
+        **os.environ,
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "KERAS_BACKEND": "jax",
+        "OPTIMIZER": "sgd",
+    }
+
+    def start(folder, devices, **variables):
+        return subprocess.Popen(
+            [sys.executable, "-c", process.dedent(PROGRAM)]
+            + [str(tmp_path / folder), devices, "1"],
+            env={**environment, **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    started = [
+        start(
+            "two",
+            "data_parallel",
+            KERAS_DISTRIBUTION_JOB_ADDRESSES=f"127.0.0.1:{port}",
+            KERAS_DISTRIBUTION_NUM_PROCESSES="2",
+            KERAS_DISTRIBUTION_PROCESS_ID=str(number),
+        )
+        for number in range(2)
+    ]
+    results = []
+    for program in [*started, start("one", "none")]:
+        output, errors = program.communicate(timeout=300)
+        assert program.returncode == 0, errors[-3000:]
+        results.append(json.loads(output.splitlines()[-1]))
+    (first, weights), (second, same_weights), (alone, _) = results
+    assert first == second and weights == same_weights
+    for one, other in zip(alone, first, strict=True):
+        for name, value in one.items():
+            assert other[name] == pytest.approx(value, abs=1e-4, rel=1e-4)
+    assert (tmp_path / "two" / "model.keras").exists()
+
+
+def test_what_keras_cannot_do_mirrored_is_refused():
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    devices = training.Devices("mirrored", 1, strategy)
+    for message, optimizer, options in (
+        ("jit_compile=True", {}, {"jit_compile": True}),
+        ("steps_per_execution", {}, {"steps_per_execution": 2}),
+        (
+            "gradient_accumulation_steps",
+            {"gradient_accumulation_steps": 2},
+            {},
+        ),
+        (
+            "ema_overwrite_frequency",
+            {"use_ema": True, "ema_overwrite_frequency": 2},
+            {},
+        ),
+    ):
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        model.compile(
+            keras.optimizers.SGD(**optimizer), loss="mse", **options
+        )
+        with pytest.raises(ValueError, match=f"cannot train with {message}"):
+            training.check_supported(model, devices, batch_size=4)
+        training.check_supported(model, training.Devices(), batch_size=4)
+
+
+def test_batch_that_cannot_be_divided():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(loss="mse")
+    with pytest.raises(ValueError, match="multiple of the 3 devices.*=8"):
+        training.check_supported(model, training.Devices("mirrored", 3), 8)
+
+
+def test_tpu_up_to_the_resolver(monkeypatch):
+    names = []
+
+    def resolver(tpu):
+        names.append(tpu)
+        raise ValueError("no such TPU\nand more")
+
+    monkeypatch.setattr(
+        tf.distribute.cluster_resolver, "TPUClusterResolver", resolver
+    )
+    with pytest.raises(ConnectionError, match="my-tpu.*no such TPU$"):
+        training.make_devices("tpu", "my-tpu")
+    with pytest.raises(ConnectionError, match="of this machine"):
+        training.make_devices("tpu")
+    assert names == ["my-tpu", ""]
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("horovod", "`name` must be one of .*Received: name='horovod'"),
+        ("data_parallel", "needs Keras on jax .KERAS_BACKEND=jax."),
+    ],
+)
+def test_wrong_strategy(name, message):
+    with pytest.raises(ValueError, match=message):
+        training.make_devices(name)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_mixed_precision(tmp_path, without_tensorboard, precision):
+    model, history = fit(
+        NETWORK,
+        digits(),
+        RECIPE,
+        tmp_path,
+        mixed_precision=precision,
+        verbose=0,
+    )
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert model.get_layer("group1_block1_attention").compute_dtype == precision
+    # Probabilities, of which the loss takes the logarithm, are in float32.
+    assert model.get_layer("predictions").compute_dtype == "float32"
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert_weights_equal(loaded, model)
+
+
+@pytest.mark.large
+def test_mixed_precision_is_as_accurate(tmp_path, without_tensorboard):
+    """The whole training on digits, within one point; minutes."""
+    network = {**NETWORK, "num_blocks": (1, 1), "num_heads": 4}
+    network |= {"width_multiplier": 0.25, "kernel_size": 5}
+    accuracy = {}
+    for precision in (None, "bfloat16", "float16"):
+        _, history = fit(
+            network,
+            load_data("digits"),
+            DIGITS,
+            tmp_path / str(precision),
+            mixed_precision=precision,
+            verbose=0,
+        )
+        accuracy[precision] = history[-1]["val_accuracy"]
+    assert accuracy[None] > 0.97
+    assert accuracy["bfloat16"] >= accuracy[None] - 0.01
+    assert accuracy["float16"] >= accuracy[None] - 0.01
+
+
+def test_loss_that_is_no_number_stops(tmp_path, without_tensorboard):
+    recipe = dataclasses.replace(RECIPE, base_learning_rate=1e30)
+    with pytest.raises(
+        FloatingPointError,
+        match="loss is nan in step [0-9]+ of epoch 1. No state was saved",
+    ):
+        fit(NETWORK, digits(), recipe, tmp_path, verbose=0)
+
+
+def some_run(folder):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", loss="mse")
+    run = Run(folder, {})
+    run.start()
+    run.save(model, {"loss": 1.0, "val_accuracy": 0.5})
+    return run, model
+
+
+def test_metric_that_is_no_number_is_not_saved(tmp_path):
+    """The state of before stays; it is named."""
+    run, model = some_run(tmp_path)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(
+        FloatingPointError, match="val_loss is nan after epoch 2.*state-0001"
+    ):
+        run.save(model, {"loss": 1.0, "val_loss": float("nan")})
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_full_disk_leaves_the_last_good_state(tmp_path, monkeypatch):
+    run, model = some_run(tmp_path)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+
+    def save_weights(path):
+        path.write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(model, "save_weights", save_weights)
+    with pytest.raises(
+        OSError, match="after epoch 2 cannot.*No space left.*state-0001"
+    ):
+        run.save(model, {"loss": 1.0, "val_accuracy": 0.9})
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_files_that_the_system_refuses_to_write(tmp_path):
+    """A real refusal: a limit on the size of files, of less than a state."""
+    program = """
+        import json, pathlib, resource, sys
+        import keras
+        from keras_sasa.training import Run
+        model = keras.Sequential([keras.Input((99,)), keras.layers.Dense(999)])
+        model.compile("sgd", loss="mse")
+        run = Run(sys.argv[1], {})
+        run.start()
+        run.save(model, {"loss": 1.0})
+        limit = 100_000
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        try:
+            run.save(model, {"loss": 0.5})
+        except OSError as error:
+            print(json.dumps(str(error)))
+    """
+    message, _ = process.run(program, tmp_path)
+    assert "after epoch 2 cannot be written" in message
+    assert "last good state is that after epoch 1" in message
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"state.json", "state-0001.weights.h5", "history.csv"}
+    run = Run(tmp_path, {})
+    run.start(resume=True)
+    assert run.epochs_done == 1
+
+
+def test_room_on_the_disk_is_asked_for_first(tmp_path, monkeypatch):
+    usage = shutil._ntuple_diskusage(100, 100, 10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(OSError, match="needs .* MiB for its files, and 0 MiB"):
+        fit(NETWORK, digits(), RECIPE, tmp_path, verbose=0)
+
+
+def test_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    for folder in (tmp_path / "file", tmp_path / "file" / "inside"):
+        with pytest.raises(OSError, match="cannot be written to.*file"):
+            fit(NETWORK, digits(), RECIPE, folder, verbose=0)
+
+
+def test_folder_of_another_training(tmp_path):
+    some_run(tmp_path)
+    with pytest.raises(FileExistsError, match="go on with it .--resume."):
+        Run(tmp_path, {}).start()
+    with pytest.raises(ValueError, match="seed: None before, 3 now"):
+        Run(tmp_path, {"seed": 3}).start(resume=True)
+
+
+def test_folder_without_a_training(tmp_path):
+    with pytest.raises(ValueError, match="holds no training"):
+        training.read_recipe(tmp_path)
+
+
+def test_corrupt_image_is_named(tmp_path, without_tensorboard):
+    folder = image_folder(tmp_path / "data", images=10)
+    bad = folder / "dog" / "4.png"
+    bad.write_bytes(bad.read_bytes()[:50])
+    recipe = dataclasses.replace(RECIPE, batch_size=4)
+    with pytest.raises(ValueError, match=f"1 images .*skip-corrupt.: {bad}: "):
+        fit(NETWORK, load_data(folder), recipe, tmp_path / "run", verbose=0)
+
+
+def test_wrong_precision(tmp_path):
+    with pytest.raises(ValueError, match="`mixed_precision` must be one of"):
+        fit(NETWORK, digits(), RECIPE, tmp_path, mixed_precision="int8")
