@@ -9,7 +9,7 @@ def image_folder(folder, classes=("cat", "dog"), images=5, encode="png"):
 
     Args:
         folder: Path, made here.
-        classes: Names; the gray of the pixels is 80 times the class.
+        classes: Names; the gray of the pixels is 40 times the class.
         images: Number of each class.
         encode: `"png"` or `"jpeg"`.
 
@@ -20,7 +20,7 @@ def image_folder(folder, classes=("cat", "dog"), images=5, encode="png"):
     for label, name in enumerate(classes):
         (folder / name).mkdir(parents=True)
         for number in range(images):
-            pixels = np.full((9 + number, 10, 3), 80 * label, "uint8")
+            pixels = np.full((9 + number, 10, 3), 40 * label, "uint8")
             path = folder / name / f"{number}.{encode}"
             path.write_bytes(encoder(pixels).numpy())
     return folder

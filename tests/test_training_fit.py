@@ -58,9 +58,9 @@ PROGRAM = """
         [tf.config.LogicalDeviceConfiguration()] * number,
     )
     import keras
-    if devices == "data_parallel":
-        keras.distribution.initialize()
     from keras_sasa import training
+    # Before the images, which are tensors of TensorFlow, not of JAX.
+    devices = training.make_devices(devices)
     kill_at = int(os.environ.get("KILL_AT", 0))
     original = training.SaveRun.on_train_batch_end
     def on_train_batch_end(self, batch, logs=None):
@@ -81,7 +81,7 @@ PROGRAM = """
     model, history = training.fit(
         {"num_blocks": (1,), "stem": "small", "kernel_size": 3,
          "num_heads": 2, "width_multiplier": 0.125},
-        data, recipe, folder, devices=training.make_devices(devices),
+        data, recipe, folder, devices=devices,
         verbose=0, resume=True,
     )
     weights = b"".join(np.asarray(w).tobytes() for w in model.get_weights())
@@ -333,9 +333,7 @@ def test_what_keras_cannot_do_mirrored_is_refused():
         ),
     ):
         model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-        model.compile(
-            keras.optimizers.SGD(**optimizer), loss="mse", **options
-        )
+        model.compile(keras.optimizers.SGD(**optimizer), loss="mse", **options)
         with pytest.raises(ValueError, match=f"cannot train with {message}"):
             training.check_supported(model, devices, batch_size=4)
         training.check_supported(model, training.Devices(), batch_size=4)

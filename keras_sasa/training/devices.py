@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 
 import keras
 import tensorflow as tf
@@ -58,11 +59,12 @@ def make_devices(name="none", tpu=None):
             (`tf.distribute.MirroredStrategy`: all GPUs of this machine, or all
             logical CPUs if it has none), `"tpu"` (`tf.distribute.TPUStrategy`)
             or `"data_parallel"` (`keras.distribution`, with Keras on JAX: all
-            devices of all machines). Machines are introduced to each other
-            by the variables `KERAS_DISTRIBUTION_JOB_ADDRESSES`,
+            devices of all machines; call it before anything is computed).
+            Machines are introduced to each other by the variables that
+            `keras.distribution.initialize` reads:
+            `KERAS_DISTRIBUTION_JOB_ADDRESSES`,
             `KERAS_DISTRIBUTION_NUM_PROCESSES` and
-            `KERAS_DISTRIBUTION_PROCESS_ID`, which Keras reads when
-            `keras.distribution.initialize()` is called, before all else.
+            `KERAS_DISTRIBUTION_PROCESS_ID`.
         tpu: String, name or address of the TPU; empty for that of this
             machine.
 
@@ -118,6 +120,9 @@ def _tpu(name):
 def _data_parallel():
     import jax
 
+    alone = "KERAS_DISTRIBUTION_NUM_PROCESSES" not in os.environ
+    if not (alone or jax.distributed.is_initialized()):
+        keras.distribution.initialize()
     distribution = keras.distribution.DataParallel(
         # The pipeline gives each process its own images.
         auto_shard_dataset=False

@@ -87,8 +87,7 @@ class Run:
         except OSError as error:
             raise type(error)(
                 error.errno,
-                "The output folder cannot be written to: "
-                f"{error.strerror}",
+                f"The output folder cannot be written to: {error.strerror}",
                 str(self.folder),
             ) from error
         needed = _STATES_ON_DISK * num_bytes
