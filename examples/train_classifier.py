@@ -20,7 +20,6 @@ import pathlib
 import subprocess
 import sys
 
-import keras
 import numpy as np
 
 from keras_sasa import SelfAttention2D

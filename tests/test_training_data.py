@@ -71,7 +71,9 @@ def test_batches_depend_on_seed_and_epoch_alone(recipe):
     again = arrays(training_batches(data, recipe, seed=5, initial_epoch=1))
     assert_equal(again, batches[2:])
     other = arrays(training_batches(data, recipe, seed=6))
-    assert any((a[1] != b[1]).any() for a, b in zip(other, batches))
+    assert any(
+        (a[1] != b[1]).any() for a, b in zip(other, batches, strict=True)
+    )
 
 
 def test_each_epoch_has_every_image_once_in_another_order():

@@ -97,9 +97,9 @@ def fit(
         recipe: A `Recipe`.
         folder: Path of the run, where these are written: `state.json` and
             `state-*.weights.h5` (to go on), `history.csv`, `logs` (for
-            TensorBoard, where it is installed), `model.keras` (the average of the weights after the
-            last epoch) and `best.keras` (after the epoch of the best
-            validation accuracy).
+            TensorBoard, where it is installed), `model.keras` (averaged
+            weights after the last epoch) and `best.keras` (after the epoch of
+            the best validation accuracy).
         devices: A `Devices`. Default: one device.
         seed: Integer: initial weights, order of images, augmentation.
         mixed_precision: `"bfloat16"`, `"float16"` or `None`.

@@ -79,14 +79,14 @@ def rand_augment(image, seed, factor, white=255.0):
     operations = _operations(factor, white)
     shape = image.shape
     image = tf.cast(image, "float32")
-    for seed in tf.unstack(tf.random.split(seed, NUM_OPERATIONS)):
+    for one_seed in tf.unstack(tf.random.split(seed, NUM_OPERATIONS)):
         choice = tf.random.stateless_uniform(
-            (), seed, 0, len(operations), "int32"
+            (), one_seed, 0, len(operations), "int32"
         )
         image = tf.switch_case(
             choice,
             [
-                functools.partial(apply, operation, image, seed)
+                functools.partial(apply, operation, image, one_seed)
                 for operation in operations
             ],
         )

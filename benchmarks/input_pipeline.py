@@ -1,0 +1,124 @@
+"""Images per second of the input pipeline alone, and beside a training.
+
+    python benchmarks/input_pipeline.py --data DIR
+
+For a folder of images. The first rows are the pipeline alone: `shift` (images
+stay decoded in memory) and `resized_crop` with and without RandAugment (JPEG
+files are read and cut in every epoch) at the size of the recipe. The last two
+are training steps of one network in turns, fed by the pipeline, and with one
+batch again and again: if both take the same time, training does not wait. Rows
+go to `benchmarks/results/input_pipeline.csv`.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+import statistics
+import time
+
+import common
+
+from keras_sasa.applications import CONFIGURATIONS
+from keras_sasa.training import (
+    CIFAR10,
+    build_model,
+    load_data,
+    training_batches,
+)
+
+# Epochs of which the first, which fills the memory, is not measured.
+EPOCHS = 100
+PIPELINES = {
+    "shift": {},
+    "resized_crop": {"augmentation": "resized_crop"},
+    "resized_crop, RandAugment": {
+        "augmentation": "resized_crop",
+        "rand_augment_factor": 0.5,
+    },
+}
+
+
+def images_per_second(data, recipe, seconds):
+    """Rate of the pipeline alone after its first epoch or first second."""
+    batches = iter(training_batches(data, recipe))
+    warm = data.num_train // recipe.batch_size
+    if recipe.augmentation != "shift":
+        warm = 8
+    for _ in range(warm):
+        next(batches)
+    start = time.perf_counter()
+    number = 0
+    while time.perf_counter() - start < seconds:
+        next(batches)
+        number += recipe.batch_size
+    return number / (time.perf_counter() - start)
+
+
+def training_rates(data, recipe, network, repeats):
+    """Images per second of steps fed by the pipeline, and by one batch."""
+    model = build_model(network, data, recipe)
+    batches = iter(training_batches(data, recipe))
+    constant = next(batches)
+    samples = common.interleaved_samples(
+        {
+            "training, pipeline": lambda: model.train_on_batch(*next(batches)),
+            "training, one batch": lambda: model.train_on_batch(*constant),
+        },
+        repeats,
+    )
+    return {
+        name: recipe.batch_size / statistics.median(times)
+        for name, times in samples.items()
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--image-size", type=int, default=32)
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--network", default="cifar10_hybrid")
+    parser.add_argument(
+        "--csv",
+        type=pathlib.Path,
+        default=pathlib.Path(__file__).parent / "results/input_pipeline.csv",
+    )
+    options = parser.parse_args()
+    data = load_data(options.data)
+    recipe = dataclasses.replace(
+        CIFAR10, epochs=EPOCHS, image_size=options.image_size
+    )
+    rates = {}
+    for name, changes in PIPELINES.items():
+        changed = dataclasses.replace(recipe, **changes)
+        rates[name] = images_per_second(data, changed, options.seconds)
+        print(f"{name:28} {rates[name]:10.0f} images/s", flush=True)
+    network = CONFIGURATIONS[options.network]
+    measured = training_rates(data, recipe, network, options.repeats)
+    for name, rate in measured.items():
+        print(f"{name:28} {rate:10.0f} images/s", flush=True)
+    machine = common.machine()
+    # The path of the images is of no interest, and not the same elsewhere.
+    machine["command"] = machine["command"].replace(options.data, "DIR")
+    common.write_rows(
+        options.csv,
+        [
+            {
+                "what": name,
+                "images_per_second": round(rate),
+                "images": data.num_train,
+                "image_size": options.image_size,
+                "network": options.network if "training" in name else "",
+                **machine,
+            }
+            for name, rate in {**rates, **measured}.items()
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""Fewer parameters? Faster? More accurate? Networks of one size on CIFAR-10.
+
+    python benchmarks/three_claims.py --data DIR --runs DIR
+
+trains every network of `NETWORKS` with every seed by the same recipe, on a
+folder with `train` and `validation` (45,000 and 5,000 images); what `--runs`
+holds already is not trained again, so that the command can be stopped and
+called again. Then one training step and one prediction of each network are
+timed in turns, with nothing else running, and rows go to
+`benchmarks/results/three_claims.csv`, a picture to `three_claims.png` beside.
+
+All have a convolutional stem, which makes a map of a quarter of the sides; for
+that the images are enlarged to 64 pixels. "hybrid" has convolution in the first
+group and attention in the others.
+"""
+
+import argparse
+import csv
+import dataclasses
+import pathlib
+import statistics
+
+import common
+import keras
+
+from keras_sasa.profile import profile
+from keras_sasa.training import (
+    CIFAR10,
+    build_model,
+    fit,
+    load_data,
+    steps_per_epoch,
+    training_batches,
+)
+
+BASE = {
+    "num_blocks": (1, 1, 1),
+    "stem": "conv",
+    "num_heads": 4,
+    "width_multiplier": 0.5,
+}
+HYBRID = {**BASE, "spatial": ("conv", "attention", "attention")}
+# The claims first, then the ablations of the paper, of the hybrid.
+NETWORKS = {
+    "convolution": {**BASE, "spatial": "conv"},
+    "hybrid": HYBRID,
+    "attention": {**BASE, "spatial": "attention"},
+    "hybrid, last group": {
+        **BASE,
+        "spatial": ("conv", "conv", "attention"),
+    },
+    "hybrid, no position": {**HYBRID, "position_encoding": None},
+    "hybrid, absolute position": {**HYBRID, "position_encoding": "absolute"},
+    "hybrid, k = 3": {**HYBRID, "kernel_size": 3},
+    "hybrid, k = 11": {**HYBRID, "kernel_size": 11},
+}
+IMAGES_PER_PREDICTION = 1000
+
+
+def accuracies(name, data, recipe, seeds, runs):
+    """Best validation accuracy of each seed; trains what is missing."""
+    best = []
+    for seed in seeds:
+        folder = runs / f"{name.replace(',', '').replace(' ', '_')}-{seed}"
+        _, history = fit(
+            NETWORKS[name],
+            data,
+            recipe,
+            folder,
+            seed=seed,
+            resume=True,
+            verbose=2,
+        )
+        best.append(100 * max(row["val_accuracy"] for row in history))
+        print(f"{name}, seed {seed}: {best[-1]:.2f} %", flush=True)
+        keras.backend.clear_session()
+    return best
+
+
+def seconds(names, data, recipe, repeats):
+    """Seconds of one epoch, and of 1,000 predictions, timed in turns."""
+    images, labels = next(iter(training_batches(data, recipe)))
+    models = {name: build_model(NETWORKS[name], data, recipe) for name in names}
+
+    def medians(call):
+        return common.interleaved_medians(
+            {name: call(model) for name, model in models.items()}, repeats
+        )
+
+    training = medians(
+        lambda model: lambda: model.train_on_batch(images, labels)
+    )
+    prediction = medians(lambda model: lambda: model.predict_on_batch(images))
+    steps = steps_per_epoch(data, recipe)
+    batches = IMAGES_PER_PREDICTION / recipe.batch_size
+    return {
+        name: (steps * training[name], batches * prediction[name])
+        for name in names
+    }
+
+
+def draw(rows, path):
+    """Bars of the ratios to the convolution, and the accuracies."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 0.5 * len(rows) + 1.6), layout="constrained")
+    axes = figure.subplots(1, 4, sharey=True)
+    titles = (
+        ("parameters", "trained parameters"),
+        ("flops", "FLOPs"),
+        ("seconds_per_epoch", "seconds an epoch"),
+        ("accuracy_mean", "validation accuracy, %"),
+    )
+    names = [row["network"] for row in rows]
+    for axis, (key, title) in zip(axes, titles, strict=True):
+        values = [row[key] for row in rows]
+        errors = None
+        if key == "accuracy_mean":
+            errors = [row["accuracy_spread"] / 2 for row in rows]
+            axis.set_xlim(min(values) - 3, max(values) + 1)
+        axis.barh(names, values, xerr=errors, color="tab:blue")
+        axis.axvline(values[0], color="black", linewidth=0.8)
+        axis.set_title(title, fontsize=10)
+    axes[0].invert_yaxis()
+    figure.savefig(path, dpi=150)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--runs", type=pathlib.Path, required=True)
+    parser.add_argument(
+        "--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS)
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument(
+        "--csv",
+        type=pathlib.Path,
+        default=pathlib.Path(__file__).parent / "results/three_claims.csv",
+    )
+    options = parser.parse_args()
+    data = load_data(options.data)
+    recipe = dataclasses.replace(CIFAR10, epochs=options.epochs, image_size=64)
+    best = {
+        name: accuracies(name, data, recipe, options.seeds, options.runs)
+        for name in options.networks
+    }
+    timed = seconds(options.networks, data, recipe, options.repeats)
+    machine = common.machine()
+    for path in (options.data, str(options.runs)):
+        machine["command"] = machine["command"].replace(path, "DIR")
+    rows = []
+    for name in options.networks:
+        counted = profile(build_model(NETWORKS[name], data, recipe))
+        epoch, predictions = timed[name]
+        rows.append(
+            {
+                "network": name,
+                "parameters": counted.trainable_parameters,
+                "flops": counted.flops,
+                "seconds_per_epoch": round(epoch, 1),
+                "seconds_per_1000_predictions": round(predictions, 3),
+                "accuracy_mean": round(statistics.mean(best[name]), 2),
+                "accuracy_spread": round(max(best[name]) - min(best[name]), 2),
+                "seeds": len(options.seeds),
+                "epochs": options.epochs,
+                **machine,
+            }
+        )
+    common.write_rows(options.csv, rows)
+    draw(rows, options.csv.with_suffix(".png"))
+    with open(options.csv, encoding="utf-8") as file:
+        for row in csv.reader(file):
+            print("\t".join(row[:7]))
+
+
+if __name__ == "__main__":
+    main()
