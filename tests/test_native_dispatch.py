@@ -363,3 +363,61 @@ def test_function_takes_tensors_that_are_not_float32(native_calls):
     assert keras.backend.standardize_dtype(outputs.dtype) == "bfloat16"
     np.testing.assert_array_equal(to_numpy(outputs), 1)
     assert len(native_calls) == 1
+
+
+def test_devices_of_jax_divide_the_batch(native_available):
+    """Each of two computes its images alone; only gradients are summed."""
+    pytest.importorskip("jax")
+    program = """
+        import json, os
+        os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+        os.environ["KERAS_BACKEND"] = "jax"
+        import jax
+        import keras
+        import numpy as np
+        from jax.sharding import Mesh, NamedSharding, PartitionSpec
+        from keras_sasa import SelfAttention2D
+        mesh = Mesh(jax.devices(), ("batch",))
+        images = np.random.default_rng(0).normal(size=(6, 5, 7, 8))
+        images = images.astype("float32")
+        results = []
+        for implementation, axis in (
+            ("patches", None), ("native", None), ("native", "batch")
+        ):
+            keras.utils.set_random_seed(0)
+            layer = SelfAttention2D(8, 3, 2, implementation=implementation)
+            layer.build((None, 5, 7, 8))
+            place = NamedSharding(mesh, PartitionSpec(axis))
+            divided = jax.device_put(images, place)
+            weights = [v.value for v in layer.trainable_variables]
+            def loss(weights, images, training):
+                outputs, _ = layer.stateless_call(
+                    weights, [], images, training=training
+                )
+                return (outputs**3).sum(), outputs
+            trained = jax.jit(
+                lambda weights, images: jax.grad(loss, (0, 1), has_aux=True)(
+                    weights, images, True
+                )
+            ).lower(weights, divided).compile()
+            predicted = jax.jit(
+                lambda weights, images: loss(weights, images, False)[1]
+            ).lower(weights, divided).compile()
+            gathers = [
+                compiled.as_text().count("all-gather")
+                for compiled in (trained, predicted)
+            ]
+            arrays = jax.tree.leaves(
+                [trained(weights, divided), predicted(weights, divided)]
+            )
+            results.append(
+                [gathers, [np.asarray(array).tolist() for array in arrays]]
+            )
+        print(json.dumps(results))
+    """
+    ((_, expected), (_, whole), (gathers, divided)), _ = process.run(program)
+    assert gathers == [0, 0]
+    assert len(expected) == 8
+    for one, two, three in zip(expected, whole, divided, strict=True):
+        np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(three, two, rtol=1e-5, atol=1e-5)

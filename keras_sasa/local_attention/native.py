@@ -9,6 +9,7 @@ several side by side) and the embeddings; attributes describe the windows.
 """
 
 import functools
+import itertools
 import sys
 
 import keras
@@ -403,6 +404,76 @@ def _attribute(value):
 
 
 def _jax_call(name, operands, shapes, attributes):
+    import jax
+
+    if jax.device_count() > 1:
+        ranks = tuple(len(operand.shape) for operand in operands)
+        shapes = tuple(map(tuple, shapes))
+        return _jax_divided(name, ranks, shapes, attributes)(*operands)
+    return _jax_whole(name, operands, shapes, attributes)
+
+
+@functools.cache
+def _jax_divided(name, ranks, shapes, attributes):
+    """The call, as one that XLA divides among devices by images.
+
+    Maps, of rank 4, are divided; embeddings and matrices, of lower rank, are
+    whole everywhere, and what devices add to their gradients is summed.
+    """
+    import jax
+    from jax.experimental.custom_partitioning import custom_partitioning
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    @custom_partitioning
+    def call(*operands):
+        return _jax_whole(name, operands, shapes, attributes)
+
+    def partition(mesh, operands, results):
+        spec = operands[0].sharding.spec
+        axes = spec[0] if spec else None
+
+        def sharding(rank):
+            divided = axes if rank == 4 else None
+            rest = [None] * (rank - 1)
+            return NamedSharding(mesh, PartitionSpec(divided, *rest))
+
+        def one_device(*operands):
+            batch = operands[0].shape[0]
+            local = [
+                (batch, *shape[1:]) if len(shape) == 4 else shape
+                for shape in shapes
+            ]
+            outputs = _jax_whole(name, operands, local, attributes)
+            return tuple(
+                output
+                if len(shape) == 4 or axes is None
+                else jax.lax.psum(output, axes)
+                for output, shape in zip(outputs, shapes, strict=True)
+            )
+
+        return (
+            mesh,
+            one_device,
+            tuple(sharding(len(shape)) for shape in shapes),
+            tuple(sharding(rank) for rank in ranks),
+        )
+
+    names = (f"size{number}" for number in itertools.count())
+
+    def factors(rank):
+        # No size but that of the batch matters to the division.
+        first = "batch" if rank == 4 else next(names)
+        return " ".join([first, *itertools.islice(names, rank - 1)])
+
+    inputs = ", ".join([factors(rank) for rank in ranks])
+    outputs = ", ".join([factors(len(shape)) for shape in shapes])
+    call.def_partition(
+        partition=partition, sharding_rule=f"{inputs} -> {outputs}"
+    )
+    return call
+
+
+def _jax_whole(name, operands, shapes, attributes):
     import jax
 
     options = {

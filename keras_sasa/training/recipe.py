@@ -170,9 +170,10 @@ def _error(name, value, allowed):
 
 
 # Section 4.1: 130 epochs, Nesterov, 1.6 for 4096 images a step, 10 epochs of
-# warm-up, cosine, both decays 0.9999. The rest are usual values for ResNets. The
-# weight decay is as strong as an L2 term of 5e-5 under a momentum of 0.9, since
-# Keras does not pass it through the momentum; RandAugment as Keras' default.
+# warm-up, cosine, both decays 0.9999. The rest are usual values for ResNets.
+# The weight decay is as strong as an L2 term of 5e-5 under a momentum of 0.9,
+# since Keras does not pass it through the momentum; RandAugment as Keras'
+# default.
 IMAGENET = Recipe(
     epochs=130,
     batch_size=4096,
