@@ -222,6 +222,10 @@ def test_network_by_name_and_overrides():
         "spatial": ("conv", "attention"),
         "stem": "small",
     }
+    network = command.network_of(
+        parse("--network", "cifar10_hybrid", "--blocks", "1", "2", "1"), {}
+    )
+    assert network["spatial"] == ("conv", "attention", "attention")
     network = command.network_of(parse("--width", "32", "--heads", "4"), {})
     assert network == {"width_multiplier": 0.5, "num_heads": 4}
 

@@ -102,8 +102,12 @@ def network_of(options, network):
         if value is not None:
             network[name] = tuple(value) if isinstance(value, list) else value
     spatial = network.get("spatial")
-    if isinstance(spatial, tuple) and len(spatial) == 1:
-        network["spatial"] = spatial[0]
+    if isinstance(spatial, tuple):
+        if len(spatial) == 1:
+            network["spatial"] = spatial[0]
+        elif options.spatial is None:
+            # Convolutions early, attention late, in fewer groups too.
+            network["spatial"] = spatial[-len(network["num_blocks"]) :]
     return network
 
 

@@ -137,8 +137,12 @@ def fit(
         wait=devices.wait,
     )
     keras.utils.set_random_seed(seed)
+    policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(MIXED_PRECISION[mixed_precision])
-    model = build_model(network, data, recipe, devices)
+    try:
+        model = build_model(network, data, recipe, devices)
+    finally:
+        keras.config.set_dtype_policy(policy)
     check_supported(model, devices, recipe.batch_size)
     run.start(resume, num_bytes=_BYTES_PER_PARAMETER * model.count_params())
     if on_start:
@@ -185,6 +189,9 @@ def _fit(model, data, recipe, run, devices, seed, verbose):
 
 def _finish(model, run):
     """Writes both models; the weights of the last stay in it."""
+    for layer in _batch_normalizations(model):
+        # The files are for any number of devices and any backend.
+        layer.synchronized = False
     run.load(model, "best")
     _use_average(model)
     run.save_model(model, BEST_MODEL)

@@ -52,7 +52,7 @@ class Recipe:
 
     >>> import dataclasses
     >>> from keras_sasa.training import IMAGENET
-    >>> recipe = dataclasses.replace(IMAGENET, epochs=10, batch_size=256)
+    >>> recipe = dataclasses.replace(IMAGENET, epochs=90, batch_size=256)
     >>> recipe.learning_rate
     0.1
     """
