@@ -137,12 +137,8 @@ def fit(
         wait=devices.wait,
     )
     keras.utils.set_random_seed(seed)
-    policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(MIXED_PRECISION[mixed_precision])
-    try:
-        model = build_model(network, data, recipe, devices)
-    finally:
-        keras.config.set_dtype_policy(policy)
+    model = build_model(network, data, recipe, devices)
     check_supported(model, devices, recipe.batch_size)
     run.start(resume, num_bytes=_BYTES_PER_PARAMETER * model.count_params())
     if on_start:
