@@ -78,6 +78,8 @@ def draw(model, history, batches, folder):
         for layer in model.layers
         if isinstance(layer, SelfAttention2D)
     ]
+    if not names:
+        return
     for place, name in (("first", names[:1]), ("last", names[-1:])):
         for layer, maps in attention_maps(model, images, name).items():
             row, column = maps.shape[1] // 2, maps.shape[2] // 2

@@ -148,9 +148,9 @@ def fit(
     if run.epochs_done < recipe.epochs:
         try:
             _fit(model, data, recipe, run, devices, seed, verbose)
-        except tf.errors.OpError as error:
+        except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
             data_module.check_readable(data)
-            raise error
+            raise
     with devices.scope():
         _finish(model, run)
     return model, run.history
