@@ -1,7 +1,9 @@
 """What every benchmark shares: timing, memory, the machine, CSV rows."""
 
+import argparse
 import csv
 import os
+import pathlib
 import platform
 import statistics
 import subprocess
@@ -9,6 +11,30 @@ import sys
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def make_parser(description, results, repeats):
+    """Makes a parser of the options that all benchmarks have.
+
+    Args:
+        description: Text for `--help`, the docstring of the benchmark.
+        results: Name of the CSV file that is written by default.
+        repeats: Integer, default of `--repeats`.
+
+    Returns:
+        An `argparse.ArgumentParser`.
+    """
+    parser = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--repeats", type=int, default=repeats)
+    parser.add_argument(
+        "--csv",
+        type=pathlib.Path,
+        default=pathlib.Path(__file__).parent / "results" / results,
+    )
+    return parser
 
 
 def interleaved_samples(functions, repeats):
@@ -70,8 +96,12 @@ def in_new_process(script, *arguments):
     return process.stdout.splitlines()[-1]
 
 
-def machine():
-    """Processor, number of cores and versions, for the rows of a table."""
+def machine(folders=()):
+    """Processor, number of cores and versions, for the rows of a table.
+
+    Args:
+        folders: Paths in the command that are not the same elsewhere.
+    """
     import keras
     import tensorflow as tf
 
@@ -88,15 +118,16 @@ def machine():
             f"{facts.get('model name', processor)} family "
             f"{facts.get('cpu family', '?')} model {facts.get('model', '?')}"
         )
+    command = " ".join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]])
+    for folder in folders:
+        command = command.replace(str(folder), "DIR")
     return {
         "processor": processor,
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
-        "command": " ".join(
-            ["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]]
-        ),
+        "command": command,
     }
 
 

@@ -10,9 +10,7 @@ batch again and again: if both take the same time, training does not wait. Rows
 go to `benchmarks/results/input_pipeline.csv`.
 """
 
-import argparse
 import dataclasses
-import pathlib
 import statistics
 import time
 
@@ -73,20 +71,11 @@ def training_rates(data, recipe, network, repeats):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = common.make_parser(__doc__, "input_pipeline.csv", 20)
     parser.add_argument("--data", required=True)
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--network", default="cifar10_hybrid")
-    parser.add_argument(
-        "--csv",
-        type=pathlib.Path,
-        default=pathlib.Path(__file__).parent / "results/input_pipeline.csv",
-    )
     options = parser.parse_args()
     data = load_data(options.data)
     recipe = dataclasses.replace(
@@ -101,9 +90,7 @@ def main():
     measured = training_rates(data, recipe, network, options.repeats)
     for name, rate in measured.items():
         print(f"{name:28} {rate:10.0f} images/s", flush=True)
-    machine = common.machine()
-    # The path of the images is of no interest, and not the same elsewhere.
-    machine["command"] = machine["command"].replace(options.data, "DIR")
+    machine = common.machine(folders=[options.data])
     common.write_rows(
         options.csv,
         [

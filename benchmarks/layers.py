@@ -12,8 +12,6 @@ as other users of a shared machine only ever slow a call down. About five
 minutes on two cores. Rows go to `benchmarks/results/layers.csv`.
 """
 
-import argparse
-import pathlib
 import statistics
 
 import common
@@ -98,16 +96,7 @@ def attention_flops(size, channels, kernel_size=7):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--repeats", type=int, default=40)
-    parser.add_argument(
-        "--csv",
-        type=pathlib.Path,
-        default=pathlib.Path(__file__).parent / "results/layers.csv",
-    )
+    parser = common.make_parser(__doc__, "layers.csv", 40)
     arguments = parser.parse_args()
     machine = common.machine()
     rows = []

@@ -11,9 +11,6 @@ process of its own. About ten minutes on two cores. Rows go to
 `benchmarks/results/local_attention.csv`.
 """
 
-import argparse
-import pathlib
-
 import common
 import numpy as np
 import tensorflow as tf
@@ -142,16 +139,7 @@ def measure(size, repeats):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument(
-        "--csv",
-        type=pathlib.Path,
-        default=pathlib.Path(__file__).parent / "results/local_attention.csv",
-    )
+    parser = common.make_parser(__doc__, "local_attention.csv", 15)
     parser.add_argument(
         "--memory",
         nargs=4,

@@ -12,8 +12,6 @@ ever slow a call down. As a TensorFlow graph and compiled by XLA. About twenty
 minutes on two cores. Rows go to `benchmarks/results/networks.csv`.
 """
 
-import argparse
-import pathlib
 import statistics
 import time
 
@@ -93,19 +91,10 @@ def measure_memory(name, mode, batch_size):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--repeats", type=int, default=12)
+    parser = common.make_parser(__doc__, "networks.csv", 12)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=[*TASKS])
-    parser.add_argument(
-        "--csv",
-        type=pathlib.Path,
-        default=pathlib.Path(__file__).parent / "results/networks.csv",
-    )
     parser.add_argument(
         "--memory",
         nargs=2,

@@ -12,13 +12,11 @@ reason. Only FlexAttention computes the same function as we do, and its numbers
 are compared with ours; the column `note` says what the others compute.
 """
 
-import argparse
 import functools
 import importlib.metadata
 import importlib.util
 import multiprocessing
 import os
-import pathlib
 import statistics
 import sys
 import time
@@ -373,18 +371,9 @@ def measure(size, direction, workers, repeats):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--repeats", type=int, default=7)
+    parser = common.make_parser(__doc__, "peers.csv", 7)
     parser.add_argument(
         "--methods", nargs="+", choices=METHODS, default=list(METHODS)
-    )
-    parser.add_argument(
-        "--csv",
-        type=pathlib.Path,
-        default=pathlib.Path(__file__).parent / "results/peers.csv",
     )
     arguments = parser.parse_args()
     machine = common.machine() | {"threads": THREADS}

@@ -14,8 +14,6 @@ that the images are enlarged to 64 pixels. "hybrid" has convolution in the first
 group and attention in the others.
 """
 
-import argparse
-import csv
 import dataclasses
 import pathlib
 import statistics
@@ -100,7 +98,7 @@ def seconds(names, data, recipe, repeats):
 
 
 def draw(rows, path):
-    """Bars of the ratios to the convolution, and the accuracies."""
+    """Bars of what is measured; a line goes on from the first network's."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 0.5 * len(rows) + 1.6), layout="constrained")
@@ -126,10 +124,7 @@ def draw(rows, path):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = common.make_parser(__doc__, "three_claims.csv", 10)
     parser.add_argument("--data", required=True)
     parser.add_argument("--runs", type=pathlib.Path, required=True)
     parser.add_argument(
@@ -137,12 +132,6 @@ def main():
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument(
-        "--csv",
-        type=pathlib.Path,
-        default=pathlib.Path(__file__).parent / "results/three_claims.csv",
-    )
     options = parser.parse_args()
     data = load_data(options.data)
     recipe = dataclasses.replace(CIFAR10, epochs=options.epochs, image_size=64)
@@ -151,9 +140,7 @@ def main():
         for name in options.networks
     }
     timed = seconds(options.networks, data, recipe, options.repeats)
-    machine = common.machine()
-    for path in (options.data, str(options.runs)):
-        machine["command"] = machine["command"].replace(path, "DIR")
+    machine = common.machine(folders=[options.data, options.runs])
     rows = []
     for name in options.networks:
         counted = profile(build_model(NETWORKS[name], data, recipe))
@@ -174,9 +161,8 @@ def main():
         )
     common.write_rows(options.csv, rows)
     draw(rows, options.csv.with_suffix(".png"))
-    with open(options.csv, encoding="utf-8") as file:
-        for row in csv.reader(file):
-            print("\t".join(row[:7]))
+    for row in rows:
+        print(*list(row.values())[:7], sep="\t")
 
 
 if __name__ == "__main__":

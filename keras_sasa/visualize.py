@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_sasa.layers import SelfAttention2D
+from keras_sasa.optional import needs
 
 
 def attention_maps(model, images, layers=None):
@@ -432,12 +433,5 @@ def _frame(axis, position):
 
 
 def _figure_class():
-    try:
-        # Not pyplot, which would choose a window system and keep the figure.
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "Drawing needs matplotlib, which is missing here: "
-            'pip install "keras_sasa[plots]".'
-        ) from error
-    return Figure
+    # Not pyplot, which would choose a window system and keep the figure.
+    return needs("matplotlib.figure", "matplotlib", extra="plots").Figure

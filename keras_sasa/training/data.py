@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_sasa.training.optional import needs
+from keras_sasa.optional import needs
 from keras_sasa.training.rand_augment import rand_augment
 
 # Which images are held out never depends on the seed of a training.

@@ -52,10 +52,23 @@ class Run:
     def __post_init__(self):
         self.folder = pathlib.Path(self.folder)
         self.configuration = json.loads(json.dumps(self.configuration))
-        self.epochs_done = 0
         self.history = []
-        self.last = None
-        self.best = None
+
+    @property
+    def epochs_done(self):
+        return len(self.history)
+
+    @property
+    def last(self):
+        """Name of the file of the last state, `None` before the first."""
+        return _file_after(len(self.history))
+
+    @property
+    def best(self):
+        """That of the best, of equal ones the latest."""
+        rows = enumerate(self.history, start=1)
+        values = [(row.get(self.monitor, -math.inf), n) for n, row in rows]
+        return _file_after(max(values, default=(0, 0))[1])
 
     def start(self, resume=False, num_bytes=0):
         """Prepares the folder, or reads where the training was.
@@ -101,8 +114,7 @@ class Run:
             )
 
     def _read(self):
-        with open(self.folder / STATE, encoding="utf-8") as file:
-            state = json.load(file)
+        state = _read_state(self.folder)
         before, now = state["configuration"], self.configuration
         changed = [
             f"{name}: {before.get(name)!r} before, {now.get(name)!r} now"
@@ -114,10 +126,7 @@ class Run:
                 f"The training in {str(self.folder)!r} cannot go on with "
                 "another configuration: " + "; ".join(changed)
             )
-        self.epochs_done = state["epochs_done"]
         self.history = state["history"]
-        self.last = state["last"]
-        self.best = state["best"]
 
     def load(self, model, which="last"):
         """Loads a state, `"last"` or `"best"`; the optimizer must be built."""
@@ -143,15 +152,13 @@ class Run:
                 raise FloatingPointError(
                     f"{name} is {value} after epoch {epoch}. {self.last_good}"
                 )
-        history = [*self.history, {"epoch": epoch, **logs}]
-        values = [row.get(self.monitor, -math.inf) for row in history]
-        last = f"state-{epoch:04d}.weights.h5"
-        best = last if values[-1] >= max(values) else self.best
+        after = dataclasses.replace(self)
+        after.history = [*self.history, {"epoch": epoch, **logs}]
         try:
-            with self._new_file(last) as path:
+            with self._new_file(after.last) as path:
                 model.save_weights(path)
             if self.is_writer:
-                self._write_state(epoch, history, last, best)
+                after._write_state()
         except OSError as error:
             raise OSError(
                 error.errno,
@@ -160,20 +167,19 @@ class Run:
                 str(self.folder),
             ) from error
         self.wait()
-        self.epochs_done, self.history = epoch, history
-        self.last, self.best = last, best
+        self.history = after.history
         if self.is_writer:
             for path in self.folder.glob("state-*.weights.h5"):
-                if path.name not in (last, best):
+                if path.name not in (self.last, self.best):
                     path.unlink()
 
-    def _write_state(self, epoch, history, last, best):
+    def _write_state(self):
         state = {
             "configuration": self.configuration,
-            "epochs_done": epoch,
-            "last": last,
-            "best": best,
-            "history": history,
+            "epochs_done": self.epochs_done,
+            "last": self.last,
+            "best": self.best,
+            "history": self.history,
         }
         with _replacing(self.folder / STATE) as path:
             path.write_text(json.dumps(state, indent=1), encoding="utf-8")
@@ -182,9 +188,9 @@ class Run:
             _replacing(self.folder / HISTORY) as path,
             open(path, "w", newline="", encoding="utf-8") as file,
         ):
-            writer = csv.DictWriter(file, history[0])
+            writer = csv.DictWriter(file, self.history[0])
             writer.writeheader()
-            writer.writerows(history)
+            writer.writerows(self.history)
 
     def save_model(self, model, name):
         """Saves a whole model as `name`, in one step."""
@@ -212,6 +218,15 @@ class Run:
         )
 
 
+def _file_after(epoch):
+    return f"state-{epoch:04d}.weights.h5" if epoch else None
+
+
+def _read_state(folder):
+    with open(pathlib.Path(folder) / STATE, encoding="utf-8") as file:
+        return json.load(file)
+
+
 def read_recipe(folder):
     """Returns the `Recipe` of the training in a folder.
 
@@ -219,8 +234,7 @@ def read_recipe(folder):
         ValueError: If there is no training.
     """
     try:
-        with open(pathlib.Path(folder) / STATE, encoding="utf-8") as file:
-            return Recipe(**json.load(file)["configuration"]["recipe"])
+        return Recipe(**_read_state(folder)["configuration"]["recipe"])
     except OSError as error:
         raise ValueError(
             f"{str(folder)!r} holds no training: {error.strerror}: {STATE}"
