@@ -20,7 +20,7 @@ from keras_sasa.training import (
     command,
     evaluation_batches,
     load_data,
-    read_recipe,
+    read_training,
 )
 from keras_sasa.visualize import plot_confusion
 
@@ -33,13 +33,19 @@ def main(argv=None):
     add("model", type=pathlib.Path, help="a .keras file of a training")
     add("--data", default="digits", help="digits, a folder, or tfds:NAME")
     add("--held-out", type=float, help="fraction that was validated on")
+    add("--skip-corrupt", action="store_true", help="leave bad images out")
     add("--batch-size", type=command.positive)
     options = parser.parse_args(argv)
 
-    recipe = read_recipe(options.model.parent)
+    recipe, classes = read_training(options.model.parent)
     if options.batch_size:
         recipe = dataclasses.replace(recipe, batch_size=options.batch_size)
-    data = load_data(options.data, options.held_out)
+    data = load_data(options.data, options.held_out, options.skip_corrupt)
+    if data.class_names != classes:
+        raise ValueError(
+            f"--data must have the classes of the training, {classes}. "
+            f"Received: {data.class_names}."
+        )
     model = keras.saving.load_model(options.model)
     batches = evaluation_batches(data, recipe)
     results = evaluate(model, batches)

@@ -24,6 +24,7 @@ import numpy as np
 
 from keras_sasa import SelfAttention2D
 from keras_sasa.applications import CONFIGURATIONS
+from keras_sasa.optional import needs
 from keras_sasa.training import CIFAR10, DIGITS, command, evaluation_batches
 from keras_sasa.visualize import attention_maps, plot_attention, plot_history
 
@@ -38,6 +39,8 @@ def main(argv=None):
         recipe="digits or cifar10",
     )
     options = parser.parse_args(argv)
+    # Found missing now, not when there is something to draw.
+    needs("matplotlib")
     recipe = command.recipe_of(
         options, DIGITS if options.data == "digits" else CIFAR10
     )
@@ -107,6 +110,8 @@ def evaluate_in_new_process(model_path, options):
     command_line += ["--data", options.data]
     if options.held_out:
         command_line += ["--held-out", str(options.held_out)]
+    if options.skip_corrupt:
+        command_line += ["--skip-corrupt"]
     result = subprocess.run(command_line, stdout=subprocess.PIPE, text=True)
     if result.returncode:
         raise SystemExit(f"The new process failed: {' '.join(command_line)}")

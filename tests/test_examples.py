@@ -155,10 +155,12 @@ def test_evaluate(load, tmp_path, capsys):
         ]
     )
     model.layers[-1].bias.assign(np.arange(6.0, 0, -1))
+    configuration = {
+        "recipe": {**vars(CIFAR10), "image_size": 8},
+        "classes": list("abcdef"),
+    }
     (tmp_path / "state.json").write_text(
-        json.dumps(
-            {"configuration": {"recipe": {**vars(CIFAR10), "image_size": 8}}}
-        )
+        json.dumps({"configuration": configuration})
     )
     model.save(tmp_path / "model.keras")
     evaluate = load("evaluate")
@@ -173,6 +175,41 @@ def test_evaluate(load, tmp_path, capsys):
     assert result["accuracy"] == pytest.approx(first / 12)
     assert result["top_5_accuracy"] == pytest.approx(1 - last / 12)
     assert (tmp_path / "confusion.png").stat().st_size > 1000
+    image_folder(tmp_path / "other", classes="abcdex", images=10)
+    with pytest.raises(ValueError, match="classes of the training"):
+        evaluate.main(
+            [str(tmp_path / "model.keras"), "--data", str(tmp_path / "other")]
+        )
+
+
+def test_corrupt_images_are_left_out_of_the_evaluation_too(
+    classifier, tmp_path, capfd
+):
+    for part in ("train", "val"):
+        image_folder(tmp_path / "data" / part, images=6)
+    (tmp_path / "data" / "val" / "dog" / "0.png").write_bytes(b"no image")
+    classifier.main(
+        [*TINY, "--data", str(tmp_path / "data"), "--batch-size", "4"]
+        + ["--output", str(tmp_path / "run"), "--image-size", "12"]
+        + ["--skip-corrupt"]
+    )
+    before, after = accuracies(capfd.readouterr().out)
+    assert before == pytest.approx(after, abs=1e-6)
+
+
+def test_network_without_attention(classifier, same_process, tmp_path):
+    classifier.main([*TINY, "--spatial", "conv", "--output", str(tmp_path)])
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == WRITTEN - {"attention_first.png", "attention_last.png"}
+
+
+def test_missing_matplotlib(classifier, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(
+        ImportError, match=r"^matplotlib .*keras_sasa\[examples\]"
+    ):
+        classifier.main(["--output", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
 
 
 def held_out(folder):

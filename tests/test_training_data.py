@@ -76,6 +76,22 @@ def test_batches_depend_on_seed_and_epoch_alone(recipe):
     )
 
 
+def test_batches_of_a_set_that_does_not_fit_in_memory(tmp_path, monkeypatch):
+    """The same ones; what is shuffled are paths, not images."""
+    image_folder(tmp_path, images=10)
+    data = load_data(tmp_path)
+    expected = arrays(training_batches(data, SMALL, seed=2))
+    validation = arrays(evaluation_batches(data, SMALL))
+    monkeypatch.setattr("keras_sasa.training.data._CACHE_BYTES", 0)
+    monkeypatch.setattr(
+        "keras_sasa.training.data._prepared", None
+    )  # Of the whole set: not to be called.
+    assert_equal(arrays(training_batches(data, SMALL, seed=2)), expected)
+    monkeypatch.undo()
+    monkeypatch.setattr("keras_sasa.training.data._CACHE_BYTES", 0)
+    assert_equal(arrays(evaluation_batches(data, SMALL)), validation)
+
+
 def test_each_epoch_has_every_image_once_in_another_order():
     data, _ = numbered(12)
     batches = arrays(training_batches(data, SMALL))

@@ -141,7 +141,8 @@ def test_fit(tmp_path):
     assert [float(row["loss"]) for row in rows] == [
         row["loss"] for row in history
     ]
-    recipe = training.read_recipe(tmp_path)
+    recipe, classes = training.read_training(tmp_path)
+    assert classes == digits().class_names
     assert dataclasses.asdict(recipe) == dataclasses.asdict(RECIPE) | {
         "published": []
     }
@@ -494,6 +495,18 @@ def test_room_on_the_disk_is_asked_for_first(tmp_path, monkeypatch):
         fit(NETWORK, digits(), RECIPE, tmp_path, verbose=0)
 
 
+def test_room_that_a_training_has_taken_is_not_asked_for_again(
+    tmp_path, monkeypatch
+):
+    some_run(tmp_path)
+    size = (tmp_path / "state-0001.weights.h5").stat().st_size
+    usage = shutil._ntuple_diskusage(9 * size, 5 * size, 4 * size)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    Run(tmp_path, {}).start(resume=True, num_bytes=size)
+    with pytest.raises(OSError, match="needs"):
+        Run(tmp_path / "other", {}).start(num_bytes=size)
+
+
 def test_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     for folder in (tmp_path / "file", tmp_path / "file" / "inside"):
@@ -511,7 +524,7 @@ def test_folder_of_another_training(tmp_path):
 
 def test_folder_without_a_training(tmp_path):
     with pytest.raises(ValueError, match="holds no training"):
-        training.read_recipe(tmp_path)
+        training.read_training(tmp_path)
 
 
 def test_corrupt_image_is_named(tmp_path, without_tensorboard):

@@ -8,8 +8,9 @@
 >>> model.output_shape
 (None, 10)
 
-Ramachandran et al., 2019 (https://arxiv.org/abs/1906.05909): tables 1 to 6,
-figure 4 for the widths, of which only the idea is the paper's.
+The rows are those of Ramachandran et al., 2019
+(https://arxiv.org/abs/1906.05909). It scales the width of all layers too; the
+widths here are ours.
 """
 
 from keras_sasa.applications.resnet import NUM_BLOCKS

@@ -11,7 +11,7 @@ from keras_sasa.training.data import (
 from keras_sasa.training.devices import Devices, check_supported, make_devices
 from keras_sasa.training.fit import build_model, fit
 from keras_sasa.training.recipe import CIFAR10, DIGITS, IMAGENET, Recipe
-from keras_sasa.training.run import Run, SaveRun, read_recipe
+from keras_sasa.training.run import Run, SaveRun, read_training
 
 __all__ = [
     "CIFAR10",
@@ -29,7 +29,7 @@ __all__ = [
     "fit",
     "load_data",
     "make_devices",
-    "read_recipe",
+    "read_training",
     "steps_per_epoch",
     "training_batches",
 ]

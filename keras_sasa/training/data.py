@@ -298,11 +298,22 @@ def training_batches(data, recipe, seed=0, initial_epoch=0, shard=(0, 1)):
     """
     index, count = _check_shard(shard, recipe.batch_size)
     steps = steps_per_epoch(data, recipe)
-    prepared = _prepared(data, data.train, recipe, training=True)
+    examples, is_prepared = data.train, False
+    if recipe.augmentation == "shift" and _fits_in_memory(
+        data, recipe, data.num_train
+    ):
+        # A resized crop is decoded when it is known what is cut out, and of a
+        # larger set no more images than are needed are ever decoded.
+        examples, is_prepared = _prepared(data, examples, recipe).cache(), True
     buffer = min(data.num_train, _SHUFFLE_BUFFER)
     if data.reads_files:
-        # Paths are small enough for a perfect order.
+        # Paths, and images that are in memory anyway, have a perfect order.
         buffer = data.num_train
+
+    def change(place, example, order):
+        if recipe.augmentation == "shift" and not is_prepared:
+            example = _prepare(*example, data, recipe)
+        return _augment(*example, tf.stack([order, place]), data, recipe)
 
     def one_epoch(epoch):
         # Of this function's graph alone: the order shall not depend on the
@@ -310,16 +321,14 @@ def training_batches(data, recipe, seed=0, initial_epoch=0, shard=(0, 1)):
         tf.random.set_seed(1)
         # Distinct for any number of epochs below a million.
         order = tf.cast(seed, "int64") * 1_000_003 + epoch
-        shuffled = prepared.shuffle(
+        shuffled = examples.shuffle(
             buffer, seed=order, reshuffle_each_iteration=False
         )
         shuffled = shuffled.take(steps * recipe.batch_size).enumerate()
         # Decoding and augmenting is done by the process that needs the image.
         mine = shuffled.shard(count, index)
         augmented = mine.map(
-            lambda place, example: _augment(
-                *example, tf.stack([order, place]), data, recipe
-            ),
+            lambda place, example: change(place, example, order),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
         return augmented.batch(recipe.batch_size // count, drop_remainder=True)
@@ -357,7 +366,9 @@ def evaluation_batches(data, recipe, dataset=None, shard=(0, 1)):
     padded = -(-number // recipe.batch_size) * recipe.batch_size
     weight = padded / number
     mine = dataset.shard(count, index)
-    prepared = _prepared(data, mine, recipe, training=False)
+    prepared = _prepared(data, mine, recipe)
+    if _fits_in_memory(data, recipe, int(mine.cardinality())):
+        prepared = prepared.cache()
     prepared = prepared.map(lambda image, label: (image, label, weight))
     shape = (recipe.image_size, recipe.image_size, data.channels)
     filling = tf.data.Dataset.from_tensors(
@@ -385,23 +396,25 @@ def _check_shard(shard, batch_size):
     return index, count
 
 
-def _prepared(data, dataset, recipe, training):
-    """All that does not change from epoch to epoch, in memory if it fits."""
-    number = int(dataset.cardinality())
-    if recipe.augmentation == "resized_crop" and training:
-        # What is cut out of an image is decoded when it is known.
-        return dataset
-
-    def prepare(image, label):
-        image = _decode(_read(image, data), data)
-        if recipe.augmentation == "resized_crop":
-            image = _central_part(image)
-        image = _resize(image, recipe.image_size)
-        return image, tf.one_hot(label, data.num_classes)
-
-    prepared = dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
+def _fits_in_memory(data, recipe, number):
     size = recipe.image_size**2 * data.channels
-    return prepared.cache() if number * size <= _CACHE_BYTES else prepared
+    return number * size <= _CACHE_BYTES
+
+
+def _prepared(data, dataset, recipe):
+    return dataset.map(
+        lambda image, label: _prepare(image, label, data, recipe),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+
+
+def _prepare(image, label, data, recipe):
+    """All that does not change from epoch to epoch."""
+    image = _decode(_read(image, data), data)
+    if recipe.augmentation == "resized_crop":
+        image = _central_part(image)
+    image = _resize(image, recipe.image_size)
+    return image, tf.one_hot(label, data.num_classes)
 
 
 def _read(image, data):
@@ -467,6 +480,8 @@ def _random_part(image, seed, data):
             seed,
             aspect_ratio_range=(3 / 4, 4 / 3),
             area_range=(0.08, 1.0),
+            # The default leaves out all below a tenth of the area.
+            min_object_covered=0.0,
         )
         return begin, size
 

@@ -103,7 +103,12 @@ class Run:
                 f"The output folder cannot be written to: {error.strerror}",
                 str(self.folder),
             ) from error
-        needed = _STATES_ON_DISK * num_bytes
+        # On resume a part of them is there.
+        needed = _STATES_ON_DISK * num_bytes - sum(
+            path.stat().st_size
+            for pattern in ("state-*.weights.h5", "*.keras")
+            for path in self.folder.glob(pattern)
+        )
         free = shutil.disk_usage(self.folder).free
         if free < needed:
             raise OSError(
@@ -227,14 +232,15 @@ def _read_state(folder):
         return json.load(file)
 
 
-def read_recipe(folder):
-    """Returns the `Recipe` of the training in a folder.
+def read_training(folder):
+    """Returns the `Recipe` and the class names of the training in a folder.
 
     Raises:
         ValueError: If there is no training.
     """
     try:
-        return Recipe(**_read_state(folder)["configuration"]["recipe"])
+        configuration = _read_state(folder)["configuration"]
+        return Recipe(**configuration["recipe"]), configuration["classes"]
     except OSError as error:
         raise ValueError(
             f"{str(folder)!r} holds no training: {error.strerror}: {STATE}"
