@@ -46,6 +46,8 @@ def main(argv=None):
     )
     network = command.network_of(options, network_for(recipe.image_size))
     model, history, data, folder = command.train(options, network, recipe)
+    if model is None:
+        return
 
     batches = evaluation_batches(data, recipe)
     accuracy = model.evaluate(batches, verbose=0, return_dict=True)["accuracy"]
@@ -54,7 +56,8 @@ def main(argv=None):
     print(f"written to: {folder}")
     print(f"validation accuracy: {accuracy:.6f}")
     print(f"validation accuracy, reloaded in a new process: {reloaded:.6f}")
-    if abs(accuracy - reloaded) > 1e-6:
+    # Both are float32 sums, so that only whole images can be compared.
+    if abs(accuracy - reloaded) * data.num_validation > 0.5:
         raise SystemExit("The reloaded model is not as accurate.")
 
 

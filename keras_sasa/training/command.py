@@ -9,12 +9,14 @@ import dataclasses
 import pathlib
 import sys
 
+import keras
+
 from keras_sasa.applications import CONFIGURATIONS
 from keras_sasa.applications.resnet import OPERATORS, STEMS
 from keras_sasa.profile import profile
 from keras_sasa.training.data import load_data
 from keras_sasa.training.devices import STRATEGIES, make_devices
-from keras_sasa.training.fit import MIXED_PRECISION, fit
+from keras_sasa.training.fit import MIXED_PRECISION, MODEL, fit
 from keras_sasa.training.recipe import CIFAR10, DIGITS, IMAGENET
 
 RECIPES = {"imagenet": IMAGENET, "cifar10": CIFAR10, "digits": DIGITS}
@@ -143,7 +145,9 @@ def train(options, network, recipe):
         recipe: A `Recipe`.
 
     Returns:
-        The model, the history, the data and the folder of the run.
+        The model, the history, the data and the folder of the run. Of several
+        processes, the one that writes gets the model as it was saved, for
+        itself alone, and the others `None`.
     """
     devices = make_devices(options.strategy, options.tpu)
     data = load_data(options.data, options.held_out, options.skip_corrupt)
@@ -166,6 +170,10 @@ def train(options, network, recipe):
         resume=options.resume,
         on_start=summarize,
     )
+    if devices.shard[1] > 1:
+        keras.distribution.set_distribution(None)
+        path = folder / MODEL
+        model = keras.models.load_model(path) if devices.is_chief else None
     return model, history, data, folder
 
 

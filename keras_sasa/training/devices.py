@@ -5,6 +5,7 @@ import dataclasses
 import os
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 STRATEGIES = ("none", "mirrored", "tpu", "data_parallel")
@@ -43,6 +44,27 @@ class Devices:
             from jax.experimental import multihost_utils
 
             multihost_utils.sync_global_devices("keras_sasa")
+
+    def check_same(self, value, what):
+        """Raises if a number is not the same in all processes.
+
+        Args:
+            value: Integer.
+            what: String that names it.
+
+        Raises:
+            ValueError: If it is another one in another process.
+        """
+        if self.shard[1] > 1:
+            from jax.experimental import multihost_utils
+
+            values = multihost_utils.process_allgather(np.array(value))
+            if len(set(values.tolist())) > 1:
+                raise ValueError(
+                    f"All processes must read the same {what}: the folder of "
+                    "the run must be one that all machines see. Received: "
+                    f"{values.tolist()}, by process."
+                )
 
     def describe(self):
         text = f"{self.name}, {self.num_replicas} device"

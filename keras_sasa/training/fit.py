@@ -141,6 +141,7 @@ def fit(
     model = build_model(network, data, recipe, devices)
     check_supported(model, devices, recipe.batch_size)
     run.start(resume, num_bytes=_BYTES_PER_PARAMETER * model.count_params())
+    devices.check_same(run.epochs_done, "number of epochs done")
     if on_start:
         on_start(model)
     with devices.scope():

@@ -103,6 +103,9 @@ class Run:
                 f"The output folder cannot be written to: {error.strerror}",
                 str(self.folder),
             ) from error
+        if self.history:
+            # A kill between the two files may have left it one row behind.
+            self._write_history()
         # On resume a part of them is there.
         needed = _STATES_ON_DISK * num_bytes - sum(
             path.stat().st_size
@@ -188,6 +191,9 @@ class Run:
         }
         with _replacing(self.folder / STATE) as path:
             path.write_text(json.dumps(state, indent=1), encoding="utf-8")
+        self._write_history()
+
+    def _write_history(self):
         # Keras' CSVLogger would repeat the epoch that was cut off.
         with (
             _replacing(self.folder / HISTORY) as path,
@@ -257,6 +263,14 @@ def _replacing(path):
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        if hasattr(os, "O_DIRECTORY"):
+            # Or a power cut may take the new name back, or keep only the name
+            # of the second of two files. Windows cannot open a folder.
+            folder = os.open(path.parent, os.O_DIRECTORY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
     finally:
         temporary.unlink(missing_ok=True)
 
