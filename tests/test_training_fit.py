@@ -514,6 +514,31 @@ def test_folder_that_cannot_be_written(tmp_path):
             fit(NETWORK, digits(), RECIPE, folder, verbose=0)
 
 
+def test_history_that_was_cut_off_is_mended(tmp_path):
+    """A kill after `state.json` leaves the table of the epoch before."""
+    run, _ = some_run(tmp_path)
+    table = tmp_path / "history.csv"
+    whole = table.read_bytes()
+    table.write_bytes(whole.splitlines(keepends=True)[0])
+    Run(tmp_path, run.configuration).start(resume=True)
+    assert table.read_bytes() == whole
+
+
+def test_processes_that_read_another_folder(monkeypatch):
+    multihost_utils = pytest.importorskip("jax.experimental.multihost_utils")
+    devices = training.Devices("data_parallel", 2, shard=(0, 2))
+    for other in (3, 0):
+        monkeypatch.setattr(
+            multihost_utils,
+            "process_allgather",
+            lambda value, other=other: np.array([value, other]),
+        )
+        if other == 3:
+            devices.check_same(3, "number of epochs done")
+    with pytest.raises(ValueError, match=r"same number of epochs.*\[3, 0\]"):
+        devices.check_same(3, "number of epochs done")
+
+
 def test_folder_of_another_training(tmp_path):
     some_run(tmp_path)
     with pytest.raises(FileExistsError, match="go on with it .--resume."):
