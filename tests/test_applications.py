@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from networks import open_blocks
 
 from keras_sasa import AttentionStem, SelfAttention2D, applications
 from keras_sasa.applications import NUM_BLOCKS, ResNet
@@ -107,6 +108,25 @@ def test_operator_of_each_group():
     assert "group2_block1_attention" in names
 
 
+def test_blocks_start_as_their_shortcuts():
+    """Whatever the attention is: its gradients would grow from block to block.
+
+    The scale of the last normalization alone is zero, and is trained.
+    """
+    images = np.random.default_rng(0).normal(size=(2, 16, 16, 3))
+    images = images.astype("float32")
+    model = small()
+    before = np.asarray(model(images))
+    model.get_layer("group2_block1_attention").value_kernel.assign(
+        np.ones((32, 32))
+    )
+    np.testing.assert_array_equal(np.asarray(model(images)), before)
+    assert np.abs(np.asarray(open_blocks(model)(images)) - before).max() > 1e-4
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            assert layer.gamma.trainable
+
+
 def test_options_reach_the_attention():
     model = small(
         kernel_size=(3, 5),
@@ -194,7 +214,7 @@ def test_channels_first_builds():
 def test_keras_file_round_trip(tmp_path):
     images = np.random.default_rng(0).normal(size=(2, 16, 16, 3))
     images = images.astype("float32")
-    model = small(stem="attention", spatial=("conv", "attention"))
+    model = open_blocks(small(stem="attention", spatial=("conv", "attention")))
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(
@@ -207,7 +227,7 @@ def test_weights_of_a_file(tmp_path, suffix):
     images = np.random.default_rng(0).normal(size=(2, 16, 16, 3))
     images = images.astype("float32")
     path = tmp_path / f"network{suffix}"
-    model = small(implementation="patches")
+    model = open_blocks(small(implementation="patches"))
     if suffix == ".keras":
         model.save(path)
     else:

@@ -13,6 +13,7 @@ import process
 import pytest
 from backend import BACKEND, value_and_gradients
 from keras import ops
+from networks import open_blocks
 
 from keras_sasa import SelfAttention2D, kernels
 from keras_sasa import local_attention as package
@@ -541,15 +542,17 @@ def test_training_is_that_of_the_definition(native_calls):
 
     def losses(implementation):
         keras.utils.set_random_seed(3)
-        model = ResNet(
-            (1,),
-            stem="small",
-            kernel_size=3,
-            num_heads=2,
-            width_multiplier=0.25,
-            input_shape=(8, 8, 3),
-            classes=4,
-            implementation=implementation,
+        model = open_blocks(
+            ResNet(
+                (1,),
+                stem="small",
+                kernel_size=3,
+                num_heads=2,
+                width_multiplier=0.25,
+                input_shape=(8, 8, 3),
+                classes=4,
+                implementation=implementation,
+            )
         )
         model.compile(
             keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy"

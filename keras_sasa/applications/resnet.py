@@ -228,7 +228,11 @@ def _bottleneck(
     x = _normalize(x, f"{name}_spatial_normalization")
     x = layers.ReLU(name=f"{name}_spatial_relu")(x)
     x = _conv(x, 4 * filters, 1, 1, f"{name}_expand_conv")
-    x = _normalize(x, f"{name}_expand_normalization")
+    # Goyal et al., 2017 (https://arxiv.org/abs/1706.02677), section 5.1: a
+    # block starts as its shortcut. The paper is silent; without it, gradients
+    # double from one attention block to the one before, since the windowed
+    # mean leaves little for the normalization to amplify.
+    x = _normalize(x, f"{name}_expand_normalization", gamma="zeros")
     x = layers.Add(name=f"{name}_add")([shortcut, x])
     return layers.ReLU(name=output_name or f"{name}_output")(x)
 
@@ -245,9 +249,11 @@ def _conv(x, filters, kernel_size, strides, name):
     )(x)
 
 
-def _normalize(x, name):
+def _normalize(x, name, gamma="ones"):
     axis = -1 if keras.config.image_data_format() == "channels_last" else 1
-    return layers.BatchNormalization(axis=axis, epsilon=_EPSILON, name=name)(x)
+    return layers.BatchNormalization(
+        axis=axis, epsilon=_EPSILON, gamma_initializer=gamma, name=name
+    )(x)
 
 
 def _default_shape(include_top):
