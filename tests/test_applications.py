@@ -304,13 +304,34 @@ def test_decode_predictions(monkeypatch):
     assert best == [[("n00000007", "name 7", 0.75)]]
 
 
-def test_one_training_step_learns():
+def test_training_learns():
     keras.utils.set_random_seed(0)
     random = np.random.default_rng(0)
     images = random.normal(size=(8, 16, 16, 3)).astype("float32")
     labels = np.arange(8) % 5
     model = small(stem="attention")
     model.compile("adam", "sparse_categorical_crossentropy")
-    history = model.fit(images, labels, epochs=8, verbose=0)
+    history = model.fit(images, labels, epochs=16, verbose=0)
     losses = history.history["loss"]
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_gradients_do_not_grow_with_depth():
+    """They did: blocks that all take part double them at the least."""
+    keras.utils.set_random_seed(0)
+    random = np.random.default_rng(0)
+    images = random.normal(size=(8, 16, 16, 3)).astype("float32")
+
+    def gradient_at_the_stem(model):
+        kernel = model.get_layer("stem_conv").kernel
+        before = np.asarray(kernel)
+        model.compile(
+            keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy"
+        )
+        model.train_on_batch(images, np.arange(8) % 5)
+        return np.linalg.norm(before - np.asarray(kernel))
+
+    blocks = (3, 4, 6)
+    assert gradient_at_the_stem(ResNet(blocks, **SMALL)) < 10
+    model = open_blocks(ResNet(blocks, **SMALL))
+    assert gradient_at_the_stem(model) > 1000

@@ -99,7 +99,8 @@ def ResNet(
 
     Returns:
         A functional `keras.Model`. The outputs of the groups are the layers
-        named in `GROUP_OUTPUTS`.
+        named in `GROUP_OUTPUTS`. Before the training each block is its
+        shortcut: the scale of its last normalization starts at zero.
 
     Raises:
         ValueError: If an argument is outside what is allowed above, or the
@@ -229,9 +230,10 @@ def _bottleneck(
     x = layers.ReLU(name=f"{name}_spatial_relu")(x)
     x = _conv(x, 4 * filters, 1, 1, f"{name}_expand_conv")
     # Goyal et al., 2017 (https://arxiv.org/abs/1706.02677), section 5.1: a
-    # block starts as its shortcut. The paper is silent; without it, gradients
-    # double from one attention block to the one before, since the windowed
-    # mean leaves little for the normalization to amplify.
+    # block starts as its shortcut. The paper is silent. Without it, gradients
+    # at least double from one attention block to the one before: windowed
+    # means are much alike, and the normalization amplifies what differs (see
+    # `test_gradients_do_not_grow_with_depth`).
     x = _normalize(x, f"{name}_expand_normalization", gamma="zeros")
     x = layers.Add(name=f"{name}_add")([shortcut, x])
     return layers.ReLU(name=output_name or f"{name}_output")(x)
