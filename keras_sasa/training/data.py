@@ -195,12 +195,11 @@ def _load_tfds(name, held_out):
             )
         builder.download_and_prepare()
         own = [s for s in ("validation", "test") if s in info.splits]
-        num_images = info.splits["train"].num_examples
-        first = round(num_images * (1 - (held_out or _HELD_OUT)))
+        percent = round(100 * (1 - (held_out or _HELD_OUT)))
         splits = (
             ["train", own[0]]
             if own and not held_out
-            else [f"train[:{first}]", f"train[{first}:]"]
+            else [f"train[:{percent}%]", f"train[{percent}%:]"]
         )
         train, validation = builder.as_dataset(
             split=splits,
