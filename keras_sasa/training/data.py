@@ -73,7 +73,8 @@ def load_data(name, held_out=None, skip_corrupt=False):
             `train` and `validation` (or `val`, or `test`).
         held_out: Fraction of the images to train with that is validated on, in
             the place of a validation set that the data may have. Default: the
-            data's own, or a fifth where it has none.
+            data's own, or a fifth where it has none. Of TensorFlow Datasets
+            in whole percents, 1 to 99.
         skip_corrupt: Boolean, for folders: whether to read all images once and
             leave out those that cannot be decoded.
 
@@ -196,6 +197,7 @@ def _load_tfds(name, held_out):
         builder.download_and_prepare()
         own = [s for s in ("validation", "test") if s in info.splits]
         percent = round(100 * (1 - (held_out or _HELD_OUT)))
+        percent = min(max(percent, 1), 99)
         splits = (
             ["train", own[0]]
             if own and not held_out
