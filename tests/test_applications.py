@@ -334,4 +334,4 @@ def test_gradients_do_not_grow_with_depth():
     blocks = (3, 4, 6)
     assert gradient_at_the_stem(ResNet(blocks, **SMALL)) < 10
     model = open_blocks(ResNet(blocks, **SMALL))
-    assert gradient_at_the_stem(model) > 1000
+    assert gradient_at_the_stem(model) > 100
