@@ -317,7 +317,7 @@ def test_training_learns():
 
 
 def test_gradients_do_not_grow_with_depth():
-    """They did: blocks that all take part double them at the least."""
+    """They do where all blocks take part from the start."""
     keras.utils.set_random_seed(0)
     random = np.random.default_rng(0)
     images = random.normal(size=(8, 16, 16, 3)).astype("float32")

@@ -231,8 +231,8 @@ def _bottleneck(
     x = _conv(x, 4 * filters, 1, 1, f"{name}_expand_conv")
     # Goyal et al., 2017 (https://arxiv.org/abs/1706.02677), section 5.1: a
     # block starts as its shortcut. The paper is silent. Without it, gradients
-    # at least double from one attention block to the one before: windowed
-    # means are much alike, and the normalization amplifies what differs (see
+    # about double from one attention block to the one before: windowed means
+    # are much alike, and the normalization amplifies what differs (see
     # `test_gradients_do_not_grow_with_depth`).
     x = _normalize(x, f"{name}_expand_normalization", gamma="zeros")
     x = layers.Add(name=f"{name}_add")([shortcut, x])
