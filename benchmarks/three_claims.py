@@ -3,12 +3,13 @@
     python benchmarks/three_claims.py --data DIR --runs DIR
 
 trains every network of `NETWORKS` with every seed by the same recipe, on a
-folder with `train` and `validation` (45,000 and 5,000 images); what `--runs`
-holds already is not trained again, so that the command can be stopped and
-called again (`--train-only` for several side by side). Then one training step
-and one prediction of each network are timed in turns, with nothing else
-running, and rows go to `benchmarks/results/three_claims.csv`, a picture to
-`three_claims.png` beside.
+folder with `train` and `validation` (45,000 and 5,000 images). Each training
+ends with a row in `benchmarks/results/three_claims_trainings.csv`; what has a
+row is not trained again, and what `--runs` holds goes on, so that the command
+can be stopped and called again (`--train-only` for several side by side). Then
+one training step and one prediction of each network are timed in turns, with
+nothing else running, and rows go to `benchmarks/results/three_claims.csv`, a
+picture to `three_claims.png` beside.
 
 All have a convolutional stem, which makes a map of a quarter of the sides; for
 that the images are enlarged to 48 pixels. "hybrid" has convolution in the first
@@ -16,6 +17,7 @@ group and attention in the others. Where blocks halve the map, attention is
 computed for every second query, as convolution is.
 """
 
+import csv
 import dataclasses
 import pathlib
 import re
@@ -61,13 +63,30 @@ NETWORKS = {
     "attention, k = 11": {**ATTENTION, "kernel_size": 11},
 }
 IMAGES_PER_PREDICTION = 1000
+TRAININGS = pathlib.Path(__file__).parent / "results/three_claims_trainings.csv"
 
 
-def accuracies(name, data, recipe, seeds, runs):
+def trained(name, seed, epochs):
+    """Accuracy of a training that has a row in `TRAININGS`, or None."""
+    if not TRAININGS.exists():
+        return None
+    with open(TRAININGS, newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            key = row["network"], int(row["seed"]), int(row["epochs"])
+            if key == (name, seed, epochs):
+                return float(row["accuracy"])
+    return None
+
+
+def accuracies(name, data, recipe, options):
     """Best validation accuracy of each seed; trains what is missing."""
     best = []
-    for seed in seeds:
-        folder = runs / "-".join(re.findall(r"\w+", f"{name} {seed}"))
+    for seed in options.seeds:
+        known = trained(name, seed, recipe.epochs)
+        if known is not None:
+            best.append(known)
+            continue
+        folder = options.runs / "-".join(re.findall(r"\w+", f"{name} {seed}"))
         _, history = fit(
             NETWORKS[name],
             data,
@@ -77,7 +96,15 @@ def accuracies(name, data, recipe, seeds, runs):
             resume=True,
             verbose=2,
         )
-        best.append(100 * max(row["val_accuracy"] for row in history))
+        best.append(round(100 * max(row["val_accuracy"] for row in history), 2))
+        row = {
+            "network": name,
+            "seed": seed,
+            "epochs": recipe.epochs,
+            "accuracy": best[-1],
+            **common.machine(folders=[options.data, options.runs]),
+        }
+        common.append_row(TRAININGS, row)
         print(f"{name}, seed {seed}: {best[-1]:.2f} %", flush=True)
         keras.backend.clear_session()
     return best
@@ -145,7 +172,7 @@ def main():
     data = load_data(options.data)
     recipe = dataclasses.replace(CIFAR10, epochs=options.epochs, image_size=48)
     best = {
-        name: accuracies(name, data, recipe, options.seeds, options.runs)
+        name: accuracies(name, data, recipe, options)
         for name in options.networks
     }
     if options.train_only:
