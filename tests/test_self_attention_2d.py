@@ -87,6 +87,7 @@ def test_config_holds_every_argument():
         dropout=0.25,
         implementation="patches",
         kernel_initializer=keras.initializers.HeNormal(seed=1),
+        value_initializer=keras.initializers.RandomNormal(0.0, 0.01, 3),
         embedding_initializer=keras.initializers.RandomNormal(0.0, 0.5, 2),
         bias_initializer=keras.initializers.Constant(0.5),
         kernel_regularizer=keras.regularizers.L2(0.1),
@@ -107,6 +108,14 @@ def test_config_holds_what_excludes_each_other():
     assert config["use_content"] is False
     again = SelfAttention2D.from_config(config)
     assert again.get_config() == config
+
+
+def test_values_may_have_an_initializer_of_their_own():
+    layer = SelfAttention2D(8, 3, 2, value_initializer="zeros")
+    layer.build((None, None, None, 7))
+    assert not to_numpy(layer.value_kernel).any()
+    assert to_numpy(layer.query_kernel).any()
+    assert to_numpy(layer.key_kernel).any()
 
 
 def test_names_and_shapes_of_weights():

@@ -67,9 +67,9 @@ class ImageLayer(keras.layers.Layer):
             return (batch, *sizes, filters)
         return (batch, filters, *sizes)
 
-    def _add(self, kind, name, shape):
+    def _add(self, kind, name, shape, initializer=None):
         """Adds a weight of a kind: `"kernel"`, `"embedding"` or `"bias"`."""
-        initializer = getattr(self, f"{kind}_initializer")
+        initializer = initializer or getattr(self, f"{kind}_initializer")
         if isinstance(initializer, initializers.Initializer):
             # An initializer draws the same numbers at every call; a copy of
             # one without a seed draws its own.

@@ -70,6 +70,8 @@ class SelfAttention2D(ImageLayer):
             a compiled kernel on CPU. `None` takes the fastest that runs here,
             see `keras_sasa.local_attention.available`.
         kernel_initializer: Initializer of the three projections.
+        value_initializer: Initializer of the projection to values, `None` for
+            that of all three.
         embedding_initializer: Initializer of the two relative embeddings.
         bias_initializer: Initializer of the biases.
         kernel_regularizer: Regularizer of the projections.
@@ -137,6 +139,7 @@ class SelfAttention2D(ImageLayer):
         dropout=0.0,
         implementation=None,
         kernel_initializer="glorot_uniform",
+        value_initializer=None,
         embedding_initializer="random_normal",
         bias_initializer="zeros",
         kernel_regularizer=None,
@@ -153,6 +156,7 @@ class SelfAttention2D(ImageLayer):
             data_format,
             parts={
                 "kernel_initializer": kernel_initializer,
+                "value_initializer": value_initializer,
                 "embedding_initializer": embedding_initializer,
                 "bias_initializer": bias_initializer,
                 "kernel_regularizer": kernel_regularizer,
@@ -226,7 +230,15 @@ class SelfAttention2D(ImageLayer):
         if not self.use_content:
             projections = ("query", "value")
         for projection in projections:
-            self._set("kernel", f"{projection}_kernel", channels, self.filters)
+            self._set(
+                "kernel",
+                f"{projection}_kernel",
+                channels,
+                self.filters,
+                initializer=(
+                    self.value_initializer if projection == "value" else None
+                ),
+            )
             if self.use_bias:
                 self._set("bias", f"{projection}_bias", self.filters)
         if self.position_encoding == "relative":
@@ -239,8 +251,8 @@ class SelfAttention2D(ImageLayer):
             )
         self._fix_channels(channels)
 
-    def _set(self, kind, name, *shape):
-        setattr(self, name, self._add(kind, name, shape))
+    def _set(self, kind, name, *shape, initializer=None):
+        setattr(self, name, self._add(kind, name, shape, initializer))
 
     def call(
         self,

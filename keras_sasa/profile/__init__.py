@@ -10,7 +10,8 @@ What is counted, for inference on one image:
 - A multiply and an add count two, as in the paper.
 - A product of vectors of width n counts 2n; convolutions, dense layers and
   projections are made of those. Borders count as full windows.
-- Batch normalization counts two for each element, a bias, an activation
+- Batch normalization counts two for each element (group normalization, which
+  takes its means from the image, five), a bias, an activation
   (softmax included) or each term added in a merge one. Pooling counts one for
   each element of a window.
 - Moving data (padding, reshaping, concatenation) and dropout count nothing.

@@ -393,6 +393,8 @@ _KERAS_COUNTS: dict[str, Count] = _table(
     ("SeparableConv1D SeparableConv2D", _count_separable),
     ("Dense", _count_dense),
     ("BatchNormalization Normalization Rescaling", _count_for_each_element(2)),
+    # Sums of the elements and of their squares (3), then scale and shift (2).
+    ("GroupNormalization", _count_for_each_element(5)),
     ("Activation", _count_activation),
     ("ELU LeakyReLU PReLU ReLU Softmax", _count_for_each_element(1)),
     ("Add Maximum Minimum Multiply Subtract", _count_merge),

@@ -1,0 +1,6 @@
+"""Parts of a RetinaNet whose 3x3 convolutions can be attention."""
+
+from keras_sasa.detection.feature_pyramid import feature_pyramid
+from keras_sasa.detection.prediction_head import prediction_head
+
+__all__ = ["feature_pyramid", "prediction_head"]

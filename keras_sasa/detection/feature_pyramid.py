@@ -1,0 +1,116 @@
+"""The feature pyramid (Lin et al., 2017), of convolution or attention."""
+
+import keras
+from keras import layers, ops
+
+from keras_sasa.detection.operators import (
+    check_spatial,
+    normalization,
+    spatial_operator,
+)
+
+LEVELS = ("P3", "P4", "P5", "P6", "P7")
+# A level has a 2**n-th of the sides of the image.
+STRIDES = {level: 2 ** int(level[1:]) for level in LEVELS}
+
+
+@keras.saving.register_keras_serializable(package="keras_sasa")
+class UpsampleLike(layers.Layer):
+    """Doubles a map (nearest neighbour) and cuts it to the size of another.
+
+    A strided operator rounds odd sizes up, so that the double of the coarser
+    map can have a row or a column too many.
+
+    Args:
+        **kwargs: Those of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: `(batch_size, height, width, channels)`.
+        like: `(batch_size, out_height, out_width, _)`, whose sizes are twice
+            those of `inputs` or one less.
+
+    Output shape:
+        `(batch_size, out_height, out_width, channels)`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sasa.detection.feature_pyramid import UpsampleLike
+    >>> coarse, fine = np.ones((1, 2, 3, 4)), np.ones((1, 3, 6, 1))
+    >>> tuple(UpsampleLike()(coarse, fine).shape)
+    (1, 3, 6, 4)
+    """
+
+    def call(self, inputs, like):
+        doubled = ops.repeat(ops.repeat(inputs, 2, axis=1), 2, axis=2)
+        _, height, width, _ = ops.shape(like)
+        return doubled[:, :height, :width]
+
+    def compute_output_shape(self, inputs_shape, like_shape):
+        return (inputs_shape[0], *like_shape[1:3], inputs_shape[-1])
+
+
+def feature_pyramid(features, spatial, filters=256, implementation=None):
+    """Adds the levels P3 to P7 to a backbone.
+
+    Pointwise convolutions bring the three maps to one width, coarser maps are
+    added to finer ones, and a spatial operator follows on each level. P6 and P7
+    are made from P5 by two strided operators (Lin et al., 2017, RetinaNet,
+    footnote 2, has P6 from the backbone; from P5 is what fits the paper's
+    number of parameters).
+
+    Args:
+        features: Three Keras tensors, maps of 1/8, 1/16 and 1/32 of the image.
+        spatial: `"conv"` or `"attention"`.
+        filters: Integer, width of all levels.
+        implementation: Implementation of the attention.
+
+    Returns:
+        Dict from the names in `LEVELS` to Keras tensors of width `filters`.
+
+    Raises:
+        ValueError: If `spatial` is none of the two, or there are not three
+            maps.
+
+    Reference:
+        [Lin et al., 2017](https://arxiv.org/abs/1612.03144);
+        [Ramachandran et al., 2019](https://arxiv.org/abs/1906.05909),
+        section 4.2.
+    """
+    check_spatial("spatial", spatial)
+    if len(features) != 3:
+        raise ValueError(
+            "`features` must be the three maps of 1/8, 1/16 and 1/32 of the "
+            f"image. Received: {len(features)} maps."
+        )
+
+    def operate(x, level, strides=1):
+        name = f"pyramid_{level.lower()}"
+        for layer in spatial_operator(
+            spatial,
+            filters,
+            f"{name}_{spatial}",
+            strides,
+            False,
+            implementation,
+        ):
+            x = layer(x)
+        return normalization(f"{name}_normalization")(x)
+
+    finest_first = [
+        layers.Conv2D(filters, 1, name=f"pyramid_{level.lower()}_lateral")(x)
+        for level, x in zip(LEVELS, features, strict=False)
+    ]
+    merged = {"P5": finest_first[2]}
+    for level, coarser, x in (
+        ("P4", "P5", finest_first[1]),
+        ("P3", "P4", finest_first[0]),
+    ):
+        name = f"pyramid_{level.lower()}"
+        above = UpsampleLike(name=f"{name}_upsample")(merged[coarser], x)
+        merged[level] = layers.Add(name=f"{name}_add")([x, above])
+    levels = {level: operate(merged[level], level) for level in LEVELS[:3]}
+    levels["P6"] = operate(levels["P5"], "P6", strides=2)
+    x = layers.ReLU(name="pyramid_p6_relu")(levels["P6"])
+    levels["P7"] = operate(x, "P7", strides=2)
+    return levels
