@@ -1,0 +1,64 @@
+"""Anchors: the boxes that predictions are relative to.
+
+Lin et al., 2017 (RetinaNet, https://arxiv.org/abs/1708.02002), section 4: nine
+for each pixel of each level, three sizes by three aspect ratios.
+
+Written here because neither library gives it for images of unknown size:
+`AnchorGenerator` of keras-cv 0.9.0 and of keras-hub 0.32.0 both need Python
+integers ("must be real number, not SymbolicTensor").
+"""
+
+from keras import ops
+
+from keras_sasa.detection.feature_pyramid import STRIDES
+
+# Sides of the square anchors, as multiples of the stride of their level.
+SIZES = (4.0, 4.0 * 2 ** (1 / 3), 4.0 * 2 ** (2 / 3))
+# Height divided by width.
+ASPECT_RATIOS = (0.5, 1.0, 2.0)
+ANCHORS_PER_PIXEL = len(SIZES) * len(ASPECT_RATIOS)
+
+
+def make_anchors(height, width):
+    """Makes the anchors of an image, from the finest level to the coarsest.
+
+    Args:
+        height: Height of the image in pixels, an integer or a scalar tensor.
+        width: Width in the same way.
+
+    Returns:
+        Boxes `(num_anchors, 4)` in pixels, `"xyxy"`, in float32: level by
+        level, pixel by pixel along the rows, sizes, aspect ratios. They may
+        reach beyond the image.
+
+    Example:
+
+    >>> from keras_sasa.detection.anchors import make_anchors
+    >>> # 8 x 4, 4 x 2, 2 x 1, 1 x 1 and 1 x 1 pixels of nine anchors.
+    >>> tuple(make_anchors(64, 32).shape)
+    (396, 4)
+    """
+    return ops.concatenate(
+        [_level(height, width, stride) for stride in STRIDES.values()], axis=0
+    )
+
+
+def _level(height, width, stride):
+    halves = [
+        (size * stride * ratio**-0.5 / 2, size * stride * ratio**0.5 / 2)
+        for size in SIZES
+        for ratio in ASPECT_RATIOS
+    ]
+    offsets = ops.convert_to_tensor(
+        [(-x, -y, x, y) for x, y in halves], "float32"
+    )
+    y, x = ops.meshgrid(
+        _centres(height, stride), _centres(width, stride), indexing="ij"
+    )
+    centres = ops.stack([x, y, x, y], axis=-1)
+    return ops.reshape(centres[:, :, None] + offsets, (-1, 4))
+
+
+def _centres(size, stride):
+    count = (size + stride - 1) // stride
+    return (ops.cast(ops.arange(count), "float32") + 0.5) * stride
