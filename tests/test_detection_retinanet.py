@@ -1,0 +1,185 @@
+"""The whole detector: learns, saves, any size, formats, errors."""
+
+import keras
+import numpy as np
+import pytest
+from keras.utils import bounding_boxes
+
+from keras_sasa.applications import ResNet
+from keras_sasa.detection import RetinaNet
+
+OPERATORS = ("conv", "attention")
+
+
+def detector(spatial="attention", side=64, **options):
+    keras.utils.set_random_seed(0)
+    backbone = ResNet(
+        (1, 1, 1, 1),
+        width_multiplier=0.25,
+        include_top=False,
+        input_shape=(side, side, 3),
+    )
+    return RetinaNet(backbone, 3, spatial, filters=32, **options)
+
+
+def scenes(number=4, side=64):
+    """Rectangles of one of three colours on black."""
+    random = np.random.default_rng(0)
+    images = random.normal(0, 0.1, (number, side, side, 3)).astype("float32")
+    boxes = np.full((number, 3, 4), -1.0, "float32")
+    labels = np.full((number, 3), -1)
+    for index in range(number):
+        x, y = random.integers(0, 24, 2)
+        width, height = random.integers(24, 36, 2)
+        label = index % 3
+        images[index, y : y + height, x : x + width, label] += 2
+        boxes[index, 0] = x, y, x + width, y + height
+        labels[index, 0] = label
+    return images, {"boxes": boxes, "labels": labels}
+
+
+@pytest.mark.parametrize("spatial", OPERATORS)
+def test_learns_four_images_and_saves(spatial, tmp_path):
+    model = detector(spatial)
+    model.compile(keras.optimizers.Adam(3e-3))
+    images, labels = scenes()
+    losses = model.fit(
+        images, labels, batch_size=4, epochs=120, verbose=0
+    ).history["loss"]
+    assert losses[-1] < 0.3 * losses[0]
+    # One box of each image, as it was drawn. In training mode, because the
+    # moving statistics of 120 steps lag behind.
+    outputs = model(images, training=True)
+    found = model.make_detections(outputs, 64, 64)
+    found = keras.tree.map_structure(keras.ops.convert_to_numpy, found)
+    assert found["labels"][:, 0].tolist() == labels["labels"][:, 0].tolist()
+    iou = keras.ops.convert_to_numpy(
+        bounding_boxes.compute_iou(
+            found["boxes"][:, :1], labels["boxes"][:, :1], "xyxy"
+        )
+    )
+    assert iou.min() > 0.6
+
+    before = model.predict(images, batch_size=3, verbose=0)
+    model.save(tmp_path / "detector.keras")
+    again = keras.saving.load_model(tmp_path / "detector.keras")
+    after = again.predict(images, batch_size=3, verbose=0)
+    for name in ("boxes", "scores", "labels"):
+        np.testing.assert_array_equal(before[name], after[name])
+        assert len(before[name]) == len(images)
+
+
+def test_every_argument_is_in_the_config():
+    options = {
+        "bounding_box_format": "xywh",
+        "features": ("group1_output", "group2_output", "group3_output"),
+        "max_detections": 7,
+        "score_threshold": 0.3,
+        "iou_threshold": 0.4,
+        "implementation": "tiled",
+        "name": "mine",
+        "trainable": False,
+    }
+    model = detector(**options)
+    again = RetinaNet.from_config(model.get_config())
+    for name, value in {**options, "num_classes": 3, "filters": 32}.items():
+        assert getattr(again, name) == value, name
+    assert again.spatial == "attention"
+    assert again.count_params() == model.count_params()
+
+
+def test_images_of_unknown_size():
+    model = detector(side=None)
+    model.compile("sgd")
+    for side in (64, 96, 70):
+        images, labels = scenes(2, side)
+        loss = model.train_on_batch(images, labels)
+        assert np.isfinite(loss)
+        found = model.predict(images, verbose=0)
+        assert found["boxes"].shape == (2, 100, 4)
+    fixed = detector(side=70)
+    fixed.set_weights(model.get_weights())
+    expected = fixed.predict(images, verbose=0)
+    np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-5)
+
+
+def test_small_images_have_fewer_boxes_than_asked_for():
+    model = detector(side=None, max_detections=1000, score_threshold=0.0)
+    found = model.predict(np.zeros((1, 8, 8, 3), "float32"), verbose=0)
+    assert found["boxes"].shape == (1, 1000, 4)
+    assert (found["labels"][0, -1], found["scores"][0, -1]) == (-1, 0)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_precision_and_xla(policy, jit_compile):
+    before = keras.config.dtype_policy()
+    try:
+        keras.config.set_dtype_policy(policy)
+        model = detector()
+    finally:
+        keras.config.set_dtype_policy(before)
+    model.compile(keras.optimizers.SGD(0.01), jit_compile=jit_compile)
+    images, labels = scenes()
+    losses = model.fit(images, labels, epochs=3, verbose=0).history["loss"]
+    assert np.isfinite(losses).all() and losses[-1] < losses[0]
+    assert model.predict(images, verbose=0)["scores"].dtype == "float32"
+
+
+def test_images_without_boxes_teach_background():
+    model = detector("conv")
+    model.compile(keras.optimizers.SGD(0.01))
+    images, labels = scenes()
+    labels = {
+        "boxes": np.full_like(labels["boxes"], -1),
+        "labels": np.full_like(labels["labels"], -1),
+    }
+    losses = model.fit(images, labels, epochs=3, verbose=0).history["loss"]
+    assert 0 < losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("name", ["yxyx", "center_xywh"])
+def test_box_formats(name):
+    images, labels = scenes()
+    boxes = bounding_boxes.convert_format(labels["boxes"], "xyxy", name)
+    losses = []
+    for options, values in (
+        ({}, labels["boxes"]),
+        ({"bounding_box_format": name}, keras.ops.convert_to_numpy(boxes)),
+    ):
+        model = detector("conv", **options, score_threshold=0.0)
+        model.compile("sgd")
+        losses.append(
+            model.evaluate(images, {**labels, "boxes": values}, verbose=0)
+        )
+        found = model.predict(images, verbose=0)
+        converted = bounding_boxes.convert_format(
+            found["boxes"], model.bounding_box_format, "xyxy"
+        )
+        # Rows that only fill up are no boxes.
+        losses.append(
+            keras.ops.convert_to_numpy(converted)[found["labels"] >= 0]
+        )
+    assert losses[0] == pytest.approx(losses[2], rel=1e-5)
+    np.testing.assert_allclose(losses[1], losses[3], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"spatial": "pool"}, "`spatial` must be .*spatial='pool'"),
+        ({"bounding_box_format": "xy"}, "must be one of .*'center_xywh'.*'xy'"),
+        ({"filters": 48}, "multiple of 32.*filters=48"),
+        ({"num_classes": 0}, "`num_classes` must be a positive.*num_classes=0"),
+        ({"max_detections": 1001}, "at most 1000.*max_detections=1001"),
+    ],
+)
+def test_errors(options, message):
+    backbone = ResNet(
+        (1, 1, 1, 1),
+        width_multiplier=0.25,
+        include_top=False,
+        input_shape=(64, 64, 3),
+    )
+    with pytest.raises(ValueError, match=message):
+        RetinaNet(backbone, **{"num_classes": 3, **options})
