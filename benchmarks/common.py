@@ -5,6 +5,7 @@ import csv
 import os
 import pathlib
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -118,7 +119,9 @@ def machine(folders=()):
             f"{facts.get('model name', processor)} family "
             f"{facts.get('cpu family', '?')} model {facts.get('model', '?')}"
         )
-    command = " ".join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]])
+    command = shlex.join(
+        ["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]]
+    )
     for folder in folders:
         command = command.replace(str(folder), "DIR")
     return {

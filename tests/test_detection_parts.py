@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from keras_sasa import SelfAttention2D
-from keras_sasa.applications import GROUP_OUTPUTS, NUM_BLOCKS, ResNet
+from keras_sasa.applications import NUM_BLOCKS, ResNet
+from keras_sasa.detection import RetinaNet
 from keras_sasa.detection.feature_pyramid import (
     LEVELS,
     STRIDES,
@@ -122,25 +123,6 @@ def test_number_of_maps():
         feature_pyramid([1, 2], "conv")
 
 
-def detector(backbone, stem, spatial, side):
-    backbone = ResNet(
-        NUM_BLOCKS[50],
-        spatial=backbone,
-        stem=stem,
-        include_top=False,
-        input_shape=(side, side, 3),
-    )
-    levels = feature_pyramid(
-        [backbone.get_layer(name).output for name in GROUP_OUTPUTS[1:]], spatial
-    )
-    heads = [
-        prediction_head(9 * 80, spatial, "classification_head"),
-        prediction_head(9 * 4, spatial, "box_head"),
-    ]
-    outputs = [head(x) for x in levels.values() for head in heads]
-    return keras.Model(backbone.input, outputs)
-
-
 @pytest.mark.parametrize(
     "backbone, stem, spatial, published, ours",
     [
@@ -154,7 +136,17 @@ def detector(backbone, stem, spatial, side):
 def test_parameters_of_the_papers_detectors(
     backbone, stem, spatial, published, ours
 ):
-    model = detector(backbone, stem, spatial, 64)
+    model = RetinaNet(
+        ResNet(
+            NUM_BLOCKS[50],
+            spatial=backbone,
+            stem=stem,
+            include_top=False,
+            input_shape=(64, 64, 3),
+        ),
+        num_classes=80,
+        spatial=spatial,
+    )
     trainable = profile(model).trainable_parameters / 1e6
     assert trainable == pytest.approx(ours, abs=0.01)
     if spatial == "conv":

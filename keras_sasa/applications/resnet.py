@@ -116,9 +116,9 @@ def ResNet(
     """
     num_blocks = _check_num_blocks(num_blocks)
     spatial = _check_spatial(spatial, len(num_blocks))
-    _check_choice("stem", stem, STEMS)
-    _check_choice("downsampling", downsampling, DOWNSAMPLINGS)
-    _check_choice("pooling", pooling, (None, "avg", "max"))
+    check_choice("stem", stem, STEMS)
+    check_choice("downsampling", downsampling, DOWNSAMPLINGS)
+    check_choice("pooling", pooling, (None, "avg", "max"))
     _check_weights(weights)
     if not isinstance(width_multiplier, (int, float)) or width_multiplier <= 0:
         raise ValueError(
@@ -293,7 +293,8 @@ def _check_spatial(spatial, groups):
     return tuple(operators)
 
 
-def _check_choice(name, value, choices):
+def check_choice(name, value, choices):
+    """Raises `ValueError` unless the argument `name` is one of `choices`."""
     if value not in choices:
         raise ValueError(
             f"`{name}` must be one of {tuple(choices)}. "

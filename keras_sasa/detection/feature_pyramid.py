@@ -3,8 +3,8 @@
 import keras
 from keras import layers, ops
 
+from keras_sasa.applications.resnet import OPERATORS, check_choice
 from keras_sasa.detection.operators import (
-    check_spatial,
     normalization,
     spatial_operator,
 )
@@ -77,7 +77,7 @@ def feature_pyramid(features, spatial, filters=256, implementation=None):
         [Ramachandran et al., 2019](https://arxiv.org/abs/1906.05909),
         section 4.2.
     """
-    check_spatial("spatial", spatial)
+    check_choice("spatial", spatial, OPERATORS)
     if len(features) != 3:
         raise ValueError(
             "`features` must be the three maps of 1/8, 1/16 and 1/32 of the "
@@ -91,25 +91,23 @@ def feature_pyramid(features, spatial, filters=256, implementation=None):
             filters,
             f"{name}_{spatial}",
             strides,
-            False,
-            implementation,
+            implementation=implementation,
         ):
             x = layer(x)
         return normalization(f"{name}_normalization")(x)
 
-    finest_first = [
-        layers.Conv2D(filters, 1, name=f"pyramid_{level.lower()}_lateral")(x)
-        for level, x in zip(LEVELS, features, strict=False)
-    ]
-    merged = {"P5": finest_first[2]}
-    for level, coarser, x in (
-        ("P4", "P5", finest_first[1]),
-        ("P3", "P4", finest_first[0]),
-    ):
+    merged = {
+        level: layers.Conv2D(
+            filters, 1, name=f"pyramid_{level.lower()}_lateral"
+        )(x)
+        for level, x in zip(LEVELS[:3], features, strict=True)
+    }
+    for level, coarser in (("P4", "P5"), ("P3", "P4")):
         name = f"pyramid_{level.lower()}"
+        x = merged[level]
         above = UpsampleLike(name=f"{name}_upsample")(merged[coarser], x)
         merged[level] = layers.Add(name=f"{name}_add")([x, above])
-    levels = {level: operate(merged[level], level) for level in LEVELS[:3]}
+    levels = {level: operate(x, level) for level, x in merged.items()}
     levels["P6"] = operate(levels["P5"], "P6", strides=2)
     x = layers.ReLU(name="pyramid_p6_relu")(levels["P6"])
     levels["P7"] = operate(x, "P7", strides=2)

@@ -7,21 +7,11 @@ where it was strided.
 
 from keras import initializers, layers
 
-from keras_sasa.applications.resnet import OPERATORS
 from keras_sasa.layers import SelfAttention2D
 
 KERNEL_SIZE = 7
 NUM_HEADS = 8
 NUM_GROUPS = 32
-
-
-def check_spatial(name, spatial):
-    """Raises `ValueError` unless `spatial` names an operator."""
-    if spatial not in OPERATORS:
-        raise ValueError(
-            f"`{name}` must be one of {OPERATORS}. "
-            f"Received: {name}={spatial!r}."
-        )
 
 
 def spatial_operator(

@@ -14,7 +14,7 @@ package and an attention pyramid and heads:
 
 keras-cv has had no release since 2024, keras-hub asks for tensorflow-text. So
 boxes and their encoding (`keras.utils.bounding_boxes`) and both losses are
-Keras' own, the metric is pycocotools', and what is between is written here.
+Keras' own, and what is between is written here.
 """
 
 import keras
@@ -23,10 +23,11 @@ from keras import layers, ops
 from keras.utils import bounding_boxes
 
 from keras_sasa.applications import GROUP_OUTPUTS
+from keras_sasa.applications.resnet import check_choice
 from keras_sasa.detection.anchors import ANCHORS_PER_PIXEL, make_anchors
 from keras_sasa.detection.feature_pyramid import feature_pyramid
 from keras_sasa.detection.non_maximum_suppression import suppress
-from keras_sasa.detection.operators import NUM_GROUPS, check_spatial
+from keras_sasa.detection.operators import NUM_GROUPS
 from keras_sasa.detection.prediction_head import (
     PRIOR_PROBABILITY,
     prediction_head,
@@ -122,12 +123,9 @@ class RetinaNet(keras.Model):
         implementation=None,
         **kwargs,
     ):
-        check_spatial("spatial", spatial)
-        if bounding_box_format not in BOUNDING_BOX_FORMATS:
-            raise ValueError(
-                f"`bounding_box_format` must be one of {BOUNDING_BOX_FORMATS}. "
-                f"Received: bounding_box_format={bounding_box_format!r}."
-            )
+        check_choice(
+            "bounding_box_format", bounding_box_format, BOUNDING_BOX_FORMATS
+        )
         positive_integer(num_classes, "num_classes")
         if positive_integer(max_detections, "max_detections") > _CANDIDATES:
             raise ValueError(
@@ -187,7 +185,7 @@ class RetinaNet(keras.Model):
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
         _, height, width, _ = ops.shape(x)
-        boxes = self._convert(
+        boxes = bounding_boxes.convert_format(
             ops.cast(y["boxes"], "float32"), self.bounding_box_format, "xyxy"
         )
         deltas, classes = make_targets(
@@ -235,7 +233,8 @@ class RetinaNet(keras.Model):
             ((0, 0), (0, _CANDIDATES)),
             constant_values=-np.inf,
         )
-        scores, best = ops.top_k(ops.sigmoid(logits), _CANDIDATES)
+        logits, best = ops.top_k(logits, _CANDIDATES)
+        scores = ops.sigmoid(logits)
         scores = ops.where(scores >= self.score_threshold, scores, 0.0)
         best = ops.minimum(best, pairs - 1)
         boxes = decode(
@@ -253,15 +252,14 @@ class RetinaNet(keras.Model):
             self.max_detections,
         )
         found = (scores > 0)[..., None]
-        boxes = self._convert(boxes, "xyxy", self.bounding_box_format)
+        boxes = bounding_boxes.convert_format(
+            boxes, "xyxy", self.bounding_box_format
+        )
         return {
             "boxes": ops.where(found, boxes, -1.0),
             "scores": scores,
             "labels": labels,
         }
-
-    def _convert(self, boxes, source, target):
-        return bounding_boxes.convert_format(boxes, source, target)
 
     def get_config(self):
         return {

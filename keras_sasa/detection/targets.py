@@ -40,11 +40,7 @@ def match(anchors, boxes, labels):
         label only.
     """
     labels = ops.cast(labels, "int32")
-    iou = bounding_boxes.compute_iou(
-        ops.broadcast_to(anchors, (ops.shape(boxes)[0], *ops.shape(anchors))),
-        boxes,
-        "xyxy",
-    )
+    iou = bounding_boxes.compute_iou(anchors, boxes, "xyxy")
     # iou = (batch_size, num_anchors, num_boxes)
     iou = ops.where((labels >= 0)[:, None], iou, 0.0)
     best_of_box = ops.max(iou, axis=1, keepdims=True)
