@@ -48,7 +48,9 @@ class RetinaNet(keras.Model):
 
     The loss of a batch is the focal loss of all anchors and classes plus the
     Huber loss of the boxes, both divided by the number of anchors that have a
-    box (at least one, so that images without boxes teach background).
+    box (at least one, so that images without boxes teach background), on all
+    devices together. `sample_weight` of `fit`, a number for each image, weighs
+    both.
 
     Args:
         backbone: A functional `keras.Model` without top, for instance
@@ -192,16 +194,21 @@ class RetinaNet(keras.Model):
             make_anchors(height, width), boxes, y["labels"]
         )
         positive = ops.cast(classes >= 0, "float32")
-        normalizer = ops.maximum(ops.sum(positive), 1.0)
+        normalizer = ops.maximum(_sum_of_replicas(ops.sum(positive)), 1.0)
         # Both losses are means over the last axis.
         class_loss = self.num_classes * self._class_loss(
             ops.one_hot(classes, self.num_classes), y_pred["classes"]
         )
         class_loss *= ops.cast(classes != IGNORED, "float32")
         box_loss = 4 * self._box_loss(deltas, y_pred["boxes"]) * positive
+        if sample_weight is not None:
+            weights = ops.cast(sample_weight, "float32")[:, None]
+            class_loss, box_loss = weights * class_loss, weights * box_loss
         loss = (ops.sum(class_loss) + ops.sum(box_loss)) / normalizer
+        # Gradients are summed over replicas, each of which adds all of these.
+        replicas = _sum_of_replicas(ops.ones(()))
         for added in self.losses:
-            loss += ops.cast(added, "float32")
+            loss += ops.cast(added, "float32") / replicas
         return loss
 
     def predict_step(self, *args):
@@ -284,6 +291,18 @@ class RetinaNet(keras.Model):
             config["backbone"], custom_objects=custom_objects
         )
         return cls(**config)
+
+
+def _sum_of_replicas(value):
+    """Adds what all replicas of a `tf.distribute.Strategy` compute."""
+    if keras.backend.backend() != "tensorflow":
+        return value
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return value
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
 def _predict(levels, head, width, name):

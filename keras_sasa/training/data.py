@@ -298,7 +298,11 @@ def training_batches(data, recipe, seed=0, initial_epoch=0, shard=(0, 1)):
         `(batch, num_classes)`. Each epoch has `steps_per_epoch` batches, all
         full: the images that are left over differ from epoch to epoch.
     """
-    index, count = _check_shard(shard, recipe.batch_size)
+    if recipe.augmentation not in ("shift", "resized_crop"):
+        raise ValueError(
+            "`augmentation` must be 'shift' or 'resized_crop' to classify "
+            f"images. Received: augmentation={recipe.augmentation!r}."
+        )
     steps = steps_per_epoch(data, recipe)
     examples, is_prepared = data.train, False
     if recipe.augmentation == "shift" and _fits_in_memory(
@@ -312,10 +316,44 @@ def training_batches(data, recipe, seed=0, initial_epoch=0, shard=(0, 1)):
         # Paths, and images that are in memory anyway, have a perfect order.
         buffer = data.num_train
 
-    def change(place, example, order):
+    def change(seeds, example):
         if recipe.augmentation == "shift" and not is_prepared:
             example = _prepare(*example, data, recipe)
-        return _augment(*example, tf.stack([order, place]), data, recipe)
+        return _augment(*example, seeds, data, recipe)
+
+    return epochs_of_batches(
+        examples,
+        change,
+        recipe,
+        buffer,
+        steps,
+        seed,
+        initial_epoch,
+        shard,
+    )
+
+
+def epochs_of_batches(
+    examples, change, recipe, buffer, steps, seed, initial_epoch, shard
+):
+    """Shuffles, changes and batches examples, epoch after epoch.
+
+    Args:
+        examples: `tf.data.Dataset`.
+        change: Function of `(seeds, example)` that makes of an example what is
+            batched; `seeds` holds two integers, which are no others' in this
+            training.
+        recipe: A `Recipe`: batch size and epochs.
+        buffer: Integer, of how many examples a random one is drawn.
+        steps: Integer, batches of an epoch.
+        seed: Integer, see `training_batches`.
+        initial_epoch: Integer, the same.
+        shard: Pair of integers, the same.
+
+    Returns:
+        A `tf.data.Dataset`.
+    """
+    index, count = check_shard(shard, recipe.batch_size)
 
     def one_epoch(epoch):
         # Of this function's graph alone: the order shall not depend on the
@@ -329,11 +367,11 @@ def training_batches(data, recipe, seed=0, initial_epoch=0, shard=(0, 1)):
         shuffled = shuffled.take(steps * recipe.batch_size).enumerate()
         # Decoding and augmenting is done by the process that needs the image.
         mine = shuffled.shard(count, index)
-        augmented = mine.map(
-            lambda place, example: change(place, example, order),
+        changed = mine.map(
+            lambda place, example: change(tf.stack([order, place]), example),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
-        return augmented.batch(recipe.batch_size // count, drop_remainder=True)
+        return changed.batch(recipe.batch_size // count, drop_remainder=True)
 
     return (
         tf.data.Dataset.range(initial_epoch, recipe.epochs)
@@ -360,7 +398,7 @@ def evaluation_batches(data, recipe, dataset=None, shard=(0, 1)):
         A `tf.data.Dataset` of `(images, labels, weights)`, see
         `training_batches`; `weights` is `float32` `(batch,)`.
     """
-    index, count = _check_shard(shard, recipe.batch_size)
+    index, count = check_shard(shard, recipe.batch_size)
     dataset = data.validation if dataset is None else dataset
     number = int(dataset.cardinality())
     if number < 1:
@@ -387,7 +425,7 @@ def evaluation_batches(data, recipe, dataset=None, shard=(0, 1)):
     )
 
 
-def _check_shard(shard, batch_size):
+def check_shard(shard, batch_size):
     index, count = shard
     if not 0 <= index < count or batch_size % count:
         raise ValueError(

@@ -1,7 +1,9 @@
 """Trains a network by a recipe: `Model.fit` with the parts put together."""
 
 import dataclasses
+import functools
 import importlib.util
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
@@ -9,6 +11,7 @@ import tensorflow as tf
 from keras_sasa.applications import ResNet
 from keras_sasa.training import data as data_module
 from keras_sasa.training.devices import Devices, check_supported
+from keras_sasa.training.recipe import Recipe
 from keras_sasa.training.run import Run, SaveRun
 
 MIXED_PRECISION = {
@@ -21,6 +24,38 @@ BEST_MODEL = "best.keras"
 
 # Weight, its average, and up to two moments of the optimizer, in float32.
 _BYTES_PER_PARAMETER = 4 * 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What a training consists of, for `fit_task`.
+
+    Args:
+        build: Function of a `Devices` that returns a compiled model.
+        recipe: A `Recipe`.
+        steps_per_epoch: Integer.
+        training_batches: Function of `(seed, initial_epoch, shard)`, see
+            `keras_sasa.training.training_batches`.
+        validation_batches: Function of `shard`.
+        configuration: Dict of JSON values, what must be equal for a training
+            to go on.
+        monitor: Name of the metric, higher is better, that says which epoch is
+            the best.
+        callbacks: List of Keras callbacks that see the averaged weights when
+            the model is validated, and may add to the logs of an epoch.
+        check_readable: Function that raises an error which names the images
+            that cannot be decoded, if there are any.
+    """
+
+    build: Callable
+    recipe: Recipe
+    steps_per_epoch: int
+    training_batches: Callable
+    validation_batches: Callable
+    configuration: dict
+    monitor: str
+    callbacks: list = dataclasses.field(default_factory=list)
+    check_readable: Callable = lambda: None
 
 
 def build_model(network, data, recipe, devices=None):
@@ -38,26 +73,46 @@ def build_model(network, data, recipe, devices=None):
     """
     devices = devices or Devices()
     with devices.scope():
-        shape = (recipe.image_size, recipe.image_size, data.channels)
-        images = keras.Input(shape, name="images")
-        scale = keras.layers.Rescaling(2 / data.white, -1.0, name="scale")
         options = {"name": "classifier", **network}
         model = ResNet(
-            input_tensor=scale(images), classes=data.num_classes, **options
+            input_tensor=scaled_images(data, recipe.image_size),
+            classes=data.num_classes,
+            **options,
         )
-        for layer in _batch_normalizations(model):
-            layer.momentum = recipe.batch_norm_momentum
-            # Under `keras.distribution` means are those of the whole batch
-            # anyway.
-            layer.synchronized = devices.strategy is not None
-        model.compile(
-            recipe.make_optimizer(data_module.steps_per_epoch(data, recipe)),
+        compile_model(
+            model,
+            recipe,
+            data_module.steps_per_epoch(data, recipe),
+            devices,
             loss=recipe.make_loss(),
             weighted_metrics=_metrics(data),
         )
-        # Or the first step would be traced twice, once for its variables.
-        model.optimizer.build(model.trainable_variables)
     return model
+
+
+def scaled_images(data, image_size):
+    """Returns images from 0 to `data.white` as a Keras tensor from -1 to 1."""
+    images = keras.Input((image_size, image_size, data.channels), name="images")
+    return keras.layers.Rescaling(2 / data.white, -1.0, name="scale")(images)
+
+
+def compile_model(model, recipe, steps_per_epoch, devices, **options):
+    """Compiles a model with the optimizer of a recipe.
+
+    Args:
+        model: A `keras.Model`, built in the scope of `devices`.
+        recipe: A `Recipe`.
+        steps_per_epoch: Integer.
+        devices: A `Devices`.
+        **options: Those of `keras.Model.compile`.
+    """
+    for layer in _batch_normalizations(model):
+        layer.momentum = recipe.batch_norm_momentum
+        # Under `keras.distribution` means are those of the whole batch anyway.
+        layer.synchronized = devices.strategy is not None
+    model.compile(recipe.make_optimizer(steps_per_epoch), **options)
+    # Or the first step would be traced twice, once for its variables.
+    model.optimizer.build(model.trainable_variables)
 
 
 def _batch_normalizations(model):
@@ -117,6 +172,51 @@ def fit(
         OSError: If the folder cannot be written to.
         FloatingPointError: If the loss is no number any more.
     """
+    task = Task(
+        build=functools.partial(build_model, network, data, recipe),
+        recipe=recipe,
+        steps_per_epoch=data_module.steps_per_epoch(data, recipe),
+        training_batches=functools.partial(
+            data_module.training_batches, data, recipe
+        ),
+        validation_batches=lambda shard: data_module.evaluation_batches(
+            data, recipe, shard=shard
+        ),
+        configuration={"network": dict(network), **describe_data(data)},
+        monitor="val_accuracy",
+        check_readable=functools.partial(data_module.check_readable, data),
+    )
+    return fit_task(
+        task,
+        folder,
+        devices,
+        seed,
+        mixed_precision,
+        resume,
+        verbose,
+        on_start,
+    )
+
+
+def describe_data(data):
+    """Returns what must be equal of the data for a training to go on."""
+    return {
+        "images": [data.num_train, data.num_validation],
+        "classes": data.class_names,
+    }
+
+
+def fit_task(
+    task,
+    folder,
+    devices=None,
+    seed=0,
+    mixed_precision=None,
+    resume=False,
+    verbose="auto",
+    on_start=None,
+):
+    """Trains what a `Task` describes; all else is as of `fit`."""
     if mixed_precision not in MIXED_PRECISION:
         raise ValueError(
             f"`mixed_precision` must be one of {tuple(MIXED_PRECISION)}. "
@@ -126,39 +226,39 @@ def fit(
     run = Run(
         folder,
         {
-            "network": dict(network),
-            "recipe": dataclasses.asdict(recipe),
-            "images": [data.num_train, data.num_validation],
-            "classes": data.class_names,
+            **task.configuration,
+            "recipe": dataclasses.asdict(task.recipe),
             "seed": seed,
             "mixed_precision": mixed_precision,
         },
+        monitor=task.monitor,
         is_writer=devices.is_chief,
         wait=devices.wait,
     )
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(MIXED_PRECISION[mixed_precision])
-    model = build_model(network, data, recipe, devices)
-    check_supported(model, devices, recipe.batch_size)
+    model = task.build(devices)
+    check_supported(model, devices, task.recipe.batch_size)
     run.start(resume, num_bytes=_BYTES_PER_PARAMETER * model.count_params())
     devices.check_same(run.epochs_done, "number of epochs done")
     if on_start:
         on_start(model)
     with devices.scope():
         run.load(model)
-    if run.epochs_done < recipe.epochs:
+    if run.epochs_done < task.recipe.epochs:
         try:
-            _fit(model, data, recipe, run, devices, seed, verbose)
+            _fit(model, task, run, devices, seed, verbose)
         except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
-            data_module.check_readable(data)
+            task.check_readable()
             raise
     with devices.scope():
         _finish(model, run)
     return model, run.history
 
 
-def _fit(model, data, recipe, run, devices, seed, verbose):
+def _fit(model, task, run, devices, seed, verbose):
     callbacks = [
+        *task.callbacks,
         # Validates with the averaged weights, and puts the others back.
         keras.callbacks.SwapEMAWeights(),
         SaveRun(run),
@@ -168,15 +268,11 @@ def _fit(model, data, recipe, run, devices, seed, verbose):
             keras.callbacks.TensorBoard(run.folder / "logs", write_graph=False)
         )
     model.fit(
-        data_module.training_batches(
-            data, recipe, seed, run.epochs_done, devices.shard
-        ),
-        validation_data=data_module.evaluation_batches(
-            data, recipe, shard=devices.shard
-        ),
-        epochs=recipe.epochs,
+        task.training_batches(seed, run.epochs_done, devices.shard),
+        validation_data=task.validation_batches(devices.shard),
+        epochs=task.recipe.epochs,
         initial_epoch=run.epochs_done,
-        steps_per_epoch=data_module.steps_per_epoch(data, recipe),
+        steps_per_epoch=task.steps_per_epoch,
         callbacks=callbacks,
         # The pipeline does it.
         shuffle=False,

@@ -11,7 +11,7 @@ import dataclasses
 import keras
 
 OPTIMIZERS = ("sgd", "adamw")
-AUGMENTATIONS = ("shift", "resized_crop")
+AUGMENTATIONS = ("shift", "resized_crop", "scale_jitter")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +38,10 @@ class Recipe:
         batch_norm_momentum: Float, decay of the moving mean and variance.
         image_size: Integer, height and width in pixels.
         augmentation: `"shift"` (images are resized, then moved by up to an
-            eighth of their side) or `"resized_crop"` (a random part of 8 to
-            100 % of the area, its sides 3:4 to 4:3, is resized).
+            eighth of their side), `"resized_crop"` (a random part of 8 to
+            100 % of the area, its sides 3:4 to 4:3, is resized), or for
+            detection `"scale_jitter"` (images are resized to 80 to 120 % of
+            `image_size`, and what is larger than that is cut at random).
         flip: Boolean, whether to mirror every second image.
         rand_augment_factor: Float from 0 to 1, strength of the two operations
             of RandAugment; 0 for none.

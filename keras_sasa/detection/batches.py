@@ -1,0 +1,169 @@
+"""The one `tf.data` pipeline that feeds a detector.
+
+As in `keras_sasa.training.data`, a pass over the images is a function of the
+seed and the epoch, and images stay bytes, which the network scales.
+"""
+
+import tensorflow as tf
+
+from keras_sasa.detection import transforms
+from keras_sasa.training.data import epochs_of_batches, steps_per_epoch
+
+# Of a set that is larger than this, images are drawn from this many.
+_SHUFFLE_BUFFER = 1000
+# What fills up: boxes and labels of images with fewer boxes than others, and
+# the identity of images in the last batch.
+NOTHING = -1
+
+
+def training_batches(data, recipe, seed=0, initial_epoch=0, shard=(0, 1)):
+    """Makes the batches of all epochs, one after the other.
+
+    Boxes of crowds are left out, as are those that the augmentation cuts off.
+
+    Args:
+        data: A `DetectionData`.
+        recipe: A `Recipe`: batch size, image size, augmentation, epochs.
+        seed: Integer. Equal seeds give equal batches.
+        initial_epoch: Integer, the epoch to begin with.
+        shard: Pair of integers `(index, count)`: which part of every batch,
+            of how many, this process computes.
+
+    Returns:
+        A `tf.data.Dataset` of pairs `(images, labels)`: `uint8`
+        `(batch, image_size, image_size, channels)`, and the dict of `"boxes"`
+        (in "xyxy") and `"labels"` that `RetinaNet` learns from, filled up to
+        `data.max_boxes` boxes.
+    """
+    if recipe.augmentation != "scale_jitter":
+        raise ValueError(
+            "`augmentation` must be 'scale_jitter' to train a detector. "
+            f"Received: augmentation={recipe.augmentation!r}."
+        )
+    # Paths have a perfect order.
+    buffer = data.num_train
+    if not data.reads_files:
+        buffer = min(buffer, _SHUFFLE_BUFFER)
+
+    def change(seeds, example):
+        jitter_seed, flip_seed = tf.unstack(tf.random.split(seeds, 2))
+        side = recipe.image_size
+        image, boxes = transforms.scale_jitter(
+            _decode(example["image"], data), example["boxes"], side, jitter_seed
+        )
+        boxes, is_visible = transforms.visible(boxes, side)
+        if recipe.flip:
+            image, boxes = transforms.random_flip(image, boxes, flip_seed)
+        kept = tf.logical_and(is_visible, ~example["is_crowd"])
+        return image, {
+            "boxes": _fill_up(boxes[kept], data),
+            "labels": _fill_up(example["labels"][kept], data),
+        }
+
+    return epochs_of_batches(
+        data.train,
+        change,
+        recipe,
+        buffer,
+        steps_per_epoch(data, recipe),
+        seed,
+        initial_epoch,
+        shard,
+    )
+
+
+def letterboxed_batches(data, recipe, dataset=None):
+    """Makes the batches of one exact pass over the images held out.
+
+    Args:
+        data: A `DetectionData`.
+        recipe: A `Recipe`: batch size and image size.
+        dataset: `data.train` for those. Default: `data.validation`.
+
+    Returns:
+        A `tf.data.Dataset` of pairs: images as of `training_batches`, and
+        their examples in the pixels of the originals, with `scale`, `height`
+        and `width` of these, filled up with `NOTHING`. So is the last batch,
+        with images whose `image_id` is that.
+    """
+    dataset = data.validation if dataset is None else dataset
+    number = int(dataset.cardinality())
+    if number < 1:
+        raise ValueError("There are no images to evaluate.")
+
+    def change(example):
+        image = _decode(example["image"], data)
+        square, scale = transforms.letterbox(image, recipe.image_size)
+        height, width = tf.unstack(tf.shape(image)[:2])
+        return square, {
+            "image_id": example["image_id"],
+            "scale": scale,
+            "height": height,
+            "width": width,
+            **{
+                name: _fill_up(example[name], data)
+                for name in ("boxes", "labels", "areas")
+            },
+            "is_crowd": _fill_up(tf.cast(example["is_crowd"], "int64"), data),
+        }
+
+    prepared = dataset.map(change, num_parallel_calls=tf.data.AUTOTUNE)
+    nothing = tf.nest.map_structure(
+        lambda spec: tf.cast(tf.fill(spec.shape, NOTHING), spec.dtype),
+        prepared.element_spec[1],
+    )
+    shape = (recipe.image_size, recipe.image_size, data.channels)
+    filling = tf.data.Dataset.from_tensors((tf.zeros(shape, "uint8"), nothing))
+    return (
+        prepared.concatenate(filling.repeat(-number % recipe.batch_size))
+        .batch(recipe.batch_size, drop_remainder=True)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def validation_batches(data, recipe):
+    """Makes the batches of the loss on the images held out.
+
+    Args:
+        data: A `DetectionData`.
+        recipe: A `Recipe`: batch size and image size.
+
+    Returns:
+        A `tf.data.Dataset` of `(images, labels, weights)`, see
+        `training_batches`; the weights `(batch,)` are 0 for images that only
+        fill up the last batch.
+    """
+
+    def change(images, examples):
+        kept = examples["is_crowd"] == 0
+        boxes = examples["boxes"] * examples["scale"][:, None, None]
+        labels = {
+            "boxes": tf.where(kept[..., None], boxes, NOTHING),
+            "labels": tf.where(kept, examples["labels"], NOTHING),
+        }
+        is_image = examples["image_id"] != NOTHING
+        return images, labels, tf.cast(is_image, "float32")
+
+    return letterboxed_batches(data, recipe).map(change)
+
+
+def _decode(image, data):
+    if data.reads_files:
+        image = tf.io.read_file(image)
+    if image.dtype == tf.string:
+        image = tf.io.decode_image(
+            image, channels=data.channels, expand_animations=False
+        )
+    image.set_shape((None, None, data.channels))
+    return image
+
+
+def _fill_up(values, data):
+    number = tf.shape(values)[0]
+    paddings = [(0, data.max_boxes - number)] + [(0, 0)] * (
+        values.shape.rank - 1
+    )
+    values = tf.pad(
+        values, paddings, constant_values=tf.cast(NOTHING, values.dtype)
+    )
+    return tf.ensure_shape(values, (data.max_boxes, *values.shape[1:]))

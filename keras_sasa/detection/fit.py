@@ -1,0 +1,120 @@
+"""Trains a detector by a recipe, as `keras_sasa.training.fit` a classifier."""
+
+import functools
+
+import keras
+
+from keras_sasa.applications import ResNet
+from keras_sasa.detection import batches
+from keras_sasa.detection.data import check_readable
+from keras_sasa.detection.evaluation import evaluate
+from keras_sasa.detection.retinanet import RetinaNet
+from keras_sasa.training.data import steps_per_epoch
+from keras_sasa.training.devices import Devices
+from keras_sasa.training.fit import (
+    Task,
+    compile_model,
+    describe_data,
+    fit_task,
+    scaled_images,
+)
+
+
+def build_detector(network, data, recipe, devices=None):
+    """Builds and compiles a detector for images of `data`.
+
+    Args:
+        network: Dict of arguments of `RetinaNet`; `"backbone"` is a dict of
+            arguments of `keras_sasa.applications.ResNet`.
+        data: A `DetectionData`.
+        recipe: A `Recipe`.
+        devices: A `Devices`. Default: one device.
+
+    Returns:
+        A compiled `RetinaNet`, which scales pixels itself: its inputs are
+        images from 0 to `data.white`.
+    """
+    devices = devices or Devices()
+    with devices.scope():
+        backbone = ResNet(
+            input_tensor=scaled_images(data, recipe.image_size),
+            include_top=False,
+            **network["backbone"],
+        )
+        options = {"name": "detector", **network, "backbone": backbone}
+        model = RetinaNet(num_classes=data.num_classes, **options)
+        compile_model(model, recipe, steps_per_epoch(data, recipe), devices)
+    return model
+
+
+def fit(network, data, recipe, folder, devices=None, **options):
+    """Trains a detector, saves its state after every epoch, and goes on.
+
+    Args:
+        network: Dict as of `build_detector`.
+        data: A `DetectionData`.
+        recipe: A `Recipe`.
+        folder: Path of the run, see `keras_sasa.training.fit`; the best epoch
+            is that of the highest AP on the images held out.
+        devices: A `Devices` of one process. Default: one device.
+        **options: `seed`, `mixed_precision`, `resume`, `verbose` and
+            `on_start` of `keras_sasa.training.fit`.
+
+    Returns:
+        The trained model, with averaged weights, and the history: a list of a
+        dict for each epoch, in which `val_AP` and `val_AP50` are measured on
+        all images held out.
+
+    Raises:
+        ValueError: If something does not fit, before the training starts.
+        OSError: If the folder cannot be written to.
+        FloatingPointError: If the loss is no number any more.
+    """
+    if devices is not None and devices.shard[1] > 1:
+        raise ValueError(
+            "A detector can be trained by one process only, on any number of "
+            f"devices. Received: {devices.describe()}."
+        )
+    task = Task(
+        build=functools.partial(build_detector, network, data, recipe),
+        recipe=recipe,
+        steps_per_epoch=steps_per_epoch(data, recipe),
+        training_batches=functools.partial(
+            batches.training_batches, data, recipe
+        ),
+        validation_batches=lambda shard: batches.validation_batches(
+            data, recipe
+        ),
+        configuration={"network": dict(network), **describe_data(data)},
+        monitor="val_AP",
+        callbacks=[MeasurePrecision(data, recipe)],
+        check_readable=functools.partial(check_readable, data),
+    )
+    return fit_task(task, folder, devices, **options)
+
+
+class MeasurePrecision(keras.callbacks.Callback):
+    """Adds `val_AP` and `val_AP50` to the logs of every epoch.
+
+    They are measured with the weights with which the loss is validated.
+
+    Args:
+        data: A `DetectionData`.
+        recipe: A `Recipe`: batch size and image size.
+    """
+
+    def __init__(self, data, recipe):
+        super().__init__()
+        self.data = data
+        self.recipe = recipe
+        self._measured = {}
+
+    def on_test_end(self, logs=None):
+        measured = evaluate(self.model, self.data, self.recipe)
+        self._measured = {
+            f"val_{name}": measured[name] for name in ("AP", "AP50")
+        }
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            logs.update(self._measured)

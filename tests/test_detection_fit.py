@@ -1,0 +1,216 @@
+"""Detectors trained and measured as a whole."""
+
+import dataclasses
+import math
+
+import keras
+import numpy as np
+import process
+import pytest
+from coco_folder import coco_folder
+
+from keras_sasa.detection.data import load_data
+from keras_sasa.detection.evaluation import (
+    METRICS,
+    average_precision,
+    detect,
+    evaluate,
+)
+from keras_sasa.detection.fit import build_detector, fit
+from keras_sasa.detection.recipes import BLOOD_CELLS
+
+pytest.importorskip("pycocotools")
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow",
+    reason="trainings are tried on TensorFlow",
+)
+
+NETWORK = {
+    "backbone": {"num_blocks": (1, 1, 1, 1), "width_multiplier": 0.125},
+    "spatial": "attention",
+    "filters": 32,
+}
+RECIPE = dataclasses.replace(
+    BLOOD_CELLS, epochs=2, warmup_epochs=0, batch_size=2, image_size=64
+)
+
+
+def truths():
+    """Two images: a small, a medium and a large box; a box of a crowd."""
+    boxes = np.array([[5, 5, 25, 25], [50, 50, 110, 110], [0, 0, 200, 150]])
+    crowd = np.array([[10, 10, 90, 90]])
+    return [
+        {
+            "image_id": 3,
+            "boxes": boxes,
+            "labels": np.array([0, 1, 1]),
+            "areas": [400, 3600, 30000],
+            "is_crowd": [0, 0, 0],
+        },
+        {
+            "image_id": 0,
+            "boxes": crowd,
+            "labels": np.array([0]),
+            "areas": [6400],
+            "is_crowd": [1],
+        },
+    ]
+
+
+def found(image, boxes=None, scores=None):
+    boxes = image["boxes"] if boxes is None else boxes
+    labels = image["labels"][: len(boxes)]
+    scores = np.linspace(0.9, 0.5, len(boxes)) if scores is None else scores
+    return {
+        "image_id": image["image_id"],
+        "boxes": boxes,
+        "labels": labels,
+        "scores": scores,
+    }
+
+
+def test_precision_of_perfect_and_of_no_detections():
+    images = truths()
+    # What lies in a crowd is neither right nor wrong.
+    perfect = average_precision(images, [found(i) for i in images], 2)
+    assert list(perfect) == list(METRICS)
+    assert perfect == pytest.approx(dict.fromkeys(METRICS, 1.0))
+    none = average_precision(
+        images, [found(i, np.zeros((0, 4))) for i in images], 2
+    )
+    assert none == dict.fromkeys(METRICS, 0.0)
+
+
+def test_precision_of_one_detection():
+    (image, _) = truths()
+    image = {
+        name: value if name == "image_id" else value[:1]
+        for name, value in image.items()
+    }
+    # 20 x 15 of 20 x 20: intersection over union is 0.75, which six of the ten
+    # thresholds from 0.5 to 0.95 allow.
+    half = np.array([[5.0, 5.0, 25.0, 20.0]])
+    measured = average_precision([image], [found(image, half)], 2)
+    assert measured["AP"] == pytest.approx(0.6)
+    assert measured["AP50"] == measured["AP75"] == pytest.approx(1.0)
+    assert math.isnan(measured["AP_large"])
+    with pytest.raises(ValueError, match="no boxes to compare"):
+        average_precision([found(image, np.zeros((0, 4)))], [], 2)
+
+
+class Perfect:
+    """Finds what the batches say, as a model would in the square."""
+
+    bounding_box_format = "yxyx"
+
+    def __init__(self, batches):
+        self.batches = iter(batches)
+
+    def predict_on_batch(self, images):
+        squares, examples = next(self.batches)
+        np.testing.assert_array_equal(images, squares)
+        boxes = examples["boxes"] * examples["scale"][:, None, None]
+        labels = examples["labels"]
+        return {
+            "boxes": np.where(
+                labels[..., None] < 0, -1, boxes[..., [1, 0, 3, 2]]
+            ),
+            "scores": np.where(labels < 0, 0.0, 0.9),
+            "labels": labels,
+        }
+
+
+def test_evaluation_is_in_pixels_of_the_originals(tmp_path):
+    """The whole set counts, a ragged last batch included."""
+    from keras_sasa.detection.batches import letterboxed_batches
+
+    data = load_data(coco_folder(tmp_path / "set", (2, 5)))
+    model = Perfect(letterboxed_batches(data, RECIPE).as_numpy_iterator())
+    measured = evaluate(model, data, RECIPE)
+    assert measured["AP"] == pytest.approx(1.0)
+    assert not list(model.batches)
+    with pytest.raises(ValueError, match="There are no images"):
+        evaluate(model, data, RECIPE, data.train.take(0))
+
+
+def test_trains_and_is_saved(tmp_path):
+    data = load_data(coco_folder(tmp_path / "set", (6, 3)))
+    model, history = fit(NETWORK, data, RECIPE, tmp_path / "run", verbose=0)
+    assert len(history) == 2
+    assert {"loss", "val_loss", "val_AP", "val_AP50"} <= history[0].keys()
+    assert model.jit_compile in (True, False, "auto")
+
+    saved = keras.saving.load_model(tmp_path / "run" / "model.keras")
+    images = [
+        np.full((50, 90, 3), 40, "uint8"),
+        np.full((64, 20, 3), 90, "uint8"),
+    ]
+    for one, other, image in zip(
+        detect(model, images, 64),
+        detect(saved, images, 64),
+        images,
+        strict=True,
+    ):
+        keras.tree.map_structure(np.testing.assert_array_equal, one, other)
+        height, width = image.shape[:2]
+        assert (one["boxes"] >= 0).all()
+        assert (one["boxes"] <= [width, height, width, height]).all()
+        assert len(one["boxes"]) == len(one["scores"]) == len(one["labels"])
+    again, resumed = fit(
+        NETWORK, data, RECIPE, tmp_path / "run", verbose=0, resume=True
+    )
+    assert resumed == history
+    for one, other in zip(model.weights, again.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_several_processes_are_refused(tmp_path):
+    from keras_sasa.training import Devices
+
+    data = load_data(coco_folder(tmp_path / "set"))
+    devices = Devices("data_parallel", 2, shard=(0, 2))
+    with pytest.raises(ValueError, match="by one process only.*process 0 of 2"):
+        fit(NETWORK, data, RECIPE, tmp_path / "run", devices)
+    model = build_detector(NETWORK, data, RECIPE)
+    assert model.input_shape == (None, 64, 64, 3)
+
+
+def test_mirrored_strategy(tmp_path):
+    """Two virtual CPUs, which see different numbers of boxes, as one."""
+    folder = coco_folder(tmp_path / "set", (7, 3))
+    losses = [
+        process.run(PROGRAM, folder, tmp_path / name, name, number)[0]
+        for name, number in (("none", 1), ("mirrored", 2))
+    ]
+    assert len(losses[0]) == 2
+    for one, other in zip(*losses, strict=True):
+        for name, value in one.items():
+            assert other[name] == pytest.approx(value, abs=1e-5, rel=1e-4)
+
+
+PROGRAM = """
+    import dataclasses, json, sys
+    import tensorflow as tf
+    data, folder, name, number = sys.argv[1:]
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0],
+        [tf.config.LogicalDeviceConfiguration()] * int(number),
+    )
+    from keras_sasa.detection.data import load_data
+    from keras_sasa.detection.fit import fit
+    from keras_sasa.detection.recipes import COCO
+    from keras_sasa.training import make_devices
+
+    recipe = dataclasses.replace(
+        COCO, epochs=2, warmup_epochs=0, batch_size=4, image_size=64
+    )
+    network = {
+        "backbone": {"num_blocks": (1, 1, 1, 1), "width_multiplier": 0.125},
+        "spatial": "attention",
+        "filters": 32,
+    }
+    _, history = fit(
+        network, load_data(data), recipe, folder, make_devices(name), verbose=0
+    )
+    print(json.dumps(history))
+"""
