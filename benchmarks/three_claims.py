@@ -11,10 +11,13 @@ one training step and one prediction of each network are timed in turns, with
 nothing else running, and rows go to `benchmarks/results/three_claims.csv`, a
 picture to `three_claims.png` beside.
 
-All have a convolutional stem, which makes a map of a quarter of the sides; for
-that the images are enlarged to 48 pixels. "hybrid" has convolution in the first
-group and attention in the others. Where blocks halve the map, attention is
-computed for every second query, as convolution is.
+All have a convolutional stem, which makes a map of a quarter of the sides.
+"hybrid" has convolution in the first group and attention in the others. Where
+blocks halve the map, attention is computed for every second query, as
+convolution is. `GROUPS` has networks to be compared with each other: the usual
+pyramid of groups on images that are enlarged to 48 pixels; one wide block, in
+which convolution sees 3x3 and attention 7x7 pixels of the map, on the images as
+they are; and two ablations of the paper on a narrower one.
 """
 
 import csv
@@ -36,31 +39,52 @@ from keras_sasa.training import (
     training_batches,
 )
 
-BASE = {
-    "num_blocks": (1, 2, 3),
-    "stem": "conv",
-    "num_heads": 4,
-    "width_multiplier": 0.5,
-    "downsampling": "stride",
+COMMON = {"stem": "conv", "num_heads": 4, "downsampling": "stride"}
+PYRAMID = {**COMMON, "num_blocks": (1, 2, 3), "width_multiplier": 0.5}
+BLOCK = {**COMMON, "num_blocks": (1,), "spatial": "attention"}
+WIDE = {**BLOCK, "width_multiplier": 2}
+NARROW = {**BLOCK, "width_multiplier": 1}
+# The image size, and networks of which the first is what the others are
+# compared with.
+GROUPS = {
+    "three groups": (
+        48,
+        {
+            "convolution": {**PYRAMID, "spatial": "conv"},
+            "hybrid": {
+                **PYRAMID,
+                "spatial": ("conv", "attention", "attention"),
+            },
+            "hybrid, last group": {
+                **PYRAMID,
+                "spatial": ("conv", "conv", "attention"),
+            },
+            "attention": {**PYRAMID, "spatial": "attention"},
+        },
+    ),
+    "one wide block": (
+        32,
+        {
+            "wide convolution": {**WIDE, "spatial": "conv"},
+            "wide attention": WIDE,
+        },
+    ),
+    "one block": (
+        32,
+        {
+            "block of convolution": {**NARROW, "spatial": "conv"},
+            "block of attention": NARROW,
+            "no position": {**NARROW, "position_encoding": None},
+            "absolute position": {**NARROW, "position_encoding": "absolute"},
+            "k = 3": {**NARROW, "kernel_size": 3},
+            "k = 11": {**NARROW, "kernel_size": 11},
+        },
+    ),
 }
-HYBRID = {**BASE, "spatial": ("conv", "attention", "attention")}
-ATTENTION = {**BASE, "spatial": "attention"}
-# The claims first, then ablations of the paper, all of attention as there.
 NETWORKS = {
-    "convolution": {**BASE, "spatial": "conv"},
-    "hybrid": HYBRID,
-    "attention": ATTENTION,
-    "hybrid, last group": {
-        **BASE,
-        "spatial": ("conv", "conv", "attention"),
-    },
-    "attention, no position": {**ATTENTION, "position_encoding": None},
-    "attention, absolute position": {
-        **ATTENTION,
-        "position_encoding": "absolute",
-    },
-    "attention, k = 3": {**ATTENTION, "kernel_size": 3},
-    "attention, k = 11": {**ATTENTION, "kernel_size": 11},
+    name: (network, image_size)
+    for image_size, networks in GROUPS.values()
+    for name, network in networks.items()
 }
 IMAGES_PER_PREDICTION = 1000
 TRAININGS = pathlib.Path(__file__).parent / "results/three_claims_trainings.csv"
@@ -78,8 +102,17 @@ def trained(name, seed, epochs):
     return None
 
 
-def accuracies(name, data, recipe, options):
+def recipe_of(name, options):
+    _, image_size = NETWORKS[name]
+    return dataclasses.replace(
+        CIFAR10, epochs=options.epochs, image_size=image_size
+    )
+
+
+def accuracies(name, data, options):
     """Best validation accuracy of each seed; trains what is missing."""
+    network, _ = NETWORKS[name]
+    recipe = recipe_of(name, options)
     best = []
     for seed in options.seeds:
         known = trained(name, seed, recipe.epochs)
@@ -88,7 +121,7 @@ def accuracies(name, data, recipe, options):
             continue
         folder = options.runs / "-".join(re.findall(r"\w+", f"{name} {seed}"))
         _, history = fit(
-            NETWORKS[name],
+            network,
             data,
             recipe,
             folder,
@@ -110,51 +143,81 @@ def accuracies(name, data, recipe, options):
     return best
 
 
-def seconds(names, data, recipe, repeats):
+def seconds(models, data, options):
     """Seconds of one epoch, and of 1,000 predictions, timed in turns."""
-    images, labels = next(iter(training_batches(data, recipe)))
-    models = {name: build_model(NETWORKS[name], data, recipe) for name in names}
+    batches = {
+        name: next(iter(training_batches(data, recipe_of(name, options))))
+        for name in models
+    }
 
     def medians(call):
         return common.interleaved_medians(
-            {name: call(model) for name, model in models.items()}, repeats
+            {
+                name: call(model, *batches[name])
+                for name, model in models.items()
+            },
+            options.repeats,
         )
 
     training = medians(
-        lambda model: lambda: model.train_on_batch(images, labels)
+        lambda model, images, labels: (
+            lambda: model.train_on_batch(images, labels)
+        )
     )
-    prediction = medians(lambda model: lambda: model.predict_on_batch(images))
-    steps = steps_per_epoch(data, recipe)
-    batches = IMAGES_PER_PREDICTION / recipe.batch_size
+    prediction = medians(
+        lambda model, images, labels: lambda: model.predict_on_batch(images)
+    )
+    steps = steps_per_epoch(data, CIFAR10)
+    calls = IMAGES_PER_PREDICTION / CIFAR10.batch_size
     return {
-        name: (steps * training[name], batches * prediction[name])
-        for name in names
+        name: (steps * training[name], calls * prediction[name])
+        for name in models
     }
 
 
 def draw(rows, path):
-    """Bars of what is measured; a line goes on from the first network's."""
+    """Bars of what is measured; a line goes on from each group's first."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 0.5 * len(rows) + 1.6), layout="constrained")
-    axes = figure.subplots(1, 4, sharey=True)
-    titles = (
-        ("parameters", "trained parameters"),
-        ("flops", "FLOPs"),
-        ("seconds_per_epoch", "seconds an epoch"),
-        ("accuracy_mean", "validation accuracy, %"),
+    by_name = {row["network"]: row for row in rows}
+    groups = {
+        f"{title}, {image_size} px": [
+            by_name[name] for name in networks if name in by_name
+        ]
+        for title, (image_size, networks) in GROUPS.items()
+    }
+    groups = {title: rows for title, rows in groups.items() if rows}
+    columns = (
+        ("parameters", "trained parameters, 1,000", 1e3),
+        ("flops", "million FLOPs", 1e6),
+        ("seconds_per_epoch", "seconds an epoch", 1),
+        ("accuracy_mean", "validation accuracy, %", 1),
     )
-    names = [row["network"] for row in rows]
-    for axis, (key, title) in zip(axes, titles, strict=True):
-        values = [row[key] for row in rows]
-        errors = None
-        if key == "accuracy_mean":
-            errors = [row["accuracy_spread"] / 2 for row in rows]
-            axis.set_xlim(min(values) - 3, max(values) + 1)
-        axis.barh(names, values, xerr=errors, color="tab:blue")
-        axis.axvline(values[0], color="black", linewidth=0.8)
-        axis.set_title(title, fontsize=10)
-    axes[0].invert_yaxis()
+    figure = Figure(
+        figsize=(11, 0.42 * len(rows) + 0.9 * len(groups)),
+        layout="constrained",
+    )
+    all_axes = figure.subplots(
+        len(groups),
+        len(columns),
+        squeeze=False,
+        sharey="row",
+        height_ratios=[len(rows) + 1 for rows in groups.values()],
+    )
+    for row_axes, (title, rows) in zip(all_axes, groups.items(), strict=True):
+        names = [row["network"] for row in rows]
+        for axis, (key, label, unit) in zip(row_axes, columns, strict=True):
+            values = [row[key] / unit for row in rows]
+            errors = None
+            if key == "accuracy_mean":
+                errors = [row["accuracy_spread"] / 2 for row in rows]
+                axis.set_xlim(min(values) - 3, max(values) + 1)
+            axis.barh(names, values, xerr=errors, color="tab:blue")
+            axis.axvline(values[0], color="black", linewidth=0.8)
+            axis.set_title(label, fontsize=9)
+            axis.tick_params(labelsize=8)
+        row_axes[0].invert_yaxis()
+        row_axes[0].set_ylabel(title, fontsize=8)
     figure.savefig(path, dpi=150)
 
 
@@ -166,26 +229,27 @@ def main():
         "--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS)
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--train-only", action="store_true")
     options = parser.parse_args()
     data = load_data(options.data)
-    recipe = dataclasses.replace(CIFAR10, epochs=options.epochs, image_size=48)
-    best = {
-        name: accuracies(name, data, recipe, options)
-        for name in options.networks
-    }
+    best = {name: accuracies(name, data, options) for name in options.networks}
     if options.train_only:
         return
-    timed = seconds(options.networks, data, recipe, options.repeats)
+    models = {
+        name: build_model(NETWORKS[name][0], data, recipe_of(name, options))
+        for name in options.networks
+    }
+    timed = seconds(models, data, options)
     machine = common.machine(folders=[options.data, options.runs])
     rows = []
-    for name in options.networks:
-        counted = profile(build_model(NETWORKS[name], data, recipe))
+    for name, model in models.items():
+        counted = profile(model)
         epoch, predictions = timed[name]
         rows.append(
             {
                 "network": name,
+                "image_size": NETWORKS[name][1],
                 "parameters": counted.trainable_parameters,
                 "flops": counted.flops,
                 "seconds_per_epoch": round(epoch, 1),
@@ -200,7 +264,7 @@ def main():
     common.write_rows(options.csv, rows)
     draw(rows, options.csv.with_suffix(".png"))
     for row in rows:
-        print(*list(row.values())[:7], sep="\t")
+        print(*list(row.values())[:8], sep="\t")
 
 
 if __name__ == "__main__":

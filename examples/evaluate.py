@@ -19,7 +19,6 @@ import numpy as np
 from keras_sasa.training import (
     command,
     evaluation_batches,
-    load_data,
     read_training,
 )
 from keras_sasa.visualize import plot_confusion
@@ -32,15 +31,14 @@ def main(argv=None):
     add = parser.add_argument
     add("model", type=pathlib.Path, help="a .keras file of a training")
     add("--data", default="digits", help="digits, a folder, or tfds:NAME")
-    add("--held-out", type=float, help="fraction that was validated on")
-    add("--skip-corrupt", action="store_true", help="leave bad images out")
+    command.add_selection(parser)
     add("--batch-size", type=command.positive)
     options = parser.parse_args(argv)
 
     recipe, classes = read_training(options.model.parent)
     if options.batch_size:
         recipe = dataclasses.replace(recipe, batch_size=options.batch_size)
-    data = load_data(options.data, options.held_out, options.skip_corrupt)
+    data = command.load_selected(options)
     if data.class_names != classes:
         raise ValueError(
             f"--data must have the classes of the training, {classes}. "

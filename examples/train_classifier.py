@@ -38,6 +38,7 @@ def main(argv=None):
         network="one for the size of the images",
         recipe="digits or cifar10",
     )
+    command.add_selection(parser)
     options = parser.parse_args(argv)
     # Found missing now, not when there is something to draw.
     needs("matplotlib")

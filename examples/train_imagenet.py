@@ -31,6 +31,7 @@ def main(argv=None):
         network=NETWORK,
         recipe="imagenet",
     )
+    command.add_selection(parser)
     options = parser.parse_args(argv)
     recipe = command.recipe_of(options, IMAGENET)
     network = command.network_of(options, CONFIGURATIONS[NETWORK])

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from keras_sasa import SelfAttention2D
-from keras_sasa.applications import NUM_BLOCKS, ResNet
+from keras_sasa.applications import ResNet
 from keras_sasa.detection import RetinaNet
+from keras_sasa.detection.configurations import DETECTORS
 from keras_sasa.detection.feature_pyramid import (
     LEVELS,
     STRIDES,
@@ -124,29 +125,22 @@ def test_number_of_maps():
 
 
 @pytest.mark.parametrize(
-    "backbone, stem, spatial, published, ours",
+    "name, published, ours",
     [
-        ("conv", "conv", "conv", 33.4, 33.84),
-        ("attention", "conv", "conv", 25.9, 26.32),
-        ("attention", "attention", "conv", 25.9, 26.32),
-        ("attention", "conv", "attention", 22.0, 20.08),
-        ("attention", "attention", "attention", 22.0, 20.08),
+        ("conv_conv", 33.4, 33.84),
+        ("attention_conv", 25.9, 26.32),
+        ("full_attention_conv", 25.9, 26.32),
+        ("attention_attention", 22.0, 20.08),
+        ("full_attention_attention", 22.0, 20.08),
     ],
 )
-def test_parameters_of_the_papers_detectors(
-    backbone, stem, spatial, published, ours
-):
-    model = RetinaNet(
-        ResNet(
-            NUM_BLOCKS[50],
-            spatial=backbone,
-            stem=stem,
-            include_top=False,
-            input_shape=(64, 64, 3),
-        ),
-        num_classes=80,
-        spatial=spatial,
+def test_parameters_of_the_papers_detectors(name, published, ours):
+    options = dict(DETECTORS[name])
+    backbone = ResNet(
+        **options.pop("backbone"), include_top=False, input_shape=(64, 64, 3)
     )
+    model = RetinaNet(backbone, num_classes=80, **options)
+    spatial = options["spatial"]
     trainable = profile(model).trainable_parameters / 1e6
     assert trainable == pytest.approx(ours, abs=0.01)
     if spatial == "conv":

@@ -12,8 +12,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from coco_folder import coco_folder
 from images import image_folder
 
+from keras_sasa.applications import ResNet
+from keras_sasa.detection import RetinaNet
 from keras_sasa.training import CIFAR10, DIGITS, IMAGENET, command
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -350,3 +353,77 @@ def test_default_command(tmp_path):
     assert names == WRITTEN - {"state-0001.weights.h5"} | {
         name for name in names if name.startswith("state-")
     }
+
+
+TINY_DETECTOR = [
+    *("--epochs", "1", "--width", "8", "--heads", "2", "--filters", "32"),
+    *("--image-size", "64", "--batch-size", "2"),
+]
+
+
+def test_detector(load, tmp_path, capsys):
+    """Trains on a folder, then finds objects in images of it."""
+    pytest.importorskip("pycocotools")
+    folder = coco_folder(tmp_path / "set", (4, 3))
+    run = tmp_path / "run"
+    load("train_detector").main(
+        ["--data", str(folder), "--output", str(run), *TINY_DETECTOR]
+    )
+    output = capsys.readouterr().out
+    measured = json.loads(output.splitlines()[-1])
+    assert {"AP", "AP50", "AP75", "AP_small"} <= measured.keys()
+    assert "scale_jitter" in output and "FLOPs" in output
+    written = {path.name for path in run.iterdir()}
+    assert {"model.keras", "best.keras", "detections.png"} <= written
+    assert {"history.csv", "training.png"} <= written
+
+    images = [str(folder / "val" / f"{number}.png") for number in range(2)]
+    detect = load("detect")
+    detect.main(
+        [
+            str(run / "model.keras"),
+            *images,
+            *("--output", str(tmp_path / "found"), "--score", "0.0"),
+        ]
+    )
+    found = json.loads((tmp_path / "found/detections.json").read_text())
+    assert list(found) == images
+    for objects, size in zip(found.values(), ((48, 80), (56, 72)), strict=True):
+        for each in objects:
+            assert each["class"] in ("red", "green", "blue")
+            left, top, right, bottom = each["box"]
+            assert 0 <= left <= right <= size[1]
+            assert 0 <= top <= bottom <= size[0]
+    assert (tmp_path / "found/1.png").exists()
+    capsys.readouterr()
+
+    with pytest.raises(ValueError, match="names of their own.*'0'"):
+        detect.main([str(run / "model.keras"), images[0], images[0]])
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no image")
+    with pytest.raises(ValueError, match="bad.png' is not a readable image"):
+        detect.main(
+            [str(run / "model.keras"), str(bad), "--output", str(tmp_path)]
+        )
+
+
+def test_attention_of_a_detection(load):
+    """The level is that of anchors of the size of the box."""
+    detector = load("train_detector")
+    backbone = ResNet(
+        (1, 1, 1, 1),
+        width_multiplier=0.125,
+        include_top=False,
+        input_shape=(64, 64, 1),
+    )
+    model = RetinaNet(backbone, 3, spatial="attention", filters=32)
+    image = np.zeros((64, 64, 1), "uint8")
+    for side, level in ((20, "p3"), (70, "p4")):
+        found = {
+            "boxes": np.array([[0, 0, side, side]]),
+            "scores": np.array([0.7]),
+            "labels": np.array([1]),
+        }
+        figure = detector.attention_of(model, image, found, ["a", "b", "c"])
+        assert f"pyramid_{level}_attention" in figure.get_suptitle()
+        assert "of b (0.70)" in figure.get_suptitle()

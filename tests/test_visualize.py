@@ -14,6 +14,7 @@ from keras_sasa.applications import ResNet
 from keras_sasa.visualize import (
     attention_maps,
     plot_attention,
+    plot_detections,
     plot_history,
     window_in_image,
 )
@@ -336,3 +337,21 @@ def test_import_without_matplotlib():
         "import keras_sasa.visualize"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_plot_detections():
+    pytest.importorskip("matplotlib")
+    images = [np.zeros((20, 30, 3), "uint8"), np.zeros((16, 16, 1))]
+    found = [
+        {"boxes": np.array([[2, 4, 12, 10]]), "labels": np.array([1])},
+        {"boxes": np.zeros((0, 4)), "labels": np.zeros(0, int)},
+    ]
+    figure = plot_detections(images, found, ["a", "b"], title="t")
+    first, second = figure.axes
+    # Around whole pixels, the first of which is drawn from -0.5 to 0.5.
+    (box,) = first.patches
+    assert box.get_bbox().extents.tolist() == [1.5, 3.5, 11.5, 9.5]
+    assert [text.get_text() for text in first.texts] == ["b"]
+    assert not second.patches and figure.get_suptitle() == "t"
+    with pytest.raises(ValueError, match="Received: 1 for 2 images"):
+        plot_detections(images, found[:1], ["a", "b"])

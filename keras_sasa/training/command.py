@@ -22,7 +22,7 @@ from keras_sasa.training.recipe import CIFAR10, DIGITS, IMAGENET
 RECIPES = {"imagenet": IMAGENET, "cifar10": CIFAR10, "digits": DIGITS}
 
 
-def make_parser(description, data, network, recipe):
+def make_parser(description, data, network, recipe, recipes=None):
     """Makes a parser of the options that all training scripts have.
 
     Args:
@@ -30,6 +30,7 @@ def make_parser(description, data, network, recipe):
         data: Default of `--data`.
         network: Default of `--network`, or a text that says what it is.
         recipe: Default of `--recipe`, or a text that says what it is.
+        recipes: Dict of a `Recipe` for each name. Default: `RECIPES`.
 
     Returns:
         An `argparse.ArgumentParser`. What is not given is `None`.
@@ -44,8 +45,6 @@ def make_parser(description, data, network, recipe):
         default=data,
         help=f"digits, a folder, or tfds:NAME (default {data})",
     )
-    add("--held-out", type=float, help="fraction to validate on")
-    add("--skip-corrupt", action="store_true", help="leave bad images out")
     add("--output", type=pathlib.Path, help="folder (default runs/NAME)")
     add("--resume", action="store_true", help="go on with what is there")
     add("--seed", type=int, default=0, help="of weights and images")
@@ -65,7 +64,7 @@ def make_parser(description, data, network, recipe):
     add("--heads", type=positive)
 
     add = parser.add_argument_group("recipe").add_argument
-    add("--recipe", choices=RECIPES, help=f"(default {recipe})")
+    add("--recipe", choices=recipes or RECIPES, help=f"(default {recipe})")
     add("--epochs", type=positive, help="passes over the images")
     add("--batch-size", type=positive, help="images of a step, all devices")
     add("--learning-rate", type=float, help="the highest, of this batch size")
@@ -79,6 +78,18 @@ def make_parser(description, data, network, recipe):
         choices=[name for name in MIXED_PRECISION if name],
     )
     return parser
+
+
+def add_selection(parser):
+    """Adds which images of those to classify are taken for what."""
+    add = parser.add_argument
+    add("--held-out", type=float, help="fraction to validate on")
+    add("--skip-corrupt", action="store_true", help="leave bad images out")
+
+
+def load_selected(options):
+    """Loads images to classify, with the options of `add_selection`."""
+    return load_data(options.data, options.held_out, options.skip_corrupt)
 
 
 def positive(text):
@@ -113,9 +124,10 @@ def network_of(options, network):
     return network
 
 
-def recipe_of(options, recipe):
+def recipe_of(options, recipe, recipes=None):
     """Returns a `Recipe`: `recipe` or that named, changed by options."""
-    recipe = RECIPES[options.recipe] if options.recipe else recipe
+    if options.recipe:
+        recipe = (recipes or RECIPES)[options.recipe]
     changes = {
         name: getattr(options, name)
         for name in ("epochs", "batch_size", "image_size")
@@ -136,13 +148,15 @@ def output_of(options):
     return options.output or pathlib.Path("runs") / (name or "folder")
 
 
-def train(options, network, recipe):
+def train(options, network, recipe, load=load_selected, fit=fit):
     """Loads the data, prints a summary, and trains.
 
     Args:
-        options: Options of `make_parser`.
-        network: Dict of arguments of `ResNet`.
+        options: Options of `make_parser`, and those that `load` wants.
+        network: Dict of arguments that `fit` takes.
         recipe: A `Recipe`.
+        load: Function of `options` that returns the data.
+        fit: `keras_sasa.training.fit` or another function like it.
 
     Returns:
         The model, the history, the data and the folder of the run. Of several
@@ -150,7 +164,7 @@ def train(options, network, recipe):
         itself alone, and the others `None`.
     """
     devices = make_devices(options.strategy, options.tpu)
-    data = load_data(options.data, options.held_out, options.skip_corrupt)
+    data = load(options)
     folder = output_of(options)
 
     def summarize(model):

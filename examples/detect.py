@@ -1,0 +1,93 @@
+"""Finds objects in images with a detector of `train_detector.py`.
+
+    python examples/detect.py runs/digits/model.keras IMAGE...
+    python examples/detect.py runs/bccd/best.keras IMAGE... --score 0.3
+
+Images may have any size. Written to `--output` (default `detections`) are a
+picture with boxes for each image, `NAME.png`, and `detections.json`: for each
+image a list of `class`, `score` and `box` (left, top, right, bottom, in pixels
+of the image).
+"""
+
+import argparse
+import json
+import pathlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+# The class that the file names; keras finds it once it is imported.
+from keras_sasa.detection import RetinaNet
+from keras_sasa.detection.evaluation import detect
+from keras_sasa.optional import needs
+from keras_sasa.training import command, read_training
+from keras_sasa.visualize import plot_detections
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    add = parser.add_argument
+    add("model", type=pathlib.Path, help="a .keras file of a training")
+    add("images", type=pathlib.Path, nargs="+", metavar="IMAGE")
+    add("--output", type=pathlib.Path, default="detections", help="folder")
+    add("--score", type=float, default=0.4, help="lowest one that is kept")
+    options = parser.parse_args(argv)
+    needs("matplotlib")
+    names = [path.stem for path in options.images]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ValueError(
+            f"Images must have names of their own. Received twice: {twice}."
+        )
+
+    recipe, class_names = read_training(options.model.parent)
+    model = keras.saving.load_model(options.model)
+    if not isinstance(model, RetinaNet):
+        raise ValueError(
+            f"{str(options.model)!r} must be a detector. Received: a model of "
+            f"{type(model).__name__}."
+        )
+    channels = model.input_shape[-1]
+    options.output.mkdir(parents=True, exist_ok=True)
+    written = {}
+    # One at a time: any number of photographs shall fit into memory.
+    for path in options.images:
+        image = read(path, channels)
+        (found,) = detect(model, [image], recipe.image_size)
+        kept = found["scores"] >= options.score
+        found = {name: values[kept] for name, values in found.items()}
+        written[str(path)] = [
+            {
+                "class": class_names[label],
+                "score": round(float(score), 4),
+                "box": np.round(box, 1).tolist(),
+            }
+            for box, score, label in zip(
+                found["boxes"], found["scores"], found["labels"], strict=True
+            )
+        ]
+        picture = options.output / f"{path.stem}.png"
+        plot_detections([image], [found], class_names).savefig(picture, dpi=200)
+        print(f"{path}: {len(written[str(path)])} objects, {picture}")
+    path = options.output / "detections.json"
+    path.write_text(json.dumps(written, indent=1), encoding="utf-8")
+    print(f"written: {path}")
+
+
+def read(path, channels):
+    try:
+        return tf.io.decode_image(
+            tf.io.read_file(str(path)), channels, expand_animations=False
+        ).numpy()
+    except tf.errors.OpError as error:
+        raise ValueError(
+            f"{str(path)!r} is not a readable image: "
+            f"{error.message.splitlines()[0]}"
+        ) from error
+
+
+if __name__ == "__main__":
+    command.run(main)
