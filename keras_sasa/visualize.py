@@ -364,7 +364,7 @@ def plot_detections(images, detections, class_names, title=None):
     )
     if title:
         figure.suptitle(title)
-    all_axes = figure.subplots(rows, columns, squeeze=False).flat
+    all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in all_axes:
         axes.axis("off")
     for axes, image, found in zip(all_axes, images, detections, strict=False):
