@@ -19,12 +19,12 @@ THE FULL TRAINING ON COCO HAS NOT BEEN RUN with this script.
 """
 
 import json
-import math
 
+from keras_sasa import SelfAttention2D
 from keras_sasa.detection.batches import letterboxed_batches
 from keras_sasa.detection.data import load_data
 from keras_sasa.detection.evaluation import detect, evaluate
-from keras_sasa.detection.feature_pyramid import LEVELS, STRIDES
+from keras_sasa.detection.feature_pyramid import LEVELS
 from keras_sasa.detection.fit import fit
 from keras_sasa.detection.recipes import BLOOD_CELLS, COCO, DIGIT_SCENES
 from keras_sasa.optional import needs
@@ -63,8 +63,8 @@ def main(argv=None):
     add(
         "--pyramid",
         choices=("conv", "attention"),
-        default="attention",
-        help="what pyramid and heads are made of (default attention)",
+        default="conv",
+        help="what pyramid and heads are made of (default conv)",
     )
     add(
         "--filters",
@@ -120,9 +120,10 @@ def draw(model, history, data, recipe, folder):
     best = max(
         range(len(images)), key=lambda i: max(found[i]["scores"], default=0)
     )
-    if model.spatial == "attention" and len(found[best]["scores"]):
+    layer = shown_layer(model)
+    if layer and len(found[best]["scores"]):
         attention_of(
-            model, images[best], found[best], data.class_names
+            model, layer, images[best], found[best], data.class_names
         ).savefig(folder / "attention.png", dpi=150)
 
 
@@ -142,21 +143,35 @@ def shown(found):
     return {name: values[kept] for name, values in found.items()}
 
 
-def attention_of(model, image, found, class_names):
-    """Draws where the pyramid looks from the centre of the best box."""
-    left, top, right, bottom = found["boxes"][0]
-    # The level whose anchors, of four to six strides, are of that size.
-    side = math.sqrt((right - left) * (bottom - top))
-    level = max(
-        (name for name in LEVELS if 4 * STRIDES[name] <= side),
-        key=STRIDES.get,
-        default=LEVELS[0],
-    )
-    stride = STRIDES[level]
-    layer = f"pyramid_{level.lower()}_attention"
+def shown_layer(model):
+    """Returns the name of an attention layer on a map that is not too coarse.
+
+    That of the finest level of the pyramid, or else the last of the backbone
+    before its last group; `None` if both are of convolution.
+    """
+    names = [
+        layer.name
+        for layer in model.layers
+        if isinstance(layer, SelfAttention2D)
+        and not layer.name.startswith("group4")
+    ]
+    if f"pyramid_{LEVELS[0].lower()}_attention" in names:
+        return f"pyramid_{LEVELS[0].lower()}_attention"
+    return names[-1] if names else None
+
+
+def attention_of(model, layer, image, found, class_names):
+    """Draws where a layer looks from the centre of the best box."""
     maps = attention_maps(model, image[None], layer)[layer]
-    row = min(int((top + bottom) / 2 / stride), maps.shape[1] - 1)
-    column = min(int((left + right) / 2 / stride), maps.shape[2] - 1)
+    left, top, right, bottom = found["boxes"][0]
+    centre = (top + bottom) / 2, (left + right) / 2
+    # Nobody's box has its centre on the border of the image.
+    row, column = (
+        int(place * number / side)
+        for place, number, side in zip(
+            centre, maps.shape[1:3], image.shape, strict=False
+        )
+    )
     name, score = class_names[found["labels"][0]], found["scores"][0]
     return plot_attention(
         image[None],

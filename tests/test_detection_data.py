@@ -256,12 +256,12 @@ def test_wrong_augmentation(tmp_path):
 def test_digit_scenes():
     digits = np.full((2, 8, 8), 16)
     images, boxes, labels = digit_scenes(digits, np.array([3, 5]), 20, seed=0)
-    assert images.shape == (20, 96, 96, 1)
+    assert images.shape == (20, 128, 128, 1)
     numbers = {len(each) for each in labels}
     assert min(numbers) >= 1 and max(numbers) <= 8 and len(numbers) > 3
     for image, each in zip(images, boxes, strict=True):
         # These digits fill their boxes; the noise is darker.
-        expected = np.zeros((96, 96), bool)
+        expected = np.zeros((128, 128), bool)
         for x1, y1, x2, y2 in each.astype(int):
             assert not expected[y1:y2, x1:x2].any()
             expected[y1:y2, x1:x2] = True
@@ -351,6 +351,6 @@ def test_digits():
     pytest.importorskip("sklearn")
     data = load_data("digits")
     images, labels = next(iter(batches.training_batches(data, DIGIT_SCENES)))
-    assert images.shape == (16, 96, 96, 1)
-    assert labels["boxes"].shape == (16, 8, 4)
+    assert images.shape == (8, 128, 128, 1)
+    assert labels["boxes"].shape == (8, 8, 4)
     assert data.num_classes == 10

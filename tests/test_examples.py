@@ -407,23 +407,35 @@ def test_detector(load, tmp_path, capsys):
         )
 
 
-def test_attention_of_a_detection(load):
-    """The level is that of anchors of the size of the box."""
+@pytest.mark.parametrize(
+    "backbone, pyramid, layer",
+    [
+        ("attention", "attention", "pyramid_p3_attention"),
+        ("attention", "conv", "group3_block1_attention"),
+        ("conv", "conv", None),
+    ],
+)
+def test_attention_of_a_detection(load, backbone, pyramid, layer):
     detector = load("train_detector")
     backbone = ResNet(
         (1, 1, 1, 1),
         width_multiplier=0.125,
+        spatial=backbone,
         include_top=False,
         input_shape=(64, 64, 1),
     )
-    model = RetinaNet(backbone, 3, spatial="attention", filters=32)
+    model = RetinaNet(backbone, 3, spatial=pyramid, filters=32)
+    assert detector.shown_layer(model) == layer
+    if layer is None:
+        return
+    found = {
+        "boxes": np.array([[4, 30, 20, 62]]),
+        "scores": np.array([0.7]),
+        "labels": np.array([1]),
+    }
     image = np.zeros((64, 64, 1), "uint8")
-    for side, level in ((20, "p3"), (70, "p4")):
-        found = {
-            "boxes": np.array([[0, 0, side, side]]),
-            "scores": np.array([0.7]),
-            "labels": np.array([1]),
-        }
-        figure = detector.attention_of(model, image, found, ["a", "b", "c"])
-        assert f"pyramid_{level}_attention" in figure.get_suptitle()
-        assert "of b (0.70)" in figure.get_suptitle()
+    figure = detector.attention_of(model, layer, image, found, ["a", "b"])
+    assert f"{layer} at the centre of b (0.70)" in figure.get_suptitle()
+    # 12 of 64 pixels to the right and 46 down, on a map of 8 x 8.
+    (query,) = figure.axes[0].patches
+    assert query.get_xy() == (0.5, 4.5)

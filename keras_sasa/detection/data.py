@@ -18,11 +18,11 @@ from keras_sasa.training.data import find_corrupt
 
 # More than the 93 of COCO's fullest image.
 _TFDS_MAX_BOXES = 200
-_SCENE_SIDE = 96
+_SCENE_SIDE = 128
 _SCENES = 2000
 _VALIDATION_SCENES = 200
 _MOST_DIGITS = 8
-_DIGIT_SIDES = (14, 40)
+_DIGIT_SIDES = (24, 64)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +99,7 @@ def digit_scenes(digits, labels, number, seed):
         seed: Integer.
 
     Returns:
-        Images `(number, 96, 96, 1)` in `uint8`, and for each a float32 array
+        Images `(number, 128, 128, 1)` in `uint8`, and for each a float32 array
         of the boxes around what is drawn of its digits, and one of their
         labels.
     """

@@ -49,17 +49,17 @@ BLOOD_CELLS = Recipe(
     flip=True,
 )
 DIGIT_SCENES = Recipe(
-    epochs=8,
-    batch_size=16,
+    epochs=7,
+    batch_size=8,
     base_learning_rate=3e-3,
-    base_batch_size=16,
+    base_batch_size=8,
     warmup_epochs=1,
     optimizer="adamw",
     weight_decay=0.02,
     label_smoothing=0.0,
     ema_momentum=0.98,
     batch_norm_momentum=0.97,
-    image_size=96,
+    image_size=128,
     augmentation="scale_jitter",
     flip=False,
 )
