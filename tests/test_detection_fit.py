@@ -138,7 +138,6 @@ def test_trains_and_is_saved(tmp_path):
     model, history = fit(NETWORK, data, RECIPE, tmp_path / "run", verbose=0)
     assert len(history) == 2
     assert {"loss", "val_loss", "val_AP", "val_AP50"} <= history[0].keys()
-    assert model.jit_compile in (True, False, "auto")
 
     saved = keras.saving.load_model(tmp_path / "run" / "model.keras")
     images = [
@@ -204,9 +203,13 @@ PROGRAM = """
     recipe = dataclasses.replace(
         COCO, epochs=2, warmup_epochs=0, batch_size=4, image_size=64
     )
+    # Of convolution, which compiles faster; what is tried is the loss.
     network = {
-        "backbone": {"num_blocks": (1, 1, 1, 1), "width_multiplier": 0.125},
-        "spatial": "attention",
+        "backbone": {
+            "num_blocks": (1, 1, 1, 1),
+            "width_multiplier": 0.125,
+            "spatial": "conv",
+        },
         "filters": 32,
     }
     _, history = fit(
