@@ -22,7 +22,9 @@ _SCENE_SIDE = 128
 _SCENES = 2000
 _VALIDATION_SCENES = 200
 _MOST_DIGITS = 8
-_DIGIT_SIDES = (24, 64)
+_DIGIT_SIDES = (20, 52)
+# A digit that finds no place without an overlap in so many is left away.
+_PLACES = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,34 +111,36 @@ def digit_scenes(digits, labels, number, seed):
     all_boxes, all_labels = [], []
     for image in images:
         boxes, classes = [], []
-        # Digits that find no place without an overlap are left away.
         for _ in range(random.integers(1, _MOST_DIGITS + 1)):
             side = int(random.integers(_DIGIT_SIDES[0], _DIGIT_SIDES[1] + 1))
             index = random.integers(len(digits))
-            y, x = random.integers(0, _SCENE_SIDE - side + 1, 2)
             drawn = _enlarge(digits[index] * (255 / 16), side)
             rows, columns = np.nonzero(drawn > 64)
-            box = (
-                x + columns.min(),
-                y + rows.min(),
-                x + columns.max() + 1,
-                y + rows.max() + 1,
+            inside = np.array(
+                [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
             )
-            if any(
-                box[0] < other[2]
-                and other[0] < box[2]
-                and box[1] < other[3]
-                and other[1] < box[3]
-                for other in boxes
-            ):
-                continue
-            part = image[y : y + side, x : x + side, 0]
-            np.maximum(part, drawn.astype("uint8"), out=part)
-            boxes.append(box)
-            classes.append(labels[index])
+            for _ in range(_PLACES):
+                y, x = random.integers(0, _SCENE_SIDE - side + 1, 2)
+                box = inside + [x, y, x, y]
+                if any(_overlap(box, other) for other in boxes):
+                    continue
+                part = image[y : y + side, x : x + side, 0]
+                np.maximum(part, drawn.astype("uint8"), out=part)
+                boxes.append(box)
+                classes.append(labels[index])
+                break
         all_boxes.append(np.array(boxes, "float32"))
         all_labels.append(np.array(classes, "int64"))
     return images, all_boxes, all_labels
+
+
+def _overlap(box, other):
+    return (
+        box[0] < other[2]
+        and other[0] < box[2]
+        and box[1] < other[3]
+        and other[1] < box[3]
+    )
 
 
 def _enlarge(digit, side):
