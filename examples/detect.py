@@ -56,9 +56,7 @@ def main(argv=None):
     # One at a time: any number of photographs shall fit into memory.
     for path in options.images:
         image = read(path, channels)
-        (found,) = detect(model, [image], recipe.image_size)
-        kept = found["scores"] >= options.score
-        found = {name: values[kept] for name, values in found.items()}
+        (found,) = detect(model, [image], recipe.image_size, options.score)
         written[str(path)] = [
             {
                 "class": class_names[label],

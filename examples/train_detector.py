@@ -2,9 +2,10 @@
 
     python examples/train_detector.py                  # scenes of digits
     python examples/train_detector.py --data DIR       # a folder like COCO's
-    python examples/train_detector.py --data DIR --spatial conv --pyramid conv
+    python examples/train_detector.py --data DIR --pyramid attention
+    python examples/train_detector.py --data DIR --spatial conv
     python examples/train_detector.py --data tfds:coco/2017 --recipe coco \\
-        --network resnet50_attention --filters 256
+        --network resnet50_attention --pyramid attention --filters 256
     python examples/train_detector.py --resume         # after a stop
 
 Needs `pip install "keras_sasa[examples,detection]"`; results are in
@@ -110,7 +111,7 @@ def draw(model, history, data, recipe, folder):
     curves["AP50"] = curves.pop("val_AP50")
     plot_history(curves).savefig(folder / "training.png", dpi=150)
     images = first_images(data, recipe, SHOWN)
-    found = [shown(each) for each in detect(model, images, recipe.image_size)]
+    found = detect(model, images, recipe.image_size, SHOWN_SCORE)
     plot_detections(
         images,
         found,
@@ -135,12 +136,6 @@ def first_images(data, recipe, number):
         if len(images) >= number:
             break
     return images[: min(number, data.num_validation)]
-
-
-def shown(found):
-    """Leaves out what has a low score."""
-    kept = found["scores"] >= SHOWN_SCORE
-    return {name: values[kept] for name, values in found.items()}
 
 
 def shown_layer(model):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import operator
 
 import keras
 import numpy as np
@@ -10,13 +11,10 @@ import tensorflow as tf
 from coco_folder import NAMES, coco_folder
 
 from keras_sasa.detection import batches, transforms
-from keras_sasa.detection.data import (
-    check_readable,
-    digit_scenes,
-    load_data,
-)
+from keras_sasa.detection.data import digit_scenes, load_data
 from keras_sasa.detection.recipes import COCO, DIGIT_SCENES
 from keras_sasa.training import DIGITS
+from keras_sasa.training.data import check_readable
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow",
@@ -239,10 +237,11 @@ def test_wrong_folders(tmp_path):
 def test_corrupt_image_is_named(tmp_path):
     folder = coco_folder(tmp_path / "set")
     data = load_data(folder)
-    check_readable(data)
+    path_of = operator.itemgetter("image")
+    check_readable(data, path_of)
     (folder / "train" / "2.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match="1 images cannot be .*train/2.png"):
-        check_readable(data)
+        check_readable(data, path_of)
 
 
 def test_wrong_augmentation(tmp_path):

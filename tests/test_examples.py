@@ -232,7 +232,9 @@ def test_unlike_accuracies_are_an_error(classifier, tmp_path, monkeypatch):
 
 
 def test_failure_of_the_new_process_is_an_error(classifier, tmp_path):
-    options = command.make_parser("", "digits", "", "").parse_args([])
+    parser = command.make_parser("", "digits", "", "")
+    command.add_selection(parser)
+    options = parser.parse_args([])
     with pytest.raises(SystemExit, match="new process failed: .*no.keras"):
         classifier.evaluate_in_new_process(tmp_path / "no.keras", options)
 

@@ -13,8 +13,9 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
+from keras_sasa.detection.transforms import area
 from keras_sasa.optional import needs
-from keras_sasa.training.data import find_corrupt
+from keras_sasa.training.data import ImageData
 
 # More than the 93 of COCO's fullest image.
 _TFDS_MAX_BOXES = 200
@@ -27,41 +28,20 @@ _DIGIT_SIDES = (20, 52)
 _PLACES = 20
 
 
-@dataclasses.dataclass(frozen=True)
-class DetectionData:
-    """A set of images with boxes, not yet decoded, resized or batched.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DetectionData(ImageData):
+    """An `ImageData` of images with boxes.
+
+    Its examples are those of the head of this module, and `class_names` has a
+    string for each label of a box.
 
     Args:
-        train: `tf.data.Dataset` of examples, see the head of this module.
-        validation: The same for the images held out.
-        class_names: List of strings, one for each label.
         max_boxes: Integer, boxes of an image at most.
-        channels: Integer, 1 or 3.
-        white: Number, the brightest value of a pixel.
-        reads_files: Boolean, whether the images are paths.
         left_out: Integer, boxes without area, which are in neither set.
     """
 
-    train: tf.data.Dataset
-    validation: tf.data.Dataset
-    class_names: list[str]
     max_boxes: int
-    channels: int = 3
-    white: float = 255.0
-    reads_files: bool = False
     left_out: int = 0
-
-    @property
-    def num_classes(self):
-        return len(self.class_names)
-
-    @property
-    def num_train(self):
-        return int(self.train.cardinality())
-
-    @property
-    def num_validation(self):
-        return int(self.validation.cardinality())
 
 
 def load_data(name):
@@ -166,7 +146,7 @@ def _load_digits():
             images,
             range(1, number + 1),
             [
-                _Annotations(b, c, np.zeros(len(c), bool), _area(b))
+                _Annotations(b, c, np.zeros(len(c), bool), area(b))
                 for b, c in zip(boxes, labels, strict=True)
             ],
         )
@@ -175,7 +155,7 @@ def _load_digits():
         scenes(digits.train, _SCENES, 0),
         scenes(digits.validation, _VALIDATION_SCENES, 1),
         digits.class_names,
-        _MOST_DIGITS,
+        max_boxes=_MOST_DIGITS,
         channels=1,
     )
 
@@ -292,7 +272,7 @@ def _check_annotations(image, annotations, label_of):
         cut = np.clip(
             [x, y, x + sides[0], y + sides[1]], 0, [width, height] * 2
         )
-        if not _area(cut[None])[0]:
+        if not area(cut[None])[0]:
             continue
         boxes.append(cut)
         labels.append(label_of[category])
@@ -304,10 +284,6 @@ def _check_annotations(image, annotations, label_of):
         np.array(is_crowd, bool),
         np.array(areas, "float32"),
     )
-
-
-def _area(boxes):
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
 def _dataset(images, image_ids, annotations):
@@ -377,34 +353,15 @@ def _from_tfds(number, example):
     # TensorFlow Datasets has (ymin, xmin, ymax, xmax) from 0 to 1.
     boxes = tf.gather(objects["bbox"], [1, 0, 3, 2], axis=1)
     boxes = tf.clip_by_value(boxes, 0.0, 1.0) * sides
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    box_areas = area(boxes)
     read = {
         "boxes": boxes,
         "labels": objects["label"],
-        "is_crowd": objects.get("is_crowd", tf.zeros_like(area, bool)),
-        "areas": tf.cast(objects.get("area", area), "float32"),
+        "is_crowd": objects.get("is_crowd", tf.zeros_like(box_areas, bool)),
+        "areas": tf.cast(objects.get("area", box_areas), "float32"),
     }
     return {
         "image": example["image"],
         "image_id": example.get("image/id", number),
-        **{key: value[area > 0] for key, value in read.items()},
+        **{key: value[box_areas > 0] for key, value in read.items()},
     }
-
-
-def check_readable(data):
-    """Raises an error that names the images that cannot be decoded, if any.
-
-    Raises:
-        ValueError: If there are such images.
-    """
-    if not data.reads_files:
-        return
-    both = data.train.concatenate(data.validation)
-    corrupt = find_corrupt(
-        example["image"] for example in both.as_numpy_iterator()
-    )
-    if corrupt:
-        raise ValueError(
-            f"{len(corrupt)} images cannot be decoded: "
-            + "; ".join(f"{path}: {why}" for path, why in corrupt.items())
-        )

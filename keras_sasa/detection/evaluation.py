@@ -19,7 +19,7 @@ from keras_sasa.optional import needs
 METRICS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 
 
-def detect(model, images, image_size):
+def detect(model, images, image_size, min_score=0.0):
     """Finds the objects in images of any size.
 
     Args:
@@ -27,6 +27,7 @@ def detect(model, images, image_size):
         images: List of `uint8` arrays `(height, width, channels)`.
         image_size: Integer, side of the square that each is letterboxed to:
             that of the training.
+        min_score: Float, score below which a box is left out.
 
     Returns:
         A list of a dict for each image, best box first: `"boxes"`
@@ -38,10 +39,12 @@ def detect(model, images, image_size):
         strict=True,
     )
     found = model.predict_on_batch(np.stack(squares))
-    return [
-        _in_original(model, found, index, scale, *image.shape[:2])
-        for index, (scale, image) in enumerate(zip(scales, images, strict=True))
-    ]
+    all_found = []
+    for index, (scale, image) in enumerate(zip(scales, images, strict=True)):
+        one = _in_original(model, found, index, scale, *image.shape[:2])
+        kept = one["scores"] >= min_score
+        all_found.append({name: values[kept] for name, values in one.items()})
+    return all_found
 
 
 def evaluate(model, data, recipe, dataset=None):

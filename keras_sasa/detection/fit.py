@@ -1,15 +1,15 @@
 """Trains a detector by a recipe, as `keras_sasa.training.fit` a classifier."""
 
 import functools
+import operator
 
 import keras
 
 from keras_sasa.applications import ResNet
 from keras_sasa.detection import batches
-from keras_sasa.detection.data import check_readable
 from keras_sasa.detection.evaluation import evaluate
 from keras_sasa.detection.retinanet import RetinaNet
-from keras_sasa.training.data import steps_per_epoch
+from keras_sasa.training.data import check_readable, steps_per_epoch
 from keras_sasa.training.devices import Devices
 from keras_sasa.training.fit import (
     Task,
@@ -88,7 +88,9 @@ def fit(network, data, recipe, folder, devices=None, **options):
         configuration={"network": dict(network), **describe_data(data)},
         monitor="val_AP",
         callbacks=[MeasurePrecision(data, recipe)],
-        check_readable=functools.partial(check_readable, data),
+        check_readable=functools.partial(
+            check_readable, data, operator.itemgetter("image"), advice=""
+        ),
     )
     return fit_task(task, folder, devices, **options)
 

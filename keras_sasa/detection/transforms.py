@@ -84,8 +84,8 @@ def visible(boxes, side):
         quarter of the area is left.
     """
     inside = tf.clip_by_value(boxes, 0.0, float(side))
-    whole = _area(boxes)
-    is_visible = tf.logical_and(whole > 0, _area(inside) >= MIN_VISIBLE * whole)
+    whole = area(boxes)
+    is_visible = tf.logical_and(whole > 0, area(inside) >= MIN_VISIBLE * whole)
     return inside, is_visible
 
 
@@ -125,5 +125,6 @@ def _fill_up(image, side):
     return tf.ensure_shape(image, (side, side, channels))
 
 
-def _area(boxes):
+def area(boxes):
+    """Returns the areas `(num_boxes,)` of boxes, arrays or tensors."""
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

@@ -6,6 +6,7 @@ what it would have seen. Images stay bytes, 0 to 255; the network scales them.
 """
 
 import dataclasses
+import operator
 import pathlib
 
 import keras
@@ -245,11 +246,20 @@ def find_corrupt(paths):
     }
 
 
-def check_readable(data):
+def check_readable(
+    data,
+    path_of=operator.itemgetter(0),
+    advice="; mend them, or skip them (--skip-corrupt)",
+):
     """Raises an error that names the images that cannot be decoded, if any.
 
     The errors of a pipeline do not say which image they are about; so all are
     read once more when there was one.
+
+    Args:
+        data: An `ImageData`.
+        path_of: Function that returns the path in an example.
+        advice: String, what the error says that can be done.
 
     Raises:
         ValueError: If there are such images.
@@ -257,11 +267,10 @@ def check_readable(data):
     if not data.reads_files:
         return
     both = data.train.concatenate(data.validation)
-    corrupt = find_corrupt(path for path, _ in both.as_numpy_iterator())
+    corrupt = find_corrupt(map(path_of, both.as_numpy_iterator()))
     if corrupt:
         raise ValueError(
-            f"{len(corrupt)} images cannot be decoded; mend them, or skip them "
-            "(--skip-corrupt): "
+            f"{len(corrupt)} images cannot be decoded{advice}: "
             + "; ".join(f"{path}: {why}" for path, why in corrupt.items())
         )
 
