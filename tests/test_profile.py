@@ -10,9 +10,10 @@ from keras import layers
 
 from keras_sasa import AttentionStem, SelfAttention2D
 from keras_sasa.applications import NUM_BLOCKS, ResNet
-from keras_sasa.profile import profile
+from keras_sasa.profile import plot_profile, profile
+from keras_sasa.profile.command import main
 from keras_sasa.profile.counting import COUNTS
-from keras_sasa.profile.published import PUBLISHED, main, profile_published
+from keras_sasa.profile.published import PUBLISHED, profile_published
 
 # The paper's numbers, written down a second time: FLOPs in 1e9 as printed and
 # as derived (naive, separable), parameters in 1e6 as printed and as derived.
@@ -558,3 +559,114 @@ def test_unbuilt_model_is_an_error():
         profile(model, (4,))
     with pytest.raises(ValueError, match="Received: model=3"):
         profile(3)
+
+
+def small_model():
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 4)),
+            SelfAttention2D(8, kernel_size=3, num_heads=2, name="attention"),
+            keras.Sequential([layers.ReLU(name="relu")], name="inner"),
+            layers.GlobalAveragePooling2D(name="pool"),
+            layers.Dense(3, name="dense"),
+        ],
+        name="small",
+    )
+
+
+def test_times_of_layers():
+    measured = profile(small_model(), repeats=2)
+    assert measured.milliseconds > 0
+    times = [row.milliseconds for row in measured.rows]
+    assert all(time >= 0 for time in times)
+    assert measured.layer_milliseconds == sum(times)
+    lines = str(measured).splitlines()
+    assert lines[0].split()[-2:] == ["ms", "share"]
+    assert lines[1].split()[-2] == f"{times[0]:.2f}"
+    share = times[0] / sum(times)
+    assert lines[1].split()[-1] == f"{share:.1%}"
+    assert f"whole model: {measured.milliseconds:.2f} ms" in lines[-2]
+
+
+def test_a_slow_layer_is_seen_to_be_slow():
+    class Slow(layers.Layer):
+        def call(self, inputs):
+            # Products of matrices far larger than any overhead.
+            outputs = inputs
+            for _ in range(20):
+                outputs = outputs @ inputs
+            return outputs
+
+    model = keras.Sequential(
+        [keras.Input((300, 300)), Slow(name="slow"), layers.ReLU(name="relu")]
+    )
+    slow, relu = profile(model, repeats=5).rows
+    assert slow.milliseconds > 5 * relu.milliseconds
+
+
+def test_no_times_unless_asked():
+    measured = profile(small_model())
+    assert measured.milliseconds is None
+    assert all(row.milliseconds is None for row in measured.rows)
+
+
+@pytest.mark.parametrize("repeats", [-1, 1.5, "2"])
+def test_bad_repeats(repeats):
+    with pytest.raises(ValueError, match=f"repeats={repeats!r}"):
+        profile(small_model(), repeats=repeats)
+
+
+def test_main_on_a_saved_model(capsys, tmp_path):
+    path, table, picture = (
+        str(tmp_path / name) for name in ("m.keras", "m.csv", "m.png")
+    )
+    model = small_model()
+    model.save(path)
+    main([path, "--repeats", "1", "--csv", table, "--picture", picture])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:3] == ["layer", "class", "output"]
+    expected = profile(model)
+    with open(table, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == [row.name for row in expected.rows]
+    assert sum(int(row["flops"]) for row in rows) == expected.flops
+    assert rows[0]["output_shape"] == "8x8x8"
+    assert (tmp_path / "m.png").stat().st_size > 1000
+
+
+def test_main_needs_sizes_that_are_open(tmp_path, capsys):
+    path = str(tmp_path / "m.keras")
+    keras.Sequential(
+        [keras.Input((None, None, 3)), layers.Conv2D(4, 3, name="conv")]
+    ).save(path)
+    with pytest.raises(SystemExit, match="axis 1 of input 0"):
+        main([path])
+    main([path, "--input-shape", "8", "8", "3", "--repeats", "0"])
+    assert "6x6x4" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nothing.keras"], ["--picture", "p.png"]]
+)
+def test_main_refuses(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as error:
+        main(arguments)
+    assert error.value.code not in (0, None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_picture_joins_small_layers():
+    inputs = keras.Input((16,))
+    outputs = inputs
+    for width in range(1, 41):
+        outputs = layers.Dense(width, name=f"dense{width}")(outputs)
+    counted = profile(keras.Model(inputs, outputs))
+    axes = plot_profile(counted).axes[0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert len(names) == 31
+    assert names[-1] == "10 other layers"
+    assert names[-2] == "dense40"
+    lengths = [bar.get_width() for bar in axes.patches]
+    assert sum(lengths) == counted.parameters
+    assert max(lengths[:-1]) == 40 * 40

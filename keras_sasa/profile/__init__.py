@@ -1,9 +1,11 @@
-"""Parameters and FLOPs of a model, layer by layer.
+"""Parameters, FLOPs and time of a model, layer by layer.
 
+    python -m keras_sasa.profile MODEL [--csv FILE] [--picture FILE]
     python -m keras_sasa.profile [--csv FILE]
 
-prints what Ramachandran et al., 2019 (https://arxiv.org/abs/1906.05909) report
-for their networks beside what is counted here.
+The first is for a saved model. The second prints what Ramachandran et al., 2019
+(https://arxiv.org/abs/1906.05909) report for their networks beside what is
+counted here.
 
 What is counted, for inference on one image:
 
@@ -26,5 +28,6 @@ of the stem.
 """
 
 from keras_sasa.profile.counting import Profile, Row, profile
+from keras_sasa.profile.picture import plot_profile
 
-__all__ = ["Profile", "Row", "profile"]
+__all__ = ["Profile", "Row", "plot_profile", "profile"]

@@ -1,4 +1,4 @@
-from keras_sasa.profile.published import main
+from keras_sasa.profile.command import main
 
 if __name__ == "__main__":
     main()

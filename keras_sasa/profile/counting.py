@@ -1,5 +1,6 @@
-"""Parameters and FLOPs of every call of a layer."""
+"""Parameters, FLOPs and time of every call of a layer."""
 
+import csv
 import dataclasses
 import functools
 import math
@@ -10,6 +11,7 @@ import keras
 from keras import layers, tree
 
 from keras_sasa.layers import AttentionStem, SelfAttention2D
+from keras_sasa.profile.timing import milliseconds
 
 Shape = tuple[int, ...]
 
@@ -26,6 +28,7 @@ class Row:
         trainable_parameters: Number of those that are trained.
         flops: FLOPs of the equations as written, `None` if unknown.
         flops_separable: FLOPs with the shared terms computed once, or `None`.
+        milliseconds: Median time of the call on its own, or `None`.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Row:
     trainable_parameters: int
     flops: int | None
     flops_separable: int | None
+    milliseconds: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +47,12 @@ class Profile:
 
     Args:
         rows: One `Row` for every call of a layer, in an order of computation.
+        milliseconds: Median time of one call of the whole model, or `None`.
+            Less than the sum of the rows where layers are computed together.
     """
 
     rows: tuple[Row, ...]
+    milliseconds: float | None = None
 
     @property
     def parameters(self) -> int:
@@ -69,17 +76,35 @@ class Profile:
         names = (row.name for row in self.rows if row.flops is None)
         return tuple(dict.fromkeys(names))
 
+    @property
+    def layer_milliseconds(self) -> float:
+        """Sum of the times of the rows."""
+        return sum(row.milliseconds or 0 for row in self.rows)
+
     def __str__(self) -> str:
-        lines = [
-            ("layer", "class", "output", "parameters", "FLOPs", "separable")
-        ]
+        timed = self.milliseconds is not None
+        headings = ("layer", "class", "output", "parameters", "FLOPs")
+        lines = [(*headings, "separable", *(("ms", "share") if timed else ()))]
         for row in self.rows:
             shape = "x".join(map(str, row.output_shape))
             counts = (row.parameters, row.flops, row.flops_separable)
-            lines.append((row.name, row.layer, shape, *map(_digits, counts)))
+            lines.append(
+                (
+                    row.name,
+                    row.layer,
+                    shape,
+                    *map(_digits, counts),
+                    *(self._time(row.milliseconds) if timed else ()),
+                )
+            )
         total = (self.parameters, self.flops, self.flops_separable)
-        lines.append(("total", "", "", *map(_digits, total)))
+        times = self._time(self.layer_milliseconds) if timed else ()
+        lines.append(("total", "", "", *map(_digits, total), *times))
         text = align(lines, texts=3)
+        if timed:
+            text.append(
+                f"one call of the whole model: {self.milliseconds:.2f} ms"
+            )
         text.append(
             f"of the parameters {self.trainable_parameters:,} are trained"
         )
@@ -87,11 +112,31 @@ class Profile:
             text.append(f"FLOPs not counted: {', '.join(self.uncounted)}")
         return "\n".join(text)
 
+    def _time(self, number):
+        if number is None:
+            return "-", "-"
+        share = number / (self.layer_milliseconds or 1)
+        return f"{number:.2f}", f"{share:.1%}"
+
+    def write_csv(self, path: str) -> None:
+        """Writes the rows, every field a column, as a CSV file."""
+        names = [field.name for field in dataclasses.fields(Row)]
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            for row in self.rows:
+                shape = "x".join(map(str, row.output_shape))
+                writer.writerow(
+                    {**dataclasses.asdict(row), "output_shape": shape}
+                )
+
 
 def profile(
-    model: keras.Model, input_shape: Sequence[Any] | None = None
+    model: keras.Model,
+    input_shape: Sequence[Any] | None = None,
+    repeats: int = 0,
 ) -> Profile:
-    """Counts parameters and FLOPs of a model for one image.
+    """Counts parameters and FLOPs of a model, and times it, for one image.
 
     Functional and sequential models are walked call by call, models nested in
     them too. A subclassed model, or a layer made of layers, is traced by
@@ -103,6 +148,9 @@ def profile(
         input_shape: Shape of the input without the batch. Needed if the model
             leaves sizes open or is subclassed; may differ from the model's own
             where its layers allow. For several inputs a list of shapes.
+        repeats: Integer, how often every layer on its own and the model are
+            called to be timed; 0 for no times. Each is compiled as a graph and
+            gets random tensors.
 
     Returns:
         A `Profile`. Layers whose FLOPs are unknown are in `uncounted`, with
@@ -110,7 +158,8 @@ def profile(
 
     Raises:
         ValueError: If sizes of the input are unknown or do not fit the model,
-            or the model is not built or cannot be traced.
+            the model is not built or cannot be traced, or `repeats` is not an
+            integer of at least 0.
 
     Example:
 
@@ -134,12 +183,17 @@ def profile(
             "`model` must be a built `keras.Model`: call it or its `build` "
             f"first. Received: model={model!r}."
         )
+    if not isinstance(repeats, int) or repeats < 0:
+        raise ValueError(
+            "`repeats` must be an integer of at least 0. "
+            f"Received: repeats={repeats!r}."
+        )
     inputs = _symbolic_inputs(model, input_shape)
-    walk = _Walk()
+    call_inputs = inputs[0] if len(inputs) == 1 else inputs
+    walk = _Walk(repeats)
     if not isinstance(model, (keras.Function, keras.Sequential)):
-        inputs = inputs[0] if len(inputs) == 1 else inputs
         try:
-            graph = _trace(model, (inputs,), {})
+            graph = _trace(model, (call_inputs,), {})
         except Exception as error:
             # What a foreign `call` raises does not say what was tried.
             raise ValueError(
@@ -149,9 +203,12 @@ def profile(
             ) from error
         walk.run(graph, "", inputs)
     else:
-        walk.visit(model, "", inputs[0] if len(inputs) == 1 else inputs)
+        walk.visit(model, "", call_inputs)
     walk.add_rest(model, model.name)
-    return Profile(tuple(walk.rows))
+    whole = None
+    if repeats:
+        whole = milliseconds(model, (call_inputs,), {}, repeats)
+    return Profile(tuple(walk.rows), whole)
 
 
 # The FLOPs of the layers, on shapes alone.
@@ -440,8 +497,9 @@ OPERATION_COUNTS: dict[str, Count] = _table(
 class _Walk:
     """Goes through a model call by call, with shapes for tensors."""
 
-    def __init__(self):
+    def __init__(self, repeats):
         self.rows = []
+        self._repeats = repeats
         self._counted_weights = set()
 
     def visit(self, operation, name, *args, **kwargs):
@@ -478,12 +536,15 @@ class _Walk:
         outputs = operation.compute_output_spec(*args, **kwargs)
         output = tuple(_tensors(outputs)[0].shape[1:])
         count = _find_count(operation)
-        flops = None
+        flops = time = None
         # Some layers of Keras forget sizes that they could infer.
-        if count and not any(None in shape for shape in (*inputs, output)):
+        known = not any(None in shape for shape in (*inputs, output))
+        if count and known:
             flops = count(operation, inputs, output)
+        if self._repeats and known:
+            time = milliseconds(operation, args, kwargs, self._repeats)
         pair = flops if isinstance(flops, tuple) else (flops, flops)
-        self._add_row(operation, name, output, *pair)
+        self._add_row(operation, name, output, *pair, time)
         return outputs
 
     def add_rest(self, layer, name):
@@ -491,7 +552,7 @@ class _Walk:
         if any(id(w) not in self._counted_weights for w in layer.weights):
             self._add_row(layer, name, (), 0, 0)
 
-    def _add_row(self, operation, name, output, flops, flops_separable):
+    def _add_row(self, operation, name, output, *numbers):
         weights = [
             weight
             for weight in getattr(operation, "weights", ())
@@ -505,8 +566,7 @@ class _Walk:
             output,
             _parameters(weights),
             _parameters(w for w in weights if id(w) in trainable),
-            flops,
-            flops_separable,
+            *numbers,
         )
         self.rows.append(row)
 

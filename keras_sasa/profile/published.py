@@ -1,11 +1,9 @@
 """The paper's tables, its numbers beside ours."""
 
-import argparse
 import csv
 import dataclasses
 import functools
 import itertools
-from collections.abc import Sequence
 
 from keras_sasa.applications import CONFIGURATIONS, ResNet
 from keras_sasa.profile.counting import Profile, align, profile
@@ -105,7 +103,7 @@ def profile_published() -> list[tuple[Published, Profile]]:
     ]
 
 
-_HEADER = """\
+HEADER = """\
 FLOPs in billions and trained parameters in millions, one image of 224x224. A
 multiply and an add count two. Ours are "naive" and "separable":
 
@@ -172,23 +170,3 @@ def write_published(rows: list[tuple[Published, Profile]], path: str) -> None:
         writer.writerow(("table", "network", *(name for *_, name in _COLUMNS)))
         for row, ours in rows:
             writer.writerow((row.table, row.name, *_numbers(row, ours)))
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints the paper's tables beside ours.
-
-    Args:
-        arguments: Arguments of the command line, `None` for the real ones.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m keras_sasa.profile",
-        description="Prints FLOPs and parameters of the paper's networks, "
-        "the paper's numbers beside ours. Takes about half a minute.",
-    )
-    parser.add_argument("--csv", metavar="FILE", help="also write them here")
-    options = parser.parse_args(arguments)
-    rows = profile_published()
-    print(_HEADER)
-    print(format_published(rows))
-    if options.csv:
-        write_published(rows, options.csv)
