@@ -76,6 +76,12 @@ GROUPS = {
                 **PAPER,
                 "spatial": ("conv", "attention"),
             },
+            "hybrid, two groups, q.r": {
+                **TWO,
+                "num_heads": 8,
+                "use_content": False,
+                "spatial": ("conv", "attention"),
+            },
         },
     ),
     "one block": (

@@ -20,6 +20,7 @@ THE FULL TRAINING ON COCO HAS NOT BEEN RUN with this script.
 """
 
 import json
+import math
 
 from keras_sasa import SelfAttention2D
 from keras_sasa.detection.batches import letterboxed_batches
@@ -97,7 +98,12 @@ def main(argv=None):
     measured = evaluate(model, data, recipe)
     draw(model, history, data, recipe, folder)
     print(f"written to: {folder}")
-    print(json.dumps({name: round(v, 4) for name, v in measured.items()}))
+    # JSON has no NaN, which is the precision of sizes that do not occur.
+    rounded = {
+        name: None if math.isnan(value) else round(value, 4)
+        for name, value in measured.items()
+    }
+    print(json.dumps(rounded))
 
 
 def draw(model, history, data, recipe, folder):
@@ -106,9 +112,6 @@ def draw(model, history, data, recipe, folder):
         name: [row[name] for row in history]
         for name in ("loss", "val_loss", "val_AP", "val_AP50")
     }
-    # Measured on images held out only, so that there is no pair of curves.
-    curves["AP"] = curves.pop("val_AP")
-    curves["AP50"] = curves.pop("val_AP50")
     plot_history(curves).savefig(folder / "training.png", dpi=150)
     images = first_images(data, recipe, SHOWN)
     found = detect(model, images, recipe.image_size, SHOWN_SCORE)

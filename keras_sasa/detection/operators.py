@@ -5,6 +5,8 @@ Ramachandran et al., 2019 (https://arxiv.org/abs/1906.05909), section 4.2: each
 where it was strided.
 """
 
+import math
+
 from keras import initializers, layers
 
 from keras_sasa.layers import SelfAttention2D
@@ -12,6 +14,11 @@ from keras_sasa.layers import SelfAttention2D
 KERNEL_SIZE = 7
 NUM_HEADS = 8
 NUM_GROUPS = 32
+# Ours. Five attentions one after the other, without shortcuts, blur all that is
+# in a map until each looks somewhere. With embeddings this large they do so from
+# the beginning, each head and pixel at a few places that are drawn; with
+# N(0, 0.05) a detector of digits learns next to nothing in its first 200 steps.
+EMBEDDING_SCALE = 6.0
 
 
 def spatial_operator(
@@ -52,6 +59,9 @@ def spatial_operator(
         KERNEL_SIZE,
         NUM_HEADS,
         value_initializer=small,
+        embedding_initializer=initializers.RandomNormal(
+            stddev=EMBEDDING_SCALE / math.sqrt(filters / NUM_HEADS)
+        ),
         implementation=implementation,
         name=name,
     )

@@ -36,7 +36,7 @@ COCO = Recipe(
 BLOOD_CELLS = Recipe(
     epochs=40,
     batch_size=8,
-    base_learning_rate=1e-3,
+    base_learning_rate=3e-3,
     base_batch_size=8,
     warmup_epochs=2,
     optimizer="adamw",
@@ -44,7 +44,7 @@ BLOOD_CELLS = Recipe(
     label_smoothing=0.0,
     ema_momentum=0.99,
     batch_norm_momentum=0.97,
-    image_size=320,
+    image_size=256,
     augmentation="scale_jitter",
     flip=True,
 )

@@ -120,8 +120,8 @@ class SelfAttention2D(ImageLayer):
 
     Reference:
         [Ramachandran et al., 2019](https://arxiv.org/abs/1906.05909),
-        section 3. Our `kernel_size` is their `k`, our `num_heads` their `N`.
-        Border keys, which the paper does not mention, are masked.
+        sections 2.2 and 3.1. Our `kernel_size` is their `k`, our `num_heads`
+        their `N`. Border keys, which the paper does not mention, are masked.
     """
 
     def __init__(
