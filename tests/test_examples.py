@@ -17,7 +17,14 @@ from images import image_folder
 
 from keras_sasa.applications import ResNet
 from keras_sasa.detection import RetinaNet
-from keras_sasa.training import CIFAR10, DIGITS, IMAGENET, command
+from keras_sasa.training import (
+    CIFAR10,
+    DIGITS,
+    IMAGENET,
+    build_model,
+    command,
+    load_data,
+)
 
 ROOT = pathlib.Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -299,6 +306,63 @@ def test_recipe_by_name_and_overrides():
 def test_default_output(data, output):
     assert command.output_of(parse("--data", data)) == pathlib.Path(
         "runs", output
+    )
+
+
+def test_look_inside(load, tmp_path, monkeypatch):
+    """An untrained model, on digits held out and on files."""
+    network = {
+        "num_blocks": (1, 1),
+        "stem": "small",
+        "kernel_size": 3,
+        "num_heads": 2,
+        "width_multiplier": 1 / 16,
+    }
+    data = load_data("digits")
+    build_model(network, data, DIGITS).save(tmp_path / "model.keras")
+    configuration = {"recipe": vars(DIGITS), "classes": data.class_names}
+    (tmp_path / "state.json").write_text(
+        json.dumps({"configuration": configuration})
+    )
+    look_inside = load("look_inside")
+    look_inside.main([str(tmp_path / "model.keras")])
+    names = {"evidence", "attention_first", "attention_last", "heads"}
+    names |= {"positions"}
+    folder = tmp_path / "look_inside"
+    assert {path.stem for path in folder.iterdir()} == names
+    for picture in folder.iterdir():
+        pixels = tf.io.decode_png(picture.read_bytes()).numpy()
+        assert min(pixels.shape[:2]) > 300 and pixels.std() > 10
+
+    image_folder(tmp_path / "images", classes="abcdef", images=2)
+    files = sorted(map(str, (tmp_path / "images" / "f").iterdir()))
+    drawn = []
+    monkeypatch.setattr(
+        look_inside, "pictures", lambda *inputs: drawn.append(inputs) or ()
+    )
+    look_inside.main(
+        [str(tmp_path / "model.keras"), *files, "--pixel", "7", "0"]
+    )
+    ((_, images, shown, classes, pixel),) = drawn
+    assert images.shape == (2, 8, 8, 1)
+    np.testing.assert_array_equal(images, 200 * 16 / 255)
+    assert list(shown) == [0, 1] and pixel == [7, 0]
+    assert classes == data.class_names
+    with pytest.raises(ValueError, match="classes of the training"):
+        look_inside.main(
+            [str(tmp_path / "model.keras"), "--data", str(tmp_path / "images")]
+        )
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no image")
+    with pytest.raises(ValueError, match="bad.png' is not a readable image"):
+        look_inside.main([str(tmp_path / "model.keras"), str(bad)])
+
+
+def test_place_of_the_highest_evidence(load):
+    evidence = np.zeros((2, 4, 4))
+    evidence[0, 3, 0] = evidence[1, 1, 2] = 1
+    np.testing.assert_array_equal(
+        load("look_inside").most_evident(evidence, (8, 8)), [[7, 1], [3, 5]]
     )
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import weakref
 
 import keras
 import numpy as np
@@ -13,6 +14,8 @@ from keras_sasa import SelfAttention2D
 from keras_sasa.applications import ResNet
 from keras_sasa.visualize import (
     attention_maps,
+    layer_calls,
+    pixel_attention,
     plot_attention,
     plot_detections,
     plot_history,
@@ -103,6 +106,66 @@ def test_loaded_model_and_unchanged_model(tmp_path):
     maps = attention_maps(loaded, batch)
     for name, weights in expected.items():
         np.testing.assert_allclose(maps[name], weights, rtol=1e-6)
+
+
+def test_weights_behind_the_native_kernel(tmp_path, native_available):
+    """Of a loaded model whose layers all ask for the kernel."""
+    maps = {}
+    for implementation in ("patches", "native"):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential(
+            [
+                keras.Input((8, 8, 3)),
+                attention("first", implementation=implementation),
+                attention("second", implementation=implementation),
+            ]
+        )
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        assert loaded.layers[0].implementation == implementation
+        maps[implementation] = attention_maps(loaded, images(2, 8, 8, 3))
+    for name, weights in maps["native"].items():
+        np.testing.assert_allclose(weights, maps["patches"][name], atol=1e-5)
+
+
+def test_images_as_the_model_takes_them():
+    """Bytes, and without the axis of a single channel."""
+    inputs = keras.Input((6, 6, 1))
+    model = keras.Model(inputs, attention("attend")(inputs / 16))
+    batch = (16 * np.abs(images(2, 6, 6))).astype("uint8")
+    np.testing.assert_array_equal(
+        attention_maps(model, batch)["attend"],
+        attention_maps(model, batch[..., None].astype("float32"))["attend"],
+    )
+
+
+def test_what_no_later_layer_needs_is_let_go_of():
+    class Remember(keras.layers.Layer):
+        outputs = []
+
+        def call(self, inputs):
+            outputs = inputs + 1
+            self.outputs.append(weakref.ref(outputs))
+            return outputs
+
+    inputs = x = keras.Input((4, 4, 4))
+    for number in range(3):
+        x = Remember()(Remember()(x))
+        x = keras.layers.Add()([x, attention(f"attend_{number}")(x)])
+    model = keras.Model(inputs, x)
+    Remember.outputs.clear()
+    calls = layer_calls.find_calls(model)
+    seen = []
+    for call in layer_calls.attention_calls(model, images(1, 4, 4, 4), calls):
+        seen.append(call.name)
+        alive = [output() for output in Remember.outputs]
+        assert [each is not None for each in alive] == (
+            [False] * (2 * len(seen) - 1) + [True]
+        )
+        del alive
+    assert seen == ["attend_0", "attend_1", "attend_2"]
+    # Nothing behind the last attention layer is computed.
+    assert len(Remember.outputs) == 6
 
 
 def test_batch_normalization_is_not_training():
@@ -253,6 +316,80 @@ def test_query_outside_the_image():
         window_in_image(WINDOW, 0, -1, (3, 4))
 
 
+PIXELS = {
+    # On the map of the layer 6 x 4 of an image of 12 x 8, so half of it.
+    "same": ({}, (7, 2), (3, 1)),
+    "dilated": ({"dilation_rate": 2}, (11, 0), (5, 0)),
+    # Queries are the rows 0, 2, 4 and the columns 0, 2.
+    "strided": ({"strides": 2}, (9, 7), (4, 2)),
+    # Queries are the rows 1 to 4 and the columns 1 and 2.
+    "valid": ({"padding": "valid"}, (0, 7), (1, 2)),
+    "channels first": ({"data_format": "channels_first"}, (7, 2), (3, 1)),
+}
+
+
+@pytest.mark.parametrize(
+    "options, pixel, position", PIXELS.values(), ids=PIXELS
+)
+def test_pixel_attention(options, pixel, position):
+    layer = attention("attend", **options)
+    first = layer.data_format == "channels_first"
+    batch = images(2, 3, 12, 8) if first else images(2, 12, 8, 3)
+    inputs = keras.Input(batch.shape[1:])
+    # No pooling: TensorFlow has none on CPU with the channels first.
+    halved = inputs[:, :, ::2, ::2] if first else inputs[:, ::2, ::2]
+    model = keras.Model(inputs, layer(halved))
+    look = pixel_attention(model, batch, pixel)["attend"]
+    assert look.input_size == (6, 4)
+    np.testing.assert_array_equal(look.positions, [position] * 2)
+    start = 1 if layer.padding == "valid" else 0
+    row, column = (
+        (place - start) // stride
+        for place, stride in zip(position, layer.strides, strict=True)
+    )
+    maps = attention_maps(model, batch)["attend"]
+    np.testing.assert_allclose(look.weights, maps[:, row, column], rtol=1e-6)
+    placed = look.in_image
+    assert placed.shape == (2, 2, 6, 4)
+    np.testing.assert_allclose(placed.sum((-2, -1)), 1, rtol=1e-5)
+    np.testing.assert_array_equal(
+        placed[1],
+        window_in_image(
+            look.weights[1], *position, (6, 4), layer.dilation_rate
+        ),
+    )
+
+
+def test_pixels_of_each_image_and_chosen_layers():
+    model, batch = small_resnet(), images(2, 8, 8, 3)
+    looks = pixel_attention(model, batch, [(0, 7), (3, 4)])
+    assert list(looks) == list(attention_maps(model, batch))
+    look = looks["group2_block1_attention"]
+    np.testing.assert_array_equal(look.positions, [[0, 7], [3, 4]])
+    maps = attention_maps(model, batch)["group2_block1_attention"]
+    np.testing.assert_array_equal(look.weights[0], maps[0, 0, 7])
+    np.testing.assert_array_equal(look.weights[1], maps[1, 3, 4])
+    name = "group1_block1_attention"
+    assert list(pixel_attention(model, batch, (0, 0), name)) == [name]
+
+
+def test_pixel_outside_the_image():
+    with pytest.raises(ValueError, match=r"\(8, 8\).*\[\[0, 7\], \[3, 8\]\]"):
+        pixel_attention(small_resnet(), images(2, 8, 8, 3), [(0, 7), (3, 8)])
+    with pytest.raises(ValueError, match="must be rows and columns"):
+        pixel_attention(small_resnet(), images(1, 8, 8, 3), (-1, 0))
+
+
+def test_plot_attention_with_dilation():
+    figure = plot_attention(
+        images(1, 8, 8, 1), np.ones((1, 1, 3, 3)), [(4, 4)], dilation_rate=2
+    )
+    drawn = figure.axes[1].images[1].get_array()
+    places = np.argwhere(~np.ma.getmaskarray(drawn))
+    expected = [[row, column] for row in (2, 4, 6) for column in (2, 4, 6)]
+    np.testing.assert_array_equal(places, expected)
+
+
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_plot_attention(tmp_path, channels):
     weights = np.full((2, 3, 5, 5), 1 / 25)
@@ -299,6 +436,14 @@ def test_plot_history(tmp_path):
     assert labels == ["training", "validation"]
     figure.savefig(tmp_path / "training.png")
     assert (tmp_path / "training.png").stat().st_size > 1000
+
+
+def test_plot_history_of_what_is_measured_in_validation_only():
+    figure = plot_history({"loss": [2.0], "val_loss": [3.0], "val_AP": [0.5]})
+    assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "AP"]
+    (line,) = figure.axes[1].get_lines()
+    assert line.get_label() == "validation"
+    assert line.get_color() == figure.axes[0].get_lines()[1].get_color()
 
 
 def test_plot_history_of_fit():

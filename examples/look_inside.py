@@ -1,0 +1,175 @@
+"""Draws where a trained classifier looks, and what speaks for its answers.
+
+    python examples/look_inside.py runs/digits/model.keras
+    python examples/look_inside.py runs/photos/best.keras IMAGE...
+    python examples/look_inside.py runs/photos/best.keras --data DIR
+
+Without images, some of those held out are taken. They are prepared as in the
+training that wrote the file. Written to `--output` (default: `look_inside`
+beside the model) are
+
+- `evidence.png`: which places are for and against the two likeliest classes,
+- `attention_first.png` and `attention_last.png`: where the first and the last
+  attention layer look from the place that is most for the likeliest class (or
+  from `--pixel`),
+- `heads.png`: how far and how widely every head looks,
+- `positions.png`: which places every head prefers by its learned embeddings.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_sasa.optional import needs
+from keras_sasa.training import (
+    ImageData,
+    command,
+    evaluation_batches,
+    find_corrupt,
+    read_training,
+)
+from keras_sasa.visualize import (
+    attention_statistics,
+    class_evidence,
+    pixel_attention,
+    plot_attention,
+    plot_attention_statistics,
+    plot_class_evidence,
+    plot_position_logits,
+    position_logits,
+)
+
+# Images held out that the statistics of heads are of, and that are drawn.
+SAMPLE = 32
+SHOWN = 4
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    add = parser.add_argument
+    add("model", type=pathlib.Path, help="a .keras file of a training")
+    add("images", type=pathlib.Path, nargs="*", metavar="IMAGE")
+    add("--data", default="digits", help="digits, a folder, or tfds:NAME")
+    command.add_selection(parser)
+    add("--pixel", type=int, nargs=2, metavar=("ROW", "COLUMN"))
+    add("--output", type=pathlib.Path, help="folder")
+    options = parser.parse_args(argv)
+    needs("matplotlib")
+
+    recipe, classes = read_training(options.model.parent)
+    model = keras.saving.load_model(options.model)
+    if options.images:
+        data = files(options.images, classes, model.input_shape[-1])
+    else:
+        data = command.load_selected(options)
+        if data.class_names != classes:
+            raise ValueError(
+                f"--data must have the classes of the training, {classes}. "
+                f"Received: {data.class_names}."
+            )
+        sample = data.validation.take(SAMPLE)
+        data = dataclasses.replace(data, validation=sample)
+    images, labels = prepare(data, recipe)
+    if options.images:
+        shown = range(len(images))
+        # The digits of scikit-learn go up to 16, and those of a file to 255.
+        images = images * (white_of(model) / 255)
+    else:
+        shown = np.unique(labels, return_index=True)[1][:SHOWN]
+    folder = options.output or options.model.with_name("look_inside")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in pictures(model, images, shown, classes, options.pixel):
+        figure.savefig(folder / f"{name}.png", dpi=150)
+    print(f"written to: {folder}")
+
+
+def files(paths, classes, channels):
+    """Returns image files as data that is held out."""
+    paths = [str(path) for path in paths]
+    if corrupt := find_corrupt(paths):
+        path, reason = next(iter(corrupt.items()))
+        raise ValueError(f"{path!r} is not a readable image: {reason}")
+    data = tf.data.Dataset.from_tensor_slices((paths, [0] * len(paths)))
+    return ImageData(data, data, classes, channels, reads_files=True)
+
+
+def prepare(data, recipe):
+    """Returns all images held out and their labels as arrays."""
+    number = int(data.validation.cardinality())
+    recipe = dataclasses.replace(recipe, batch_size=number)
+    ((images, labels, _),) = evaluation_batches(data, recipe)
+    return images.numpy(), labels.numpy().argmax(-1)
+
+
+def white_of(model):
+    """Returns the brightest value of a pixel, which training divides by."""
+    names = [layer.name for layer in model.layers]
+    return 2 / model.get_layer("scale").scale if "scale" in names else 255
+
+
+def pictures(model, images, shown, classes, pixel):
+    """Yields names of pictures with their figures."""
+    chosen = images[shown]
+    scores = model.predict_on_batch(chosen)
+    likeliest = np.argsort(-scores)[:, :2]
+    evidence = class_evidence(model, chosen)
+    evidence = np.take_along_axis(evidence, likeliest[:, None, None], axis=-1)
+    captions = [
+        [f"{classes[label]}: {score[label]:.1%}" for label in best]
+        for best, score in zip(likeliest, scores, strict=True)
+    ]
+    yield (
+        "evidence",
+        plot_class_evidence(
+            chosen,
+            evidence,
+            captions,
+            title="what is for (red) and against (blue) the likeliest classes",
+        ),
+    )
+    pixels = pixel or most_evident(evidence[..., 0], chosen.shape[1:3])
+    looks = list(pixel_attention(model, chosen, pixels).items())
+    for place, (name, look) in (("first", looks[0]), ("last", looks[-1])):
+        yield (
+            f"attention_{place}",
+            plot_attention(
+                chosen,
+                look.weights,
+                look.positions,
+                look.input_size,
+                look.dilation_rate,
+                title=f"attention of the {place} layer, {name}",
+            ),
+        )
+    yield (
+        "heads",
+        plot_attention_statistics(
+            attention_statistics(model, images),
+            title=f"attention heads, mean over {len(images)} images",
+        ),
+    )
+    yield (
+        "positions",
+        plot_position_logits(
+            position_logits(model, images),
+            title="what the learned relative positions add to the logits",
+        ),
+    )
+
+
+def most_evident(evidence, image_size):
+    """Returns the pixel in the middle of each image's highest evidence."""
+    batch, *size = evidence.shape
+    best = evidence.reshape(batch, -1).argmax(axis=-1)
+    places = np.stack(np.unravel_index(best, size), axis=-1)
+    return ((places + 0.5) * image_size / size).astype(int)
+
+
+if __name__ == "__main__":
+    command.run(main)

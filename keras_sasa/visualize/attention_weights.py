@@ -1,0 +1,229 @@
+"""Attention weights of a model on images, as arrays."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from keras_sasa.visualize.layer_calls import attention_calls, find_calls
+
+
+def attention_maps(model, images, layers=None):
+    """Computes the attention weights of a model on images.
+
+    The model is run layer by layer, and what no later layer needs is let go
+    of; only the weights that are returned stay. The model is not changed, and
+    may just as well have been loaded from a file. However its layers compute
+    (`implementation`), the weights are the same.
+
+    Args:
+        model: A functional or sequential `keras.Model` that contains
+            `SelfAttention2D` layers. An `AttentionStem`, where the pixels of a
+            block and not those of a window attend to each other, is left out.
+        images: What the model takes, for instance an array `(batch, height,
+            width, channels)`. The weights take a lot of memory: a few images
+            at a time, or one layer after the other. `pixel_attention` and
+            `attention_statistics` keep no more than one layer's weights.
+        layers: Names of the layers to look at, a list or a single string;
+            `None` for all of them. A layer of a model inside the model is
+            called `"{name of the inner model}/{name of the layer}"`. If a
+            layer is called several times, its second call is
+            `"{name of the layer}:1"`, and so on.
+
+    Returns:
+        A dict from the name of the layer, in the order of the model, to a
+        float32 array `(batch, out_height, out_width, num_heads, kernel_height,
+        kernel_width)`, whose last two axes sum to 1. Index 0 of a window side
+        is the top or left, whatever the data format.
+
+    Raises:
+        ValueError: If the model is not functional, if there is no
+            `SelfAttention2D` in it, or none of the name asked for.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sasa.applications import ResNet
+    >>> from keras_sasa.visualize import attention_maps
+    >>> model = ResNet((1, 1), stem="small", input_shape=(16, 16, 3),
+    ...                width_multiplier=0.25, classes=10)
+    >>> maps = attention_maps(model, np.ones((2, 16, 16, 3), "float32"))
+    >>> for name, weights in maps.items():
+    ...     print(name, weights.shape)
+    group1_block1_attention (2, 16, 16, 8, 7, 7)
+    group2_block1_attention (2, 16, 16, 8, 7, 7)
+    """
+    calls = find_calls(model, layers)
+    maps = {
+        call.name: call.weights()
+        for call in attention_calls(model, images, calls)
+    }
+    return {name: maps[name] for name in calls}
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelAttention:
+    """Where one pixel of each image looks, in one layer.
+
+    Args:
+        weights: Array `(batch, num_heads, kernel_height, kernel_width)`.
+        positions: Integers `(batch, 2)`, row and column of the queries in the
+            input of the layer.
+        input_size: Pair (height, width), size of the input of the layer.
+        dilation_rate: Pair, that of the layer.
+    """
+
+    weights: np.ndarray
+    positions: np.ndarray
+    input_size: tuple[int, int]
+    dilation_rate: tuple[int, int]
+
+    @property
+    def in_image(self) -> np.ndarray:
+        """The weights at their places, `(batch, num_heads, height, width)`."""
+        return np.stack(
+            [
+                window_in_image(
+                    heads, row, column, self.input_size, self.dilation_rate
+                )
+                for heads, (row, column) in zip(
+                    self.weights, self.positions, strict=True
+                )
+            ]
+        )
+
+
+def pixel_attention(model, images, pixels, layers=None):
+    """Computes where one pixel of each image looks, layer by layer.
+
+    In a layer the pixel belongs to the place of its input that covers it, and
+    its query is that place or, where the layer has strides or no padding, the
+    nearest one. Never more than one layer's weights are in memory.
+
+    Args:
+        model: A model as for `attention_maps`.
+        images: What the model takes; if several inputs, images first.
+        pixels: Row and column of a pixel of the images, either one pair for
+            all of them or `batch` pairs.
+        layers: As for `attention_maps`.
+
+    Returns:
+        A dict from the name of the layer to a `PixelAttention`.
+
+    Raises:
+        ValueError: If a pixel is not in the image, or as in `attention_maps`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sasa.applications import ResNet
+    >>> from keras_sasa.visualize import pixel_attention
+    >>> model = ResNet((1, 1, 1), stem="small", input_shape=(16, 16, 3),
+    ...                width_multiplier=0.25, classes=10)
+    >>> images = np.ones((2, 16, 16, 3), "float32")
+    >>> looks = pixel_attention(model, images, pixels=(13, 2))
+    >>> for name, look in looks.items():
+    ...     print(name, look.positions[0], look.in_image.shape)
+    group1_block1_attention [13  2] (2, 8, 16, 16)
+    group2_block1_attention [13  2] (2, 8, 16, 16)
+    group3_block1_attention [6 1] (2, 8, 8, 8)
+    """
+    calls = find_calls(model, layers)
+    (array, *_) = keras.tree.flatten(images)
+    shape = np.shape(array)
+    looks = {
+        call.name: _look(call, shape, pixels)
+        for call in attention_calls(model, images, calls)
+    }
+    return {name: looks[name] for name in calls}
+
+
+def _look(call, shape, pixels):
+    first = call.layer.data_format == "channels_first"
+    image_size = np.array(shape[2:4] if first else shape[1:3])
+    pixels = np.broadcast_to(pixels, (shape[0], 2))
+    if (pixels < 0).any() or (pixels >= image_size).any():
+        raise ValueError(
+            "`pixels` must be rows and columns of the images, whose height and "
+            f"width are {tuple(image_size.tolist())}. "
+            f"Received: pixels={pixels.tolist()}."
+        )
+    input_size = call.input_size
+    # The middle of the pixel; `//` would give the same for whole ratios only.
+    places = ((pixels + 0.5) * input_size / image_size).astype(int)
+    queries = call.queries()
+    rows, columns = (
+        np.abs(line[:, None] - place).argmin(axis=0)
+        for line, place in zip(queries, places.T, strict=True)
+    )
+    weights = call.weights()
+    return PixelAttention(
+        weights[np.arange(len(weights)), rows, columns],
+        np.stack([queries[0][rows], queries[1][columns]], axis=-1),
+        input_size,
+        call.layer.dilation_rate,
+    )
+
+
+def window_in_image(weights, row, column, image_size, dilation_rate=1):
+    """Places the attention weights of one query in an image.
+
+    What of the window lies outside the image, where weights are 0, is cut
+    off.
+
+    Args:
+        weights: Array `(..., kernel_height, kernel_width)`, weights of one
+            query.
+        row: Integer, row of the query in the input of the layer.
+        column: Integer, column of the query in the input of the layer.
+        image_size: Pair (height, width), size of the input of the layer.
+        dilation_rate: Integer or pair, that of the layer.
+
+    Returns:
+        Array `(..., height, width)`, 0 outside the window.
+
+    Raises:
+        ValueError: If the query is not in the image.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sasa.visualize import window_in_image
+    >>> weights = np.arange(1, 10).reshape(3, 3)
+    >>> window_in_image(weights, row=0, column=2, image_size=(3, 4))
+    array([[0, 4, 5, 6],
+           [0, 7, 8, 9],
+           [0, 0, 0, 0]])
+    """
+    weights = np.asarray(weights)
+    if any(
+        not 0 <= position < size
+        for position, size in zip((row, column), image_size, strict=True)
+    ):
+        raise ValueError(
+            "The query must lie in the image. Received: "
+            f"row={row}, column={column}, image_size={tuple(image_size)}."
+        )
+    rates = np.broadcast_to(dilation_rate, 2)
+    (rows, from_rows), (columns, from_columns) = (
+        _clip(position, kernel, size, rate)
+        for position, kernel, size, rate in zip(
+            (row, column), weights.shape[-2:], image_size, rates, strict=True
+        )
+    )
+    placed = np.zeros((*weights.shape[:-2], *image_size), weights.dtype)
+    placed[..., rows, columns] = weights[..., from_rows, from_columns]
+    return placed
+
+
+def _clip(position, kernel_size, image_size, dilation_rate):
+    """Returns where a window lies along an axis, and which part of it."""
+    places = position + dilation_rate * (
+        np.arange(kernel_size) - kernel_size // 2
+    )
+    kept = np.flatnonzero((places >= 0) & (places < image_size))
+    first, last = kept[0], kept[-1]
+    return (
+        slice(places[first], places[last] + 1, dilation_rate),
+        slice(first, last + 1),
+    )

@@ -1,0 +1,47 @@
+"""What the pictures share."""
+
+import numpy as np
+
+from keras_sasa.optional import needs
+
+
+def new_figure(width, height, title=None):
+    """Makes a figure of a size in inches, which no window system knows of."""
+    figures = needs("matplotlib.figure", "matplotlib", extra="plots")
+    figure = figures.Figure(figsize=(width, height), layout="constrained")
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+def new_color_scale(name, low, high):
+    """Returns what gives numbers their colors, and draws a bar of them."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    return ScalarMappable(Normalize(low, high), name)
+
+
+def to_unit_range(image):
+    image = np.asarray(image, "float32")
+    low, high = image.min(), image.max()
+    return (image - low) / max(high - low, 1e-12)
+
+
+def show(axes, image, **options):
+    """Draws an image of one channel in gray, of three as RGB."""
+    pixels = image if image.shape[-1] == 3 else image.mean(axis=-1)
+    show_pixels(axes, to_unit_range(pixels), **options)
+
+
+def show_pale(axes, image, **options):
+    """Draws an image so pale that it is not taken for what is drawn on it."""
+    pixels = 0.7 + 0.3 * to_unit_range(image.mean(axis=-1))
+    show_pixels(axes, pixels, **options)
+
+
+def show_pixels(axes, pixels, **options):
+    """Draws numbers from 0 to 1, gray or RGB, without ticks."""
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, **options)
+    axes.set_xticks([])
+    axes.set_yticks([])

@@ -1,0 +1,240 @@
+"""How far and how widely every head looks, and which places it prefers."""
+
+import collections
+import dataclasses
+
+import numpy as np
+
+from keras_sasa.visualize.layer_calls import (
+    attention_calls,
+    find_calls,
+    in_parts,
+    offsets,
+    to_numpy,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionStatistics:
+    """Mean attention distance and entropy of the heads of one layer.
+
+    Args:
+        distance: Array `(batch, num_heads)`, in pixels of the layer's input.
+        entropy: Array `(batch, num_heads)`, in nats. `exp(entropy)` is the
+            number of pixels over which equal weights have this entropy.
+        uniform_distance: Float, the distance of equal weights over all of each
+            window that lies in the image.
+        uniform_entropy: Float, their entropy; no head can have more.
+    """
+
+    distance: np.ndarray
+    entropy: np.ndarray
+    uniform_distance: float
+    uniform_entropy: float
+
+
+def attention_statistics(model, images, layers=None):
+    """Computes mean attention distance and entropy of every head.
+
+    With the attention weights `w` of a head, for each image
+
+    ```
+    distance = mean over queries (i, j) of sum over keys (a, b) of
+               w_ij,ab * sqrt((a - i)^2 + (b - j)^2)
+    entropy  = mean over queries (i, j) of - sum over keys (a, b) of
+               w_ij,ab * log(w_ij,ab)
+    ```
+
+    where (i, j) and (a, b) are rows and columns of the input of the layer.
+    Keys outside the image, and masked ones, have weight 0 and add nothing;
+    queries without any key do not count.
+
+    Any number of images: a few are computed at a time, and of those never more
+    than one layer's weights are in memory.
+
+    Args:
+        model: A model as for `attention_maps`.
+        images: What the model takes.
+        layers: As for `attention_maps`.
+
+    Returns:
+        A dict from the name of the layer, in the order of the model, to an
+        `AttentionStatistics`.
+
+    Raises:
+        ValueError: As in `attention_maps`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sasa.applications import ResNet
+    >>> from keras_sasa.visualize import attention_statistics
+    >>> model = ResNet((1, 1), stem="small", input_shape=(16, 16, 3),
+    ...                width_multiplier=0.25, classes=10)
+    >>> statistics = attention_statistics(model, np.ones((2, 16, 16, 3)))
+    >>> for name, heads in statistics.items():
+    ...     print(name, heads.distance.shape, f"{heads.uniform_distance:.2f}")
+    group1_block1_attention (2, 8) 2.53
+    group2_block1_attention (2, 8) 2.53
+
+    Reference:
+        [Dosovitskiy et al., 2021](https://arxiv.org/abs/2010.11929), section
+        4.5 and appendix D.7, for the distance.
+    """
+    calls = find_calls(model, layers)
+    parts = collections.defaultdict(list)
+    for part in in_parts(images):
+        for call in attention_calls(model, part, calls):
+            parts[call.name].append(_statistics(call))
+    return {
+        name: AttentionStatistics(
+            np.concatenate([part.distance for part in parts[name]]),
+            np.concatenate([part.entropy for part in parts[name]]),
+            parts[name][0].uniform_distance,
+            parts[name][0].uniform_entropy,
+        )
+        for name in calls
+    }
+
+
+def _statistics(call):
+    rows, columns = offsets(call.layer)
+    far = np.hypot(rows[:, None], columns)
+    weights = call.weights()
+    uniform = _uniform_weights(call)
+    return AttentionStatistics(
+        _distance(weights, far),
+        _entropy(weights),
+        _distance(uniform, far).item(),
+        _entropy(uniform).item(),
+    )
+
+
+def _uniform_weights(call):
+    """Returns equal weights over what of the windows lies in the image."""
+    inside_rows, inside_columns = (
+        _inside(queries, steps, size)
+        for queries, steps, size in zip(
+            call.queries(), offsets(call.layer), call.input_size, strict=True
+        )
+    )
+    inside = (
+        inside_rows[:, None, :, None] & inside_columns[None, :, None, :]
+    ).astype("float32")
+    uniform = inside / inside.sum(axis=(-2, -1), keepdims=True)
+    return uniform[None, :, :, None]
+
+
+def _inside(queries, steps, size):
+    """Returns `(queries, kernel_size)`, whether a key lies in the image."""
+    places = queries[:, None] + steps
+    return (places >= 0) & (places < size)
+
+
+def _distance(weights, far):
+    """Means over queries; `far` is the distance of each key of a window."""
+    window = weights.sum(axis=(1, 2), dtype="float64")
+    # The weights of a query sum to 1, so that all of them sum to the number of
+    # queries; those without a key have weights of 0.
+    return (window * far).sum(axis=(-2, -1)) / window.sum(axis=(-2, -1))
+
+
+def _entropy(weights):
+    queries = weights.sum(axis=(1, 2, 4, 5), dtype="float64")
+    # Image by image: the logarithms take as much memory as the weights.
+    return np.stack([_sum_of_entropies(image) for image in weights]) / queries
+
+
+def _sum_of_entropies(weights):
+    logarithms = np.log(np.where(weights > 0, weights, 1))
+    return -np.sum(weights * logarithms, axis=(0, 1, 3, 4), dtype="float64")
+
+
+def position_logits(model, images, layers=None):
+    """Computes which places of its window every head prefers.
+
+    The logit of a key has a term of content, `q . k`, and one of relative
+    position, `q . r_{a-i, b-j}` with `r` the learned row and column embedding.
+    Returned is the second, averaged over all queries of all images. As it is
+    linear in the query, this is exactly what the mean query gives:
+
+    ```
+    mean(q) . concat(row_embedding[a-i], column_embedding[b-j])
+    ```
+
+    less its mean over the window, which the softmax does not see. A place with
+    a logit higher by 1 gets e = 2.7 times the weight of another with the same
+    content.
+
+    Args:
+        model: A model as for `attention_maps`.
+        images: What the model takes; any number, a few are computed at a time.
+        layers: As for `attention_maps`, but only layers with
+            `position_encoding="relative"`; `None` for all of those.
+
+    Returns:
+        A dict from the name of the layer, in the order of the model, to a
+        float64 array `(num_heads, kernel_height, kernel_width)`, whose last
+        two axes have mean 0. Index 0 of a window side is the top or left.
+
+    Raises:
+        ValueError: If a layer asked for, or all of them, have no relative
+            positions, or as in `attention_maps`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_sasa.applications import ResNet
+    >>> from keras_sasa.visualize import position_logits
+    >>> model = ResNet((1, 1), stem="small", input_shape=(16, 16, 3),
+    ...                width_multiplier=0.25, classes=10)
+    >>> logits = position_logits(model, np.ones((2, 16, 16, 3), "float32"))
+    >>> logits["group1_block1_attention"].shape
+    (8, 7, 7)
+    """
+    calls = find_calls(model, layers)
+    others = [
+        name
+        for name, (*_, node) in calls.items()
+        if node.operation.position_encoding != "relative"
+    ]
+    if others and (layers is not None or len(others) == len(calls)):
+        raise ValueError(
+            "Only layers with `position_encoding='relative'` have embeddings "
+            f"of relative positions. Received: layers={layers!r}, of which "
+            f"{others} have none."
+        )
+    calls = {name: call for name, call in calls.items() if name not in others}
+    queries = collections.defaultdict(list)
+    for part in in_parts(images):
+        for call in attention_calls(model, part, calls):
+            queries[call.name].append(_queries(call))
+    return {
+        name: _position_logits(
+            np.concatenate(queries[name]).mean(axis=0), node.operation
+        )
+        for name, (*_, node) in calls.items()
+    }
+
+
+def _queries(call):
+    """Returns the mean query of each image, `(batch, filters)`."""
+    inputs = to_numpy(call.inputs)[:, *np.ix_(*call.queries())]
+    # The projection is linear: that of the mean input is the mean query.
+    means = inputs.mean(axis=(1, 2), dtype="float64")
+    queries = means @ to_numpy(call.layer.query_kernel)
+    if call.layer.use_bias:
+        queries = queries + to_numpy(call.layer.query_bias)
+    return queries
+
+
+def _position_logits(query, layer):
+    heads = query.reshape(layer.num_heads, 2, -1)
+    rows, columns = (
+        np.einsum("nd,knd->nk", heads[:, half], to_numpy(embedding))
+        for half, embedding in enumerate(
+            (layer.row_embedding, layer.column_embedding)
+        )
+    )
+    logits = rows[:, :, None] + columns[:, None, :]
+    return logits - logits.mean(axis=(-2, -1), keepdims=True)

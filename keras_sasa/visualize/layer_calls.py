@@ -1,0 +1,240 @@
+"""The calls of attention layers in a model, and what goes into them."""
+
+import collections
+import dataclasses
+import graphlib
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sasa.layers import SelfAttention2D
+from keras_sasa.local_attention import geometry
+
+# Images that are computed together where a result is small.
+_TOGETHER = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionCall:
+    """One call of an attention layer with its inputs.
+
+    Args:
+        name: Name of the call in the model.
+        layer: The `SelfAttention2D`.
+        arguments: Positional arguments of the call.
+        options: Arguments by name.
+    """
+
+    name: str
+    layer: SelfAttention2D
+    arguments: tuple[Any, ...]
+    options: dict[str, Any]
+
+    @property
+    def inputs(self):
+        """Tensor `(batch, height, width, channels)`."""
+        (inputs, *_) = keras.tree.flatten((self.arguments, self.options))
+        if self.layer.data_format == "channels_first":
+            inputs = ops.transpose(inputs, (0, 2, 3, 1))
+        return inputs
+
+    @property
+    def input_size(self):
+        """Height and width of the input."""
+        return tuple(ops.shape(self.inputs)[1:3])
+
+    def weights(self):
+        """Computes `(batch, height, width, heads, k, k)` in float32."""
+        options = {**self.options, "return_attention_scores": True}
+        options["training"] = False
+        _, weights = self.layer(*self.arguments, **options)
+        return to_numpy(weights)
+
+    def queries(self):
+        """Returns the rows and the columns of the input that are queries."""
+        layer = self.layer
+        axes = geometry.axes(
+            layer.kernel_size,
+            layer.strides,
+            layer.padding,
+            layer.dilation_rate,
+        )
+        return tuple(
+            np.arange(size)[axis.queries()]
+            for axis, size in zip(axes, self.input_size, strict=True)
+        )
+
+
+def offsets(layer):
+    """Returns how far keys are below and to the right of their query."""
+    return tuple(
+        rate * (np.arange(size) - size // 2)
+        for rate, size in zip(
+            layer.dilation_rate, layer.kernel_size, strict=True
+        )
+    )
+
+
+def find_calls(model, layers=None):
+    """Finds calls of attention layers.
+
+    Args:
+        model: A `keras.Model`.
+        layers: Names of calls, a list or a single string; `None` for all.
+
+    Returns:
+        A dict from the name of a call, in the order of the model, to the nodes
+        that lead to it: those of the inner models, outermost first, then that
+        of the layer.
+
+    Raises:
+        ValueError: If the model is not functional, if there is no
+            `SelfAttention2D` in it, or none of the name asked for.
+    """
+    calls = _all_calls(model)
+    if not calls:
+        raise ValueError(
+            "`model` must contain at least one `SelfAttention2D` layer. "
+            f"Received: model={model.name!r} with the layers "
+            f"{[layer.name for layer in model.layers]}."
+        )
+    if layers is None:
+        return calls
+    names = [layers] if isinstance(layers, str) else layers
+    if any(name not in calls for name in names):
+        raise ValueError(
+            f"`layers` must be among {list(calls)}, the attention layers of "
+            f"{model.name!r}. Received: layers={layers!r}."
+        )
+    return {name: call for name, call in calls.items() if name in names}
+
+
+def _all_calls(model):
+    nodes = sorted(_nodes_before(outputs_of(model)), key=_call_number)
+    calls = {}
+    for layer in model.layers:
+        number = 0
+        for node in nodes:
+            if node.operation is not layer:
+                continue
+            name = f"{layer.name}:{number}" if number else layer.name
+            if isinstance(layer, SelfAttention2D):
+                calls[name] = (node,)
+            elif isinstance(layer, keras.Model):
+                calls.update(
+                    (f"{name}/{inner}", (node, *path))
+                    for inner, path in _all_calls(layer).items()
+                )
+            number += 1
+    return calls
+
+
+def outputs_of(model):
+    """Returns the symbolic outputs of a functional model."""
+    outputs = getattr(model, "outputs", None)
+    if not outputs:
+        raise ValueError(
+            "`model` must be a functional or a built sequential "
+            "`keras.Model`, whose layers are known without a call. "
+            f"Received: model={model!r}."
+        )
+    return outputs
+
+
+def node_of(tensor):
+    """Returns the call that a symbolic tensor comes from.
+
+    `layer.input` would be the first call of a layer, which for a shared layer
+    may be in another model.
+    """
+    history = tensor._keras_history
+    return history.operation._inbound_nodes[history.node_index]
+
+
+def _nodes_before(tensors):
+    """Returns the calls that tensors come from, in an order of computation."""
+    before = {}
+    nodes = [node_of(tensor) for tensor in tensors]
+    while nodes:
+        node = nodes.pop()
+        if node not in before:
+            before[node] = [node_of(tensor) for tensor in node.input_tensors]
+            nodes.extend(before[node])
+    return list(graphlib.TopologicalSorter(before).static_order())
+
+
+def _call_number(node):
+    return node.operation._inbound_nodes.index(node)
+
+
+def attention_calls(model, inputs, calls):
+    """Yields an `AttentionCall` for each of `calls` that `find_calls` found.
+
+    They come in an order of computation. What is not needed for those to come
+    is let go of, so that the memory in use is that of few layers.
+    """
+    inside = {}
+    for name, (node, *path) in calls.items():
+        inside.setdefault(node, {})[name] = path
+    for node, arguments, options in run_up_to(model, inputs, list(inside)):
+        if isinstance(node.operation, SelfAttention2D):
+            (name,) = inside[node]
+            yield AttentionCall(name, node.operation, arguments, options)
+        else:
+            yield from attention_calls(
+                node.operation, arguments[0], inside[node]
+            )
+
+
+def run_up_to(model, inputs, wanted):
+    """Runs a model call by call, as far as some calls in it.
+
+    Unlike `model(inputs)`, which keeps the output of every layer to the end,
+    it lets go of what no later call needs.
+
+    Args:
+        model: A functional `keras.Model`.
+        inputs: What the model takes.
+        wanted: List of nodes of the model.
+
+    Yields:
+        Each wanted node, its positional arguments, and those by name.
+    """
+    nodes = _nodes_before([node.outputs[0] for node in wanted])
+    uses = collections.Counter(
+        id(tensor) for node in nodes for tensor in node.input_tensors
+    )
+    # Keras brings inputs to the dtype and the number of axes of the model.
+    as_declared = keras.Model(model.inputs, list(model.inputs))
+    tensors = keras.tree.flatten(as_declared(keras.tree.flatten(inputs)))
+    values = dict(zip(map(id, model.inputs), tensors, strict=True))
+    for node in nodes:
+        if node.is_input:
+            continue
+        arguments, options = node.arguments.fill_in(values)
+        if "training" in options:
+            options["training"] = False
+        if node in wanted:
+            yield node, arguments, options
+        if any(uses[id(tensor)] for tensor in node.outputs):
+            outputs = node.operation(*arguments, **options)
+            outputs = keras.tree.flatten(outputs)
+            values.update(zip(map(id, node.outputs), outputs, strict=True))
+        for tensor in node.input_tensors:
+            uses[id(tensor)] -= 1
+            if not uses[id(tensor)]:
+                del values[id(tensor)]
+
+
+def in_parts(inputs):
+    """Yields what a model takes, a few images at a time."""
+    number = len(keras.tree.flatten(inputs)[0])
+    for first in range(0, number, _TOGETHER):
+        part = slice(first, first + _TOGETHER)
+        yield keras.tree.map_structure(lambda array, at=part: array[at], inputs)
+
+
+def to_numpy(tensor):
+    return ops.convert_to_numpy(ops.cast(tensor, "float32"))
