@@ -16,8 +16,9 @@ All have a convolutional stem, which makes a map of a quarter of the sides.
 paper has it at its best. `GROUPS` has networks to be compared with each other:
 three groups on images that are enlarged to 48 pixels, in which attention of 4
 heads is computed for every second query where blocks halve the map; two groups
-on images as they are, with attention as in the paper, of 8 heads and a pool;
-and two of the paper's ablations on a single block.
+on images as they are, with attention as in the paper, of 8 heads and a pool, or
+of `q . r` alone for every second query; and two of the paper's ablations on a
+single block.
 """
 
 import csv

@@ -1,11 +1,9 @@
-"""The front door: imports, README, the metadata."""
+"""The front door: imports, public names."""
 
 import pathlib
 import re
 import subprocess
 import sys
-
-import pytest
 
 import keras_sasa
 
@@ -48,20 +46,3 @@ def test_no_assert_in_the_package():
         assert not re.search(
             r"^\s*assert\b", path.read_text(encoding="utf-8"), re.MULTILINE
         ), path
-
-
-def python_blocks(path):
-    text = path.read_text(encoding="utf-8")
-    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-
-
-@pytest.mark.parametrize("name", ["README.md", "examples/README.md"])
-def test_python_blocks_run(name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    blocks = python_blocks(ROOT / name)
-    if name == "README.md":
-        assert blocks
-    # One namespace: a reader types the blocks one after the other.
-    namespace = {}
-    for number, block in enumerate(blocks):
-        exec(compile(block, f"{name}[{number}]", "exec"), namespace)

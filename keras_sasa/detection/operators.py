@@ -15,8 +15,8 @@ KERNEL_SIZE = 7
 NUM_HEADS = 8
 NUM_GROUPS = 32
 # Ours. Five attentions one after the other, without shortcuts, blur all that is
-# in a map until each looks somewhere. With embeddings this large they do so from
-# the beginning, each head and pixel at a few places that are drawn; with
+# in a map until each looks somewhere. With embeddings this large they do so
+# from the beginning, each head and pixel at a few places that are drawn. With
 # N(0, 0.05) a detector of digits learns next to nothing in its first 200 steps.
 EMBEDDING_SCALE = 6.0
 

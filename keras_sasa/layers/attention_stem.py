@@ -6,7 +6,7 @@ from keras_sasa.layers.image_layer import (
     check_heads,
     positive_integer,
 )
-from keras_sasa.local_attention.geometry import MASKED_LOGIT
+from keras_sasa.local_attention.geometry import MASKED_LOGIT, ceil_divide
 from keras_sasa.local_attention.patches import softmax
 
 VALUES = ("spatially_aware", "plain", "conv")
@@ -249,10 +249,8 @@ class AttentionStem(ImageLayer):
         """`(B, H, W, C)` -> `(B * blocks, block_size ** 2, C)`."""
         size = self.block_size
         batch, height, width, channels = ops.shape(maps)
-        maps = ops.pad(
-            maps, ((0, 0), (0, -height % size), (0, -width % size), (0, 0))
-        )
-        rows, columns = -(-height // size), -(-width // size)
+        rows, columns = self._blocks(height, width)
+        maps = self._fill_up(maps)
         maps = ops.reshape(maps, (batch, rows, size, columns, size, channels))
         maps = ops.transpose(maps, (0, 1, 3, 2, 4, 5))
         return ops.reshape(maps, (batch * rows * columns, size**2, channels))
@@ -260,7 +258,7 @@ class AttentionStem(ImageLayer):
     def _join(self, blocks, height, width):
         """The inverse of `_cut`, with the heads put together."""
         size = self.block_size
-        rows, columns = -(-height // size), -(-width // size)
+        rows, columns = self._blocks(height, width)
         blocks = ops.reshape(
             blocks, (-1, rows, columns, size, size, self.filters)
         )
@@ -270,6 +268,21 @@ class AttentionStem(ImageLayer):
         )
         return maps[:, :height, :width]
 
+    def _blocks(self, height, width):
+        """Returns how many blocks there are along both sides."""
+        return tuple(
+            ceil_divide(size, self.block_size) for size in (height, width)
+        )
+
+    def _fill_up(self, maps, value=0.0):
+        """Fills up the blocks that the border cuts off."""
+        sizes = ops.shape(maps)[1:3]
+        padding = [
+            (0, number * self.block_size - size)
+            for number, size in zip(self._blocks(*sizes), sizes, strict=True)
+        ]
+        return ops.pad(maps, ((0, 0), *padding, (0, 0)), constant_values=value)
+
     def _split_heads(self, blocks):
         *shape, _ = ops.shape(blocks)
         return ops.reshape(
@@ -278,22 +291,23 @@ class AttentionStem(ImageLayer):
         )
 
     def _pool(self, maps):
-        size = self.block_size
-        _, height, width, _ = ops.shape(maps)
         # Pooling aligned with the blocks; "same" would begin before the image.
-        maps = ops.pad(
-            maps,
-            ((0, 0), (0, -height % size), (0, -width % size), (0, 0)),
-            constant_values=-float("inf"),
+        pooled = ops.max_pool(
+            self._fill_up(maps, -float("inf")),
+            self.block_size,
+            strides=self.block_size,
+            data_format="channels_last",
         )
-        return ops.max_pool(
-            maps, size, strides=size, data_format="channels_last"
+        # LiteRT needs known channels to convolve, and padding forgets them.
+        _, height, width, _ = ops.shape(maps)
+        return ops.reshape(
+            pooled, (-1, *self._blocks(height, width), self.filters)
         )
 
     def compute_output_shape(self, input_shape):
         self._channels(input_shape)
         sizes = tuple(
-            None if size is None else -(-size // self.block_size)
+            None if size is None else ceil_divide(size, self.block_size)
             for size in self._spatial(input_shape)
         )
         return self._output_shape(input_shape[0], sizes, self.filters)

@@ -17,6 +17,7 @@ import keras
 from keras import ops
 
 from keras_sasa.local_attention import geometry, native, patches, tiled
+from keras_sasa.local_attention.exporters import exporting
 
 # Fastest first. A way to compute never changes the result or the weights.
 IMPLEMENTATIONS = {
@@ -308,7 +309,7 @@ def _choose(implementation, for_kernel):
             )
     if implementation not in (None, "native"):
         return implementation
-    if not for_kernel or native.exporting():
+    if not for_kernel or exporting():
         return "tiled"
     reason = native.why_not()
     if reason is None:

@@ -60,6 +60,15 @@ def check_window(
         )
 
 
+def ceil_divide(size: Any, divisor: int) -> Any:
+    """Divides and rounds up, without what ONNX rounds to zero.
+
+    tf2onnx 1.17 writes `//` and `%` of negative integers as a division that
+    rounds to zero, so that the usual `-(-size // divisor)` rounds down there.
+    """
+    return (size + divisor - 1) // divisor
+
+
 @dataclasses.dataclass(frozen=True)
 class Axis:
     """The windows along one axis of the image."""
@@ -87,7 +96,7 @@ class Axis:
     def output_size(self, size: Any) -> Any:
         """Number of queries on an axis of `size` pixels; below 1 if none."""
         span = size - 2 * self.first_query
-        return -(-span // self.stride)
+        return ceil_divide(span, self.stride)
 
     def queries(self) -> slice:
         """The slice of the image that holds the queries."""
@@ -127,7 +136,7 @@ class Tiling:
 
     @property
     def tiles(self) -> Any:
-        return -(-self.queries // self.tile)
+        return ceil_divide(self.queries, self.tile)
 
     @property
     def padded_queries(self) -> Any:
@@ -150,7 +159,7 @@ class Tiling:
     @property
     def overlap(self) -> int:
         """Tiles, at most, that see the same key."""
-        return -(-self.tile_keys // self.step)
+        return ceil_divide(self.tile_keys, self.step)
 
     def key_padding(self) -> tuple[int, Any]:
         """Pixels to add before and after the image.
@@ -257,8 +266,8 @@ def choose_tile(queries: Any, stride: int) -> int:
         return 4
     target = 8 if queries < 28 else 4
     target = max(target // stride, 2)
-    tiles = max(-(-queries // target), 1)
-    return max(-(-queries // tiles), 1)
+    tiles = max(ceil_divide(queries, target), 1)
+    return max(ceil_divide(queries, tiles), 1)
 
 
 def choose_band(tiles: Any) -> int:

@@ -10,22 +10,12 @@ several side by side) and the embeddings; attributes describe the windows.
 
 import functools
 import itertools
-import sys
 
 import keras
 import numpy as np
 
 from keras_sasa import kernels
 from keras_sasa.local_attention import geometry, tiled
-
-# Modules that write a model for other programs, which have no kernel.
-_EXPORTERS = (
-    "keras.src.export",
-    "tensorflow.python.saved_model.save",
-    "tensorflow.lite.python.lite",
-    "jax._src.export",
-    "jax.experimental.jax2tf",
-)
 
 
 def why_not() -> str | None:
@@ -41,16 +31,6 @@ def why_not() -> str | None:
 def expected() -> bool:
     """Returns whether it is no surprise that the kernel does not run."""
     return kernels.switched_off() or _accelerator() is not None
-
-
-def exporting() -> bool:
-    """Returns whether this call traces a model that is being exported."""
-    frame = sys._getframe()
-    while frame is not None:
-        if frame.f_globals.get("__name__", "").startswith(_EXPORTERS):
-            return True
-        frame = frame.f_back
-    return False
 
 
 def _accelerator():

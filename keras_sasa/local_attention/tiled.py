@@ -22,6 +22,10 @@ import keras
 from keras import ops
 
 from keras_sasa.local_attention import geometry
+from keras_sasa.local_attention.exporters import (
+    exporting,
+    exporting_to_litert,
+)
 from keras_sasa.local_attention.geometry import MASKED_LOGIT
 from keras_sasa.local_attention.patches import softmax
 from keras_sasa.local_attention.tiles import (
@@ -58,7 +62,8 @@ def local_attention(
         axes,
         keys=(key_height, key_width),
         queries=(height, width),
-        one_band=explicit_weights,
+        # LiteRT has no loops that stack tensors of unknown size.
+        one_band=explicit_weights or exporting_to_litert(),
         dtype=keras.backend.standardize_dtype(value.dtype),
         masked=mask is not None,
     )
@@ -180,15 +185,19 @@ def _position_logits(
         half = channels // 2
         # The embedding is moved to the place of the window in the tile, which
         # is another one for every row (column) of the tile: one product each.
-        rows = ops.reshape(top, (*images, -1, plan.rows.tile, wide, half))
-        rows = ops.matmul(rows, _in_tile(row_embedding, plan.rows))
-        columns = ops.reshape(
-            bottom,
-            (*images, -1, plan.columns.tiles, plan.columns.tile, half),
+        # Not more than five axes, which is all that LiteRT multiplies.
+        rows = ops.matmul(
+            ops.reshape(top, (*images, -1, wide, half)),
+            _for_each(
+                row_embedding, plan.rows, phases.rows * phases.columns * high
+            ),
         )
-        columns = ops.transpose(columns, (0, 1, 3, 4, 2, 5))
-        columns = ops.matmul(columns, _in_tile(column_embedding, plan.columns))
-        columns = ops.transpose(columns, (0, 1, 4, 2, 3, 5))
+        columns = ops.reshape(bottom, (*images, -1, wide, half))
+        columns = ops.transpose(columns, (0, 1, 3, 2, 4))
+        columns = ops.matmul(
+            columns, _for_each(column_embedding, plan.columns, wide)
+        )
+        columns = ops.transpose(columns, (0, 1, 3, 2, 4))
     rows = row_mask + ops.reshape(
         rows,
         (
@@ -210,11 +219,21 @@ def _position_logits(
     )
 
 
-def _in_tile(embedding, tiling):
-    """`(K, N, C)` -> `(N, 1, tile, C, tile keys)`, 0 outside the window."""
+def _for_each(embedding, tiling, queries):
+    """Moves the embedding to the window of every query in its tile.
+
+    Args:
+        embedding: `(K, N, C)`.
+        tiling: The tiles along the axis.
+        queries: Number of queries along it, whole tiles.
+
+    Returns:
+        `(N, queries, C, tile keys)`, 0 outside the window.
+    """
     embedding = ops.pad(embedding, ((0, 1), (0, 0), (0, 0)))
     embedding = ops.take(embedding, tiling.relative_index(), axis=0)
-    return ops.transpose(embedding, (2, 0, 3, 1))[:, None]
+    embedding = ops.transpose(embedding, (2, 0, 3, 1))
+    return ops.tile(embedding, (1, queries // tiling.tile, 1, 1))
 
 
 def _tile_weights(plan, query, key, position):
@@ -263,8 +282,7 @@ def _attend_by_bands(plan, query, key, value, position):
         The output `(B, P, Q, D)`.
     """
 
-    @ops.custom_gradient
-    def attend(query, key, value, position):
+    def compute(query, key, value, position):
         def band_output(band):
             query_tiles = band.queries(query)
             weights = _tile_weights(
@@ -279,7 +297,15 @@ def _attend_by_bands(plan, query, key, value, position):
         (output,) = _map_bands(
             plan, band_output, [_query_band(plan, query, value)]
         )
-        output = _stack_queries(output)
+        return _stack_queries(output)
+
+    if exporting():
+        # TensorFlow would trace the gradient and write it to the file, too.
+        return compute(query, key, value, position)
+
+    @ops.custom_gradient
+    def attend(query, key, value, position):
+        output = compute(query, key, value, position)
 
         def gradient(*upstream):
             return _attend_gradient(
@@ -396,7 +422,7 @@ def _map_bands(plan, function, shapes):
         function: Takes a `_Band`, returns a tuple of tensors.
         shapes: Static shapes of these tensors.
     """
-    number = plan.bands.tiles
+    number = plan.num_bands
     if isinstance(number, int) and number == 1:
         return [part[None] for part in function(_Band(plan, 0))]
     if keras.backend.backend() == "tensorflow":

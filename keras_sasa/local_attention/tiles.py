@@ -6,6 +6,7 @@ of a tile, K and L window height and width, C channels.
 """
 
 import dataclasses
+from typing import Any
 
 import keras
 import numpy as np
@@ -29,17 +30,17 @@ class Phases:
         if self.rows == self.columns == 1:
             return maps
         batch, height, width, channels = ops.shape(maps)
+        high = geometry.ceil_divide(height, self.rows)
+        wide = geometry.ceil_divide(width, self.columns)
         maps = ops.pad(
             maps,
             (
                 (0, 0),
-                (0, -height % self.rows),
-                (0, -width % self.columns),
+                (0, high * self.rows - height),
+                (0, wide * self.columns - width),
                 (0, 0),
             ),
         )
-        high = -(-height // self.rows)
-        wide = -(-width // self.columns)
         maps = ops.reshape(
             maps, (batch, high, self.rows, wide, self.columns, channels)
         )
@@ -67,16 +68,20 @@ class Phases:
 def make_plan(axes, keys, queries, one_band, dtype, masked):
     """Chooses tiles and bands for maps of these sizes."""
     (rows, columns), phases = axes, [axis.dilation_rate for axis in axes]
-    keys = [-(-size // phase) for size, phase in zip(keys, phases, strict=True)]
-    queries = [
-        -(-size // phase) for size, phase in zip(queries, phases, strict=True)
-    ]
+    keys, queries = (
+        [
+            geometry.ceil_divide(size, phase)
+            for size, phase in zip(sizes, phases, strict=True)
+        ]
+        for sizes in (keys, queries)
+    )
     tile = geometry.choose_tile(queries[0], rows.stride)
-    tiles = -(-queries[0] // tile)
+    tiles = geometry.ceil_divide(queries[0], tile)
     band = tiles if one_band else geometry.choose_band(tiles)
     bands = _tiling(rows, keys[0], queries[0], band * tile)
     return Plan(
         bands=bands,
+        num_bands=1 if one_band else bands.tiles,
         rows=dataclasses.replace(bands, queries=band * tile, tile=tile),
         columns=_tiling(
             columns,
@@ -106,6 +111,8 @@ class Plan:
 
     Attributes:
         bands: The rows of the map, cut into bands.
+        num_bands: How many there are, also known where sizes are not if all
+            rows are one band.
         rows: The rows of one band, cut into tiles.
         columns: The columns of the map, cut into tiles.
         dtype: That of the computation.
@@ -113,6 +120,7 @@ class Plan:
     """
 
     bands: geometry.Tiling
+    num_bands: Any
     rows: geometry.Tiling
     columns: geometry.Tiling
     dtype: str

@@ -1,0 +1,238 @@
+"""Exported models in their own runtimes."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import process
+import pytest
+from backend import BACKEND
+from networks import open_blocks
+
+from keras_sasa import SelfAttention2D, training
+from keras_sasa.applications import CONFIGURATIONS, ResNet
+from keras_sasa.detection import RetinaNet
+
+pytestmark = [
+    pytest.mark.skipif(
+        BACKEND != "tensorflow", reason="exports are tried from TensorFlow"
+    ),
+    # Keras 3.15.1 looks for an attribute of NumPy before it runs tf2onnx.
+    pytest.mark.filterwarnings("ignore:.*`np.object`:FutureWarning"),
+]
+
+SUFFIXES = {"tf_saved_model": "", "litert": ".tflite", "onnx": ".onnx"}
+PACKAGES = {"litert": ("ai_edge_litert",), "onnx": ("onnxruntime", "tf2onnx")}
+
+
+def images(*shape):
+    return np.random.default_rng(0).normal(size=shape).astype("float32")
+
+
+def classifier(side, stem):
+    model = ResNet(
+        (1,),
+        stem=stem,
+        kernel_size=5,
+        num_heads=2,
+        input_shape=(side, side, 3),
+        width_multiplier=1 / 8,
+        classes=4,
+    )
+    return open_blocks(model)
+
+
+def detector(side):
+    backbone = ResNet(
+        (1, 1, 1, 1),
+        width_multiplier=0.25,
+        include_top=False,
+        input_shape=(side, side, 3),
+    )
+    model = RetinaNet(open_blocks(backbone), 3, "attention", filters=32)
+    for name in ("classification_head", "box_head"):
+        # Its outputs are nearly constant before any training.
+        kernel = model.get_layer(name).layers[-1].kernel
+        kernel.assign(100 * kernel)
+    return model
+
+
+def export(model, name, folder, **options):
+    """Exports and returns the path; skips without what the format needs."""
+    for package in PACKAGES.get(name, ()):
+        pytest.importorskip(package, reason=f"{name} needs {package}")
+    path = folder / f"model{SUFFIXES[name]}"
+    model.export(path, format=name, verbose=False, **options)
+    return path
+
+
+SAVED_MODEL = """
+    import json, sys
+    import numpy as np
+    import tensorflow as tf
+    path, read, write = sys.argv[1:]
+    signature = tf.saved_model.load(path).signatures["serving_default"]
+    (name,) = signature.structured_input_signature[1]
+    with np.load(read) as batches:
+        outputs = {
+            f"{number} {key}": value.numpy()
+            for number, batch in batches.items()
+            for key, value in signature(**{name: tf.constant(batch)}).items()
+        }
+    np.savez(write, **outputs)
+    print(json.dumps("keras_sasa" in sys.modules))
+"""
+
+
+def run_saved_model(path, batches):
+    read, write = path.parent / "read.npz", path.parent / "write.npz"
+    np.savez(read, **{str(number): x for number, x in enumerate(batches)})
+    imported, _ = process.run(SAVED_MODEL, path, read, write)
+    assert not imported
+    with np.load(write) as arrays:
+        return [
+            [arrays[name] for name in sorted(arrays) if int(name[0]) == number]
+            for number in range(len(batches))
+        ]
+
+
+def interpreter(path):
+    from ai_edge_litert.interpreter import Interpreter
+
+    return Interpreter(str(path))
+
+
+def run_litert(path, batches):
+    run = interpreter(path).get_signature_runner("serving_default")
+    (name,) = run.get_input_details()
+    results = []
+    for batch in batches:
+        outputs = run(**{name: batch})
+        results.append([outputs[name] for name in sorted(outputs)])
+    return results
+
+
+def run_onnx(path, batches):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path)
+    (read,) = session.get_inputs()
+    return [session.run(None, {read.name: batch}) for batch in batches]
+
+
+RUNTIMES = {
+    "tf_saved_model": run_saved_model,
+    "litert": run_litert,
+    "onnx": run_onnx,
+}
+
+
+def outputs_of(model, batch):
+    """Outputs of a call, those of a dict by the order of their names."""
+    outputs = keras.tree.flatten(model(batch, training=False))
+    return [keras.ops.convert_to_numpy(output) for output in outputs]
+
+
+def assert_equal_in_runtime(model, name, folder, batches, **options):
+    expected = [outputs_of(model, batch) for batch in batches]
+    path = export(model, name, folder, **options)
+    for actual, wanted in zip(
+        RUNTIMES[name](path, batches), expected, strict=True
+    ):
+        for one, other in zip(actual, wanted, strict=True):
+            assert np.std(other) > 1e-2
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_classifier(name, tmp_path, native_calls):
+    """Two bands of tiles; the kernel computes what the export is held to."""
+    model = classifier(40, "small")
+    model(images(1, 40, 40, 3))
+    assert native_calls
+    native_calls.clear()
+    path = export(model, name, tmp_path)
+    assert not native_calls
+    batch = images(3, 40, 40, 3)
+    (expected,) = outputs_of(model, batch)
+    ((actual,),) = RUNTIMES[name](path, [batch])
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_classifier_of_unknown_size(name, tmp_path):
+    """Sizes that tiles and blocks of the stem do not divide."""
+    batches = [images(2, 42, 27, 3), images(1, 13, 50, 3)]
+    assert_equal_in_runtime(
+        classifier(None, "attention"), name, tmp_path, batches
+    )
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_layers_of_unknown_size(name, tmp_path):
+    inputs = keras.Input((None, None, 4))
+    layers = {
+        "absolute": {"position_encoding": "absolute", "use_bias": True},
+        "dilated": {"dilation_rate": (2, 3)},
+        "strided": {"strides": 2, "padding": "valid"},
+    }
+    outputs = {
+        key: SelfAttention2D(4, 3, 2, **options)(inputs)
+        for key, options in layers.items()
+    }
+    assert_equal_in_runtime(
+        keras.Model(inputs, outputs), name, tmp_path, [images(2, 13, 9, 4)]
+    )
+
+
+# A batch of known size is 150 nodes of ONNX fewer for every attention, of which
+# a detector has 47; tf2onnx takes minutes for them.
+@pytest.mark.large
+@pytest.mark.parametrize("name", RUNTIMES)
+@pytest.mark.parametrize("side", [64, None])
+def test_detector(name, side, tmp_path):
+    options = {}
+    if name == "onnx":
+        shape = (2, side, side, 3)
+        options["input_signature"] = [keras.InputSpec("float32", shape)]
+    batches = [images(2, 64, 64, 3)]
+    if side is None:
+        batches.append(images(2, 70, 97, 3))
+    assert_equal_in_runtime(detector(side), name, tmp_path, batches, **options)
+
+
+def test_int8_is_as_accurate(tmp_path):
+    import tensorflow as tf
+
+    pytest.importorskip("sklearn")
+    recipe = dataclasses.replace(training.DIGITS, epochs=3, warmup_epochs=0.3)
+    data = training.load_data("digits")
+    model, _ = training.fit(
+        CONFIGURATIONS["digits_attention"], data, recipe, tmp_path / "run"
+    )
+    paths = {}
+    for name, options in {
+        "float32": {},
+        "int8": {"optimizations": [tf.lite.Optimize.DEFAULT]},
+    }.items():
+        (tmp_path / name).mkdir()
+        paths[name] = export(model, "litert", tmp_path / name, **options)
+    digits, labels = (
+        np.concatenate(arrays)
+        for arrays in zip(*data.validation.batch(100), strict=True)
+    )
+    accuracy = {
+        name: np.mean(
+            run_litert(path, [digits.astype("float32")])[0][0].argmax(-1)
+            == labels
+        )
+        for name, path in paths.items()
+    }
+    assert accuracy["float32"] > 0.8
+    assert abs(accuracy["int8"] - accuracy["float32"]) <= 0.01
+    kinds = {
+        np.dtype(tensor["dtype"])
+        for tensor in interpreter(paths["int8"]).get_tensor_details()
+    }
+    assert np.dtype("int8") in kinds
+    assert paths["int8"].stat().st_size < paths["float32"].stat().st_size
