@@ -44,11 +44,11 @@ def test_learns_four_images_and_saves(spatial, tmp_path):
     model.compile(keras.optimizers.Adam(3e-3))
     images, labels = scenes()
     losses = model.fit(
-        images, labels, batch_size=4, epochs=120, verbose=0
+        images, labels, batch_size=4, epochs=200, verbose=0
     ).history["loss"]
     assert losses[-1] < 0.3 * losses[0]
     # One box of each image, as it was drawn. In training mode, because the
-    # moving statistics of 120 steps lag behind.
+    # moving statistics of 200 steps lag behind.
     outputs = model(images, training=True)
     found = model.make_detections(outputs, 64, 64)
     found = keras.tree.map_structure(keras.ops.convert_to_numpy, found)

@@ -239,9 +239,7 @@ def _for_each(embedding, tiling, queries):
 def _tile_weights(plan, query, key, position):
     """Returns the attention weights `(B, tiles, T, U)`."""
     batch, number, _, _ = ops.shape(query)
-    position = ops.matmul(
-        ops.reshape(position, (-1, plan.sides)), plan.spread()
-    )
+    position = _spread(plan, ops.reshape(position, (-1, plan.sides)))
     logits = ops.einsum("bntd,bnud->bntu", query, key) + ops.reshape(
         position, (batch, number, plan.tile_size, plan.tile_keys)
     )
@@ -250,6 +248,17 @@ def _tile_weights(plan, query, key, position):
         # A query without any key has a uniform softmax, which means nothing.
         weights = ops.where(logits > 0.5 * MASKED_LOGIT, weights, 0.0)
     return weights
+
+
+def _spread(plan, position):
+    """Adds the logits of row and column for every key: `(-1, U)`."""
+    if exporting_to_litert():
+        # With weights of 8 bits LiteRT rounds what is multiplied by them to 127
+        # parts of the largest of a row, and that is `MASKED_LOGIT`.
+        high = plan.rows.tile_keys
+        position = position[:, :high, None] + position[:, None, high:]
+        return ops.reshape(position, (-1, plan.tile_keys))
+    return ops.matmul(position, plan.spread())
 
 
 def _attend_at_once(plan, query, key, value, position, dropout_mask):
