@@ -60,7 +60,7 @@ def peak(name, mode):
     """MiB that a call adds, the first one having built what stays."""
     predict = prediction(make_model(name), make_image(), mode)
     predict()
-    # The C library keeps what the first call freed, which would hide the second.
+    # The C library keeps what the first call freed, and hides the second so.
     ctypes.CDLL(None).malloc_trim(0)
     return common.peak_mib(predict)
 

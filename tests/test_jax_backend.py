@@ -1,4 +1,4 @@
-"""The layer tests once more, on JAX."""
+"""Tests on JAX: those of the layers and, in a large run, of networks."""
 
 import importlib.util
 import os
@@ -9,13 +9,14 @@ import sys
 import keras
 import pytest
 
-FILES = (
+LAYERS = (
     "test_local_attention.py",
     "test_self_attention_2d.py",
     "test_attention_stem.py",
     "test_native_dispatch.py",
     "test_kernel.py",
 )
+NETWORKS = ("test_applications.py", "test_profile.py")
 
 
 @pytest.mark.skipif(
@@ -24,10 +25,15 @@ FILES = (
 @pytest.mark.skipif(
     importlib.util.find_spec("jax") is None, reason="JAX is not installed"
 )
-def test_layers_on_jax():
+@pytest.mark.parametrize(
+    "files",
+    [LAYERS, *(pytest.param((f,), marks=pytest.mark.large) for f in NETWORKS)],
+    ids=["layers", *NETWORKS],
+)
+def test_passes_on_jax(files):
     folder = pathlib.Path(__file__).parent
     process = subprocess.run(
-        [sys.executable, "-m", "pytest", *(str(folder / f) for f in FILES)],
+        [sys.executable, "-m", "pytest", *(str(folder / f) for f in files)],
         cwd=folder.parent,
         env={**os.environ, "KERAS_BACKEND": "jax"},
         stdout=subprocess.PIPE,
