@@ -16,7 +16,18 @@ LAYERS = (
     "test_native_dispatch.py",
     "test_kernel.py",
 )
-NETWORKS = ("test_applications.py", "test_profile.py")
+NETWORKS = (
+    "test_applications.py",
+    "test_conversion.py",
+    "test_detection_data.py",
+    "test_detection_suppression.py",
+    "test_detection_targets.py",
+    "test_doctor.py",
+    "test_profile.py",
+    "test_visualize.py",
+    "test_visualize_evidence.py",
+    "test_visualize_heads.py",
+)
 
 
 @pytest.mark.skipif(

@@ -103,7 +103,7 @@ def test_statistics_are_those_of_loops(options):
             )
     # Equal weights: those of a layer of zeros.
     for weight in layer.weights:
-        weight.assign(ops.zeros_like(weight))
+        weight.assign(np.zeros(weight.shape))
     equal = attention_maps(model, batch)["attend"][0, ..., 0, :, :]
     assert (
         statistics.uniform_distance,
