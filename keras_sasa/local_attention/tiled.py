@@ -8,8 +8,9 @@ in memory at a time.
 
 What depends on the offset between query and key splits into rows and columns:
 q.r, the border of the window, the border of the image. It is computed for the
-rows and for the columns of a tile's keys and spread over the keys by a product
-with a constant matrix of zeros and ones.
+rows and for the columns of a tile's keys, and a key gets the sum of its two.
+The gradient adds up over them by a product with a constant matrix of zeros and
+ones.
 
 B batch x heads (x phases of the dilation), T queries of a tile,
 U keys of a tile, D channels per head, K and L window height and width.
@@ -239,7 +240,11 @@ def _for_each(embedding, tiling, queries):
 def _tile_weights(plan, query, key, position):
     """Returns the attention weights `(B, tiles, T, U)`."""
     batch, number, _, _ = ops.shape(query)
-    position = _spread(plan, ops.reshape(position, (-1, plan.sides)))
+    # Added, and not by a product with ones: with weights of 8 bits LiteRT
+    # rounds what meets them to 127 parts of the largest, `MASKED_LOGIT`.
+    position = ops.reshape(position, (-1, plan.sides))
+    high = plan.rows.tile_keys
+    position = position[:, :high, None] + position[:, None, high:]
     logits = ops.einsum("bntd,bnud->bntu", query, key) + ops.reshape(
         position, (batch, number, plan.tile_size, plan.tile_keys)
     )
@@ -248,17 +253,6 @@ def _tile_weights(plan, query, key, position):
         # A query without any key has a uniform softmax, which means nothing.
         weights = ops.where(logits > 0.5 * MASKED_LOGIT, weights, 0.0)
     return weights
-
-
-def _spread(plan, position):
-    """Adds the logits of row and column for every key: `(-1, U)`."""
-    if exporting_to_litert():
-        # With weights of 8 bits LiteRT rounds what is multiplied by them to 127
-        # parts of the largest of a row, and that is `MASKED_LOGIT`.
-        high = plan.rows.tile_keys
-        position = position[:, :high, None] + position[:, None, high:]
-        return ops.reshape(position, (-1, plan.tile_keys))
-    return ops.matmul(position, plan.spread())
 
 
 def _attend_at_once(plan, query, key, value, position, dropout_mask):
@@ -333,7 +327,7 @@ def _attend_gradient(plan, query, key, value, position, output, upstream):
     correction = ops.sum(upstream * output, axis=-1, keepdims=True)
     upstream = ops.concatenate([upstream, -correction], axis=-1)
     value = ops.concatenate([value, ops.ones_like(value[..., :1])], axis=-1)
-    spread = plan.spread()
+    key_sides = plan.key_sides()
 
     def band_gradient(band):
         queries, keys = band.queries(query), band.keys(key)
@@ -342,7 +336,7 @@ def _attend_gradient(plan, query, key, value, position, output, upstream):
         values = band.keys(value)
         logits = weights * ops.einsum("bntd,bnud->bntu", gradient, values)
         batch, number, tile_size, _ = ops.shape(logits)
-        sides = ops.matmul(ops.reshape(logits, (-1, plan.tile_keys)), spread.T)
+        sides = ops.matmul(ops.reshape(logits, (-1, plan.tile_keys)), key_sides)
         sides = ops.reshape(sides, (batch, number, tile_size, plan.sides))
         wide = ops.shape(key)[2]
         return (

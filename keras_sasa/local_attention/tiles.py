@@ -243,11 +243,15 @@ class Plan:
         total = _take_and_add(maps, *tiling.overlap_index())
         return ops.reshape(total, (batch, -1, wide, channels))
 
-    def spread(self) -> np.ndarray:
-        """Ones that spread rows and columns over keys: `(sides, U)`."""
+    def key_sides(self) -> np.ndarray:
+        """Ones where a key is in a row or a column: `(U, sides)`."""
         high, wide = self.rows.tile_keys, self.columns.tile_keys
         return np.concatenate(
-            [np.repeat(np.eye(high), wide, 1), np.tile(np.eye(wide), high)]
+            [
+                np.repeat(np.eye(high), wide, 0),
+                np.tile(np.eye(wide), (high, 1)),
+            ],
+            axis=1,
         ).astype(self.dtype)
 
     def window_keys_index(self) -> np.ndarray:
