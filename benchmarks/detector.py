@@ -11,7 +11,6 @@ is what a call adds at its peak to a process of its own. Rows go to
 `benchmarks/results/detector.csv`.
 """
 
-import ctypes
 import statistics
 
 import common
@@ -60,8 +59,6 @@ def peak(name, mode):
     """MiB that a call adds, the first one having built what stays."""
     predict = prediction(make_model(name), make_image(), mode)
     predict()
-    # The C library keeps what the first call freed, and hides the second so.
-    ctypes.CDLL(None).malloc_trim(0)
     return common.peak_mib(predict)
 
 
