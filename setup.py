@@ -17,6 +17,8 @@ KERNELS = pathlib.Path("keras_sasa/kernels")
 # Nothing that turns NaN, infinity or the order of additions into a guess.
 FLAGS = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math"]
 
+MATHEMATICS = ("block_attention.cc", "local_attention.cc")
+
 # The mathematics is compiled once for each; the fastest is chosen when loaded.
 LEVELS = {"baseline": []}
 if platform.machine().lower() in ("x86_64", "amd64"):
@@ -62,7 +64,7 @@ class BuildKernel(build_ext):
             extension.include_dirs.append(str(xla_headers()))
             for level, flags in LEVELS.items():
                 extension.extra_objects += self.compiler.compile(
-                    [str(KERNELS / "local_attention.cc")],
+                    [str(KERNELS / name) for name in MATHEMATICS],
                     output_dir=str(pathlib.Path(self.build_temp) / level),
                     macros=[("KERAS_SASA_LEVEL", level)],
                     extra_postargs=FLAGS + flags,
@@ -93,7 +95,12 @@ setup(
             sources=[str(KERNELS / "bindings.cc")],
             depends=[
                 str(KERNELS / name)
-                for name in ("local_attention.h", "local_attention.cc")
+                for name in (
+                    *MATHEMATICS,
+                    "block_attention.h",
+                    "local_attention.h",
+                    "vectors.h",
+                )
             ],
             include_dirs=[str(KERNELS)],
             extra_compile_args=[*FLAGS, "-fvisibility=hidden"],

@@ -18,10 +18,12 @@ from networks import open_blocks
 from keras_sasa import SelfAttention2D, kernels
 from keras_sasa import local_attention as package
 from keras_sasa.applications import ResNet
-from keras_sasa.local_attention import local_attention, native
+from keras_sasa.kernels import custom_call
+from keras_sasa.local_attention import local_attention
 
 ROOT = pathlib.Path(__file__).parents[1]
 KERNELS = ROOT / "keras_sasa/kernels"
+MATHEMATICS = ("block_attention.cc", "local_attention.cc")
 
 on_tensorflow = pytest.mark.skipif(
     BACKEND != "tensorflow", reason="the call of TensorFlow"
@@ -91,8 +93,8 @@ def on(level, *needed):
 )
 def test_mathematics_under_sanitizers(compiler, driver, flags, tmp_path):
     program = tmp_path / "driver"
-    source = KERNELS / "local_attention.cc"
-    command = [*compiler, flags, source, driver, "-o", program]
+    sources = [KERNELS / name for name in MATHEMATICS]
+    command = [*compiler, flags, *sources, driver, "-o", program]
     built = subprocess.run(command, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     result = subprocess.run([program], capture_output=True, text=True)
@@ -129,7 +131,7 @@ def call(change, base=FORWARD_CALL):
     name, operands, results = (
         attributes.pop(key) for key in ("name", "operands", "results")
     )
-    return native._call_module(
+    return custom_call.call_tensorflow(
         name,
         [ops.zeros(shape) for shape in operands],
         results,

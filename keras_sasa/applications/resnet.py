@@ -147,7 +147,7 @@ def ResNet(
         images = layers.Input(shape, name="images")
     else:
         images = input_tensor
-    x = _stem(images, stem, width(64))
+    x = _stem(images, stem, width(64), implementation)
     for group, (blocks, operator) in enumerate(
         zip(num_blocks, spatial, strict=True), start=1
     ):
@@ -187,7 +187,7 @@ def ResNet(
     return model
 
 
-def _stem(x, stem, filters):
+def _stem(x, stem, filters, implementation):
     """Returns a map of a quarter of the image's sides (`"small"`: all)."""
     if stem in ("conv", "small"):
         large = stem == "conv"
@@ -197,7 +197,12 @@ def _stem(x, stem, filters):
         if large:
             x = layers.MaxPooling2D(3, 2, padding="same", name="stem_pool")(x)
         return x
-    return AttentionStem(filters, values=STEMS[stem], name="stem_attention")(x)
+    return AttentionStem(
+        filters,
+        values=STEMS[stem],
+        implementation=implementation,
+        name="stem_attention",
+    )(x)
 
 
 def _bottleneck(

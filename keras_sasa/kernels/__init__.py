@@ -1,4 +1,7 @@
-"""The compiled kernel: finds it, loads it, registers it with XLA."""
+"""The compiled kernel: finds it, loads it, registers it with XLA.
+
+`custom_call` makes calls of it.
+"""
 
 import ctypes
 import functools
@@ -14,6 +17,17 @@ SWITCH = "KERAS_SASA_NATIVE"
 FORWARD = "keras_sasa_forward"
 BACKWARD = "keras_sasa_backward"
 PROJECTED = "keras_sasa_projected"
+BLOCK_FORWARD = "keras_sasa_block_forward"
+BLOCK_POOLED = "keras_sasa_block_pooled"
+BLOCK_BACKWARD = "keras_sasa_block_backward"
+CALLS = (
+    FORWARD,
+    BACKWARD,
+    PROJECTED,
+    BLOCK_FORWARD,
+    BLOCK_POOLED,
+    BLOCK_BACKWARD,
+)
 
 
 def switched_off() -> bool:
@@ -76,7 +90,7 @@ def _register_tensorflow(library):
 def _register_jax(library):
     import jax
 
-    for name in (FORWARD, BACKWARD, PROJECTED):
+    for name in CALLS:
         jax.ffi.register_ffi_target(
             name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu"
         )

@@ -1,6 +1,7 @@
-// The mathematics of local_attention.h as custom calls of XLA (typed FFI).
+// The mathematics of local_attention.h and block_attention.h as custom calls of
+// XLA (typed FFI).
 //
-// Maps come as "sources": tensors (batch, height, width, channels) that hold
+// Within windows. Maps come as "sources": tensors (batch, height, width, channels) that hold
 // queries, keys or values, or several of them side by side, as one matrix
 // product leaves them. `places` names source and first channel of each of the
 // three; the source -1 means that there is none.
@@ -16,6 +17,14 @@
 //
 // The third makes queries, keys and values itself, by matrices (channels,
 // filters), for a query at every pixel of the image.
+//
+// Within blocks, with operands as in block_attention.h:
+//
+//   block_forward:  image, logit_kernels, value_kernels -> output
+//   block_pooled:   image, logit_kernels, value_kernels, scale, offset
+//             -> the largest scale * output + offset of every block
+//   block_backward: image, logit_kernels, value_kernels, output_gradient
+//             -> gradients of the first three
 //
 // Operands after these are ignored: XLA passes shapes of results there.
 
@@ -34,6 +43,7 @@
 #include <utility>
 #include <vector>
 
+#include "block_attention.h"
 #include "local_attention.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -42,13 +52,16 @@ namespace keras_sasa {
 // One for each instruction set that setup.py compiles.
 namespace baseline {
 extern const Level level;
+extern const BlockLevel block_level;
 }
 #if defined(__x86_64__)
 namespace x86_64_v3 {
 extern const Level level;
+extern const BlockLevel block_level;
 }
 namespace x86_64_v4 {
 extern const Level level;
+extern const BlockLevel block_level;
 }
 #endif
 
@@ -59,20 +72,36 @@ namespace ffi = xla::ffi;
 // How long a call waits for the threads of the pool before it helps them.
 constexpr std::chrono::microseconds kPatience{300};
 
-const Level& best_level() {
+// What this processor can run.
+struct Best {
+  const Level* windows = &baseline::level;
+  const BlockLevel* blocks = &baseline::block_level;
+
+  Best() {
 #if defined(__x86_64__)
-  static const bool v3 = __builtin_cpu_supports("avx2") &&
-                         __builtin_cpu_supports("fma") &&
-                         __builtin_cpu_supports("bmi2");
-  static const bool v4 = v3 && __builtin_cpu_supports("avx512f") &&
-                         __builtin_cpu_supports("avx512bw") &&
-                         __builtin_cpu_supports("avx512cd") &&
-                         __builtin_cpu_supports("avx512dq") &&
-                         __builtin_cpu_supports("avx512vl");
-  if (v4) return x86_64_v4::level;
-  if (v3) return x86_64_v3::level;
+    const bool v3 = __builtin_cpu_supports("avx2") &&
+                    __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("bmi2");
+    const bool v4 = v3 && __builtin_cpu_supports("avx512f") &&
+                    __builtin_cpu_supports("avx512bw") &&
+                    __builtin_cpu_supports("avx512cd") &&
+                    __builtin_cpu_supports("avx512dq") &&
+                    __builtin_cpu_supports("avx512vl");
+    if (v3) {
+      windows = &x86_64_v3::level;
+      blocks = &x86_64_v3::block_level;
+    }
+    if (v4) {
+      windows = &x86_64_v4::level;
+      blocks = &x86_64_v4::block_level;
+    }
 #endif
-  return baseline::level;
+  }
+};
+
+const Best& best() {
+  static const Best result;
+  return result;
 }
 
 // Runs `work(0)` ... `work(count - 1)` on the threads of the pool.
@@ -126,11 +155,98 @@ void parallel_for(ffi::ThreadPool& pool, int64_t count, const Work& work) {
   state->changed.wait(lock, [&] { return state->done == count; });
 }
 
-// What both calls have in common: reads operands and checks that they fit.
-class Call {
+// Operands and results of a call, checked for their shapes.
+class Buffers {
  public:
-  Call(const ffi::RemainingArgs& arguments, const ffi::RemainingRets& results)
+  Buffers(const ffi::RemainingArgs& arguments,
+          const ffi::RemainingRets& results)
       : arguments_(arguments), results_(results) {}
+
+  // Next operand, of the shape `expected`.
+  ffi::Error next(const std::vector<int64_t>& expected, const char* name,
+                  const float** result) {
+    if (ffi::Error error = need(next_, expected, name); error.failure())
+      return error;
+    *result = data(next_++);
+    return ffi::Error::Success();
+  }
+
+  // Result `number`, of the shape `expected`.
+  ffi::Error result(size_t number, const std::vector<int64_t>& expected,
+                    const char* name, float** data) const {
+    auto buffer = results_.get<ffi::AnyBuffer>(number);
+    if (!buffer.has_value() ||
+        (*buffer)->element_type() != ffi::DataType::F32 ||
+        dimensions(**buffer) != expected) {
+      return invalid(std::string(name) + " must be a float32 result of shape " +
+                     text(expected));
+    }
+    *data = static_cast<float*>((*buffer)->untyped_data());
+    return ffi::Error::Success();
+  }
+
+  std::vector<int64_t> argument_shape(int64_t number) const {
+    return dimensions(argument(number));
+  }
+  size_t results() const { return results_.size(); }
+
+  static ffi::Error invalid(const std::string& message) {
+    return ffi::Error(ffi::ErrorCode::kInvalidArgument,
+                      "keras_sasa local attention: " + message + ".");
+  }
+
+ protected:
+  ffi::AnyBuffer argument(int64_t number) const {
+    return *arguments_.get<ffi::AnyBuffer>(number);
+  }
+  const float* data(int64_t number) const {
+    return static_cast<const float*>(argument(number).untyped_data());
+  }
+  static std::vector<int64_t> dimensions(const ffi::AnyBuffer& buffer) {
+    return {buffer.dimensions().begin(), buffer.dimensions().end()};
+  }
+  static std::string text(const std::vector<int64_t>& sizes) {
+    std::string result = "(";
+    for (size_t i = 0; i < sizes.size(); ++i) {
+      result += (i > 0 ? ", " : "") + std::to_string(sizes[i]);
+    }
+    return result + ")";
+  }
+
+  ffi::Error need(int64_t number, size_t rank, const char* name) const {
+    if (number >= static_cast<int64_t>(arguments_.size())) {
+      return invalid(std::string("an operand is missing: ") + name);
+    }
+    auto buffer = arguments_.get<ffi::AnyBuffer>(number);
+    if (!buffer.has_value() || buffer->element_type() != ffi::DataType::F32 ||
+        buffer->dimensions().size() != rank) {
+      return invalid(std::string(name) + " must be float32 of rank " +
+                     std::to_string(rank));
+    }
+    return ffi::Error::Success();
+  }
+  ffi::Error need(int64_t number, const std::vector<int64_t>& expected,
+                  const char* name) const {
+    if (ffi::Error error = need(number, expected.size(), name); error.failure())
+      return error;
+    if (dimensions(argument(number)) != expected) {
+      return invalid(std::string(name) + " has the shape " +
+                     text(dimensions(argument(number))) + " and not " +
+                     text(expected));
+    }
+    return ffi::Error::Success();
+  }
+
+  const ffi::RemainingArgs& arguments_;
+  const ffi::RemainingRets& results_;
+  int64_t next_ = 0;
+};
+
+// What calls within windows have in common: reads operands and checks that they
+// fit.
+class Call : public Buffers {
+ public:
+  using Buffers::Buffers;
 
   struct Attributes {
     int64_t sources, filters, num_heads, relative;
@@ -227,29 +343,6 @@ class Call {
     return read_embeddings();
   }
 
-  // Next operand, of the shape `expected`.
-  ffi::Error next(const std::vector<int64_t>& expected, const char* name,
-                  const float** result) {
-    if (ffi::Error error = need(next_, expected, name); error.failure())
-      return error;
-    *result = data(next_++);
-    return ffi::Error::Success();
-  }
-
-  // Result `number`, of the shape `expected`.
-  ffi::Error result(size_t number, const std::vector<int64_t>& expected,
-                    const char* name, float** data) const {
-    auto buffer = results_.get<ffi::AnyBuffer>(number);
-    if (!buffer.has_value() ||
-        (*buffer)->element_type() != ffi::DataType::F32 ||
-        dimensions(**buffer) != expected) {
-      return invalid(std::string(name) + " must be a float32 result of shape " +
-                     text(expected));
-    }
-    *data = static_cast<float*>((*buffer)->untyped_data());
-    return ffi::Error::Success();
-  }
-
   std::vector<int64_t> output_shape() const {
     return {shape.batch, shape.rows.queries, shape.columns.queries,
             shape.filters()};
@@ -258,16 +351,7 @@ class Call {
     return {shape.batch, shape.heads, shape.rows.queries,
             shape.columns.queries};
   }
-  std::vector<int64_t> argument_shape(int64_t number) const {
-    return dimensions(argument(number));
-  }
   const Attributes& attributes() const { return attributes_; }
-  size_t results() const { return results_.size(); }
-
-  static ffi::Error invalid(const std::string& message) {
-    return ffi::Error(ffi::ErrorCode::kInvalidArgument,
-                      "keras_sasa local attention: " + message + ".");
-  }
 
   Shape shape{};
   Inputs inputs{};
@@ -339,47 +423,6 @@ class Call {
     return ffi::Error::Success();
   }
 
-  ffi::AnyBuffer argument(int64_t number) const {
-    return *arguments_.get<ffi::AnyBuffer>(number);
-  }
-  const float* data(int64_t number) const {
-    return static_cast<const float*>(argument(number).untyped_data());
-  }
-  static std::vector<int64_t> dimensions(const ffi::AnyBuffer& buffer) {
-    return {buffer.dimensions().begin(), buffer.dimensions().end()};
-  }
-  static std::string text(const std::vector<int64_t>& sizes) {
-    std::string result = "(";
-    for (size_t i = 0; i < sizes.size(); ++i) {
-      result += (i > 0 ? ", " : "") + std::to_string(sizes[i]);
-    }
-    return result + ")";
-  }
-
-  ffi::Error need(int64_t number, size_t rank, const char* name) const {
-    if (number >= static_cast<int64_t>(arguments_.size())) {
-      return invalid(std::string("an operand is missing: ") + name);
-    }
-    auto buffer = arguments_.get<ffi::AnyBuffer>(number);
-    if (!buffer.has_value() || buffer->element_type() != ffi::DataType::F32 ||
-        buffer->dimensions().size() != rank) {
-      return invalid(std::string(name) + " must be float32 of rank " +
-                     std::to_string(rank));
-    }
-    return ffi::Error::Success();
-  }
-  ffi::Error need(int64_t number, const std::vector<int64_t>& expected,
-                  const char* name) const {
-    if (ffi::Error error = need(number, expected.size(), name); error.failure())
-      return error;
-    if (dimensions(argument(number)) != expected) {
-      return invalid(std::string(name) + " has the shape " +
-                     text(dimensions(argument(number))) + " and not " +
-                     text(expected));
-    }
-    return ffi::Error::Success();
-  }
-
   Axis axis(int number, int64_t size) const {
     Axis result{};
     result.keys = size;
@@ -400,11 +443,13 @@ class Call {
             dimensions(argument(source))[3]};
   }
 
-  const ffi::RemainingArgs& arguments_;
-  const ffi::RemainingRets& results_;
   Attributes attributes_{};
-  int64_t next_ = 0;
 };
+
+ffi::Error out_of_memory() {
+  return ffi::Error(ffi::ErrorCode::kResourceExhausted,
+                    "keras_sasa local attention: out of memory.");
+}
 
 // Memory that runs out in a task is an error of the call, not of the process.
 template <typename Tasks>
@@ -417,10 +462,7 @@ ffi::Error run_tasks(ffi::ThreadPool& pool, const Tasks& tasks) {
       failed = true;
     }
   });
-  if (failed) {
-    return ffi::Error(ffi::ErrorCode::kResourceExhausted,
-                      "keras_sasa local attention: out of memory.");
-  }
+  if (failed) return out_of_memory();
   return ffi::Error::Success();
 }
 
@@ -444,10 +486,9 @@ ffi::Error attend(ffi::ThreadPool& pool, const Call& call) {
   }
   try {
     return run_tasks(pool,
-                     *best_level().forward(call.shape, call.inputs, outputs));
+                     *best().windows->forward(call.shape, call.inputs, outputs));
   } catch (const std::bad_alloc&) {
-    return ffi::Error(ffi::ErrorCode::kResourceExhausted,
-                      "keras_sasa local attention: out of memory.");
+    return out_of_memory();
   }
 }
 
@@ -554,13 +595,132 @@ ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs arguments,
   }
   try {
     const auto tasks =
-        best_level().backward(call.shape, call.inputs, upstream, gradients);
+        best().windows->backward(call.shape, call.inputs, upstream, gradients);
     ffi::Error error = run_tasks(pool, *tasks);
     if (error.success()) tasks->finish();
     return error;
   } catch (const std::bad_alloc&) {
-    return ffi::Error(ffi::ErrorCode::kResourceExhausted,
-                      "keras_sasa local attention: out of memory.");
+    return out_of_memory();
+  }
+}
+
+// What calls within blocks have in common.
+class BlockCall : public Buffers {
+ public:
+  using Buffers::Buffers;
+
+  ffi::Error read(int64_t num_heads, int64_t block_size) {
+    if (ffi::Error error = need(0, 4, "image"); error.failure()) return error;
+    if (ffi::Error error = need(2, 3, "value_kernels"); error.failure())
+      return error;
+    const std::vector<int64_t> image = dimensions(argument(0));
+    const int64_t filters = dimensions(argument(2))[2];
+    if (image[3] == 0) return invalid("the image has no channels");
+    if (num_heads < 1 || filters < 1 || filters % num_heads != 0) {
+      return invalid("`filters` must be a positive multiple of `num_heads`");
+    }
+    if (block_size < 1 || block_size > int64_t{1} << 15) {
+      return invalid("`block_size` must be a positive integer, not so large");
+    }
+    shape = {image[0], image[1],   image[2],  image[3],
+             block_size, num_heads, filters / num_heads};
+    if (ffi::Error error = next(image, "image", &inputs.image); error.failure())
+      return error;
+    if (ffi::Error error = next({num_heads, image[3], image[3]},
+                                "logit_kernels", &inputs.logit_kernels);
+        error.failure())
+      return error;
+    return next({block_size * block_size, image[3], filters}, "value_kernels",
+                &inputs.value_kernels);
+  }
+
+  bool empty() const {
+    return shape.batch == 0 || shape.height == 0 || shape.width == 0;
+  }
+  std::vector<int64_t> map_shape() const {
+    return {shape.batch, shape.height, shape.width, shape.filters()};
+  }
+  std::vector<int64_t> pooled_shape() const {
+    return {shape.batch, shape.block_rows(), shape.block_columns(),
+            shape.filters()};
+  }
+
+  BlockShape shape{};
+  BlockInputs inputs{};
+};
+
+// The forward pass of what a call has read.
+ffi::Error attend(ffi::ThreadPool& pool, const BlockCall& call,
+                  const BlockOutputs& outputs) {
+  if (call.empty()) return ffi::Error::Success();
+  return run_tasks(
+      pool, *best().blocks->forward(call.shape, call.inputs, outputs));
+}
+
+ffi::Error block_forward(ffi::ThreadPool pool, ffi::RemainingArgs arguments,
+                         ffi::RemainingRets results, int64_t num_heads,
+                         int64_t block_size) {
+  BlockCall call(arguments, results);
+  if (ffi::Error error = call.read(num_heads, block_size); error.failure())
+    return error;
+  BlockOutputs outputs{};
+  if (ffi::Error error =
+          call.result(0, call.map_shape(), "output", &outputs.output);
+      error.failure())
+    return error;
+  return attend(pool, call, outputs);
+}
+
+ffi::Error block_pooled(ffi::ThreadPool pool, ffi::RemainingArgs arguments,
+                        ffi::RemainingRets results, int64_t num_heads,
+                        int64_t block_size) {
+  BlockCall call(arguments, results);
+  if (ffi::Error error = call.read(num_heads, block_size); error.failure())
+    return error;
+  BlockOutputs outputs{};
+  const std::vector<int64_t> filters = {call.shape.filters()};
+  if (ffi::Error error = call.next(filters, "scale", &outputs.scale);
+      error.failure())
+    return error;
+  if (ffi::Error error = call.next(filters, "offset", &outputs.offset);
+      error.failure())
+    return error;
+  if (ffi::Error error =
+          call.result(0, call.pooled_shape(), "output", &outputs.output);
+      error.failure())
+    return error;
+  return attend(pool, call, outputs);
+}
+
+ffi::Error block_backward(ffi::ThreadPool pool, ffi::RemainingArgs arguments,
+                          ffi::RemainingRets results, int64_t num_heads,
+                          int64_t block_size) {
+  BlockCall call(arguments, results);
+  if (ffi::Error error = call.read(num_heads, block_size); error.failure())
+    return error;
+  const float* output_gradient = nullptr;
+  if (ffi::Error error =
+          call.next(call.map_shape(), "output_gradient", &output_gradient);
+      error.failure())
+    return error;
+  BlockGradients gradients{};
+  float** places[] = {&gradients.image, &gradients.logit_kernels,
+                      &gradients.value_kernels};
+  for (int i = 0; i < 3; ++i) {
+    if (ffi::Error error =
+            call.result(i, call.argument_shape(i), "gradient", places[i]);
+        error.failure())
+      return error;
+  }
+  try {
+    const auto tasks = best().blocks->backward(call.shape, call.inputs,
+                                               output_gradient, gradients);
+    ffi::Error error = ffi::Error::Success();
+    if (!call.empty()) error = run_tasks(pool, *tasks);
+    if (error.success()) tasks->finish();
+    return error;
+  } catch (const std::bad_alloc&) {
+    return out_of_memory();
   }
 }
 
@@ -594,6 +754,15 @@ auto projected_binding() {
       .Attr<int64_t>("relative");
 }
 
+auto block_binding() {
+  return ffi::Ffi::Bind()
+      .Ctx<ffi::ThreadPool>()
+      .RemainingArgs()
+      .RemainingRets()
+      .Attr<int64_t>("num_heads")
+      .Attr<int64_t>("block_size");
+}
+
 }  // namespace
 
 // JAX looks these up; nothing else but the functions below is visible.
@@ -602,11 +771,17 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(keras_sasa_forward, forward, binding(forward));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(keras_sasa_backward, backward, binding(backward));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(keras_sasa_projected, projected,
                               projected_binding());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(keras_sasa_block_forward, block_forward,
+                              block_binding());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(keras_sasa_block_pooled, block_pooled,
+                              block_binding());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(keras_sasa_block_backward, block_backward,
+                              block_binding());
 #pragma GCC visibility pop
 
 }  // namespace keras_sasa
 
-// Registers both calls with the XLA that `api` belongs to. Returns null or what
+// Registers all calls with the XLA that `api` belongs to. Returns null or what
 // went wrong, which stays valid.
 extern "C" __attribute__((visibility("default"))) const char*
 keras_sasa_register(const XLA_FFI_Api* api) {
@@ -614,7 +789,10 @@ keras_sasa_register(const XLA_FFI_Api* api) {
   const std::pair<const char*, XLA_FFI_Handler*> handlers[] = {
       {"keras_sasa_forward", keras_sasa::keras_sasa_forward},
       {"keras_sasa_backward", keras_sasa::keras_sasa_backward},
-      {"keras_sasa_projected", keras_sasa::keras_sasa_projected}};
+      {"keras_sasa_projected", keras_sasa::keras_sasa_projected},
+      {"keras_sasa_block_forward", keras_sasa::keras_sasa_block_forward},
+      {"keras_sasa_block_pooled", keras_sasa::keras_sasa_block_pooled},
+      {"keras_sasa_block_backward", keras_sasa::keras_sasa_block_backward}};
   for (const auto& [name, handler] : handlers) {
     XLA_FFI_Error* error =
         xla::ffi::Ffi::RegisterStaticHandler(api, name, "Host", handler);

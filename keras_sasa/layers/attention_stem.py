@@ -1,12 +1,18 @@
 import keras
 from keras import ops
 
+from keras_sasa.block_attention import (
+    block_attention,
+    pool,
+    pooled_block_attention,
+)
 from keras_sasa.layers.image_layer import (
     ImageLayer,
     check_heads,
     positive_integer,
 )
-from keras_sasa.local_attention.geometry import MASKED_LOGIT, ceil_divide
+from keras_sasa.local_attention import check_implementation
+from keras_sasa.local_attention.geometry import ceil_divide
 from keras_sasa.local_attention.patches import softmax
 
 VALUES = ("spatially_aware", "plain", "conv")
@@ -47,6 +53,10 @@ class AttentionStem(ImageLayer):
             `block_size` over the image.
         data_format: `"channels_last"` or `"channels_first"`. `None` takes that
             of `keras.config.image_data_format()`.
+        implementation: `None` for the fastest that runs here, or one of the
+            names of `SelfAttention2D`. `"native"` is a compiled kernel, all
+            others are operations of Keras, which also compute
+            `values="conv"` and float64. It does not change the result.
         momentum: Float, momentum of the batch normalization.
         kernel_initializer: Initializer of the projections.
         embedding_initializer: Initializer of row, column and mixture
@@ -100,6 +110,7 @@ class AttentionStem(ImageLayer):
         num_mixtures=4,
         values="spatially_aware",
         data_format=None,
+        implementation=None,
         momentum=0.99,
         kernel_initializer="glorot_uniform",
         embedding_initializer="random_normal",
@@ -131,7 +142,9 @@ class AttentionStem(ImageLayer):
                 f"values={values!r}."
             )
         check_heads(self.filters, self.num_heads)
+        check_implementation(implementation)
         self.values = values
+        self.implementation = implementation
         self.momentum = momentum
         self.batch_normalization = keras.layers.BatchNormalization(
             axis=-1,
@@ -171,9 +184,17 @@ class AttentionStem(ImageLayer):
     def call(self, inputs, training=None):
         if self.data_format == "channels_first":
             inputs = ops.transpose(inputs, (0, 2, 3, 1))
-        outputs = self.attend(inputs)
-        outputs = self.batch_normalization(outputs, training=training)
-        outputs = self._pool(outputs)
+        if training and self.batch_normalization.trainable:
+            outputs = self.attend(inputs)
+            outputs = self.batch_normalization(outputs, training=True)
+            outputs = pool(outputs, self.block_size)
+        else:
+            outputs = pooled_block_attention(
+                inputs,
+                *self._matrices(inputs),
+                *self._scale_and_offset(),
+                **self._options,
+            )
         if self.data_format == "channels_first":
             outputs = ops.transpose(outputs, (0, 3, 1, 2))
         return outputs
@@ -187,39 +208,29 @@ class AttentionStem(ImageLayer):
         Returns:
             `(batch_size, height, width, filters)`.
         """
-        _, height, width, _ = ops.shape(inputs)
-        dtype = keras.backend.standardize_dtype(inputs.dtype)
-        softmax_dtype = "float64" if dtype == "float64" else "float32"
-        blocks = self._cut(inputs)
-        query, key = (
-            self._split_heads(ops.matmul(blocks, kernel))
-            for kernel in (self.query_kernel, self.key_kernel)
-        )
-        value = self._split_heads(self._values(inputs, blocks))
-        # Cast before the product, which float16 could not hold.
-        logits = ops.einsum(
-            "bind,bjnd->bnij",
-            ops.cast(query, softmax_dtype),
-            ops.cast(key, softmax_dtype),
-        )
-        # Only pixels of the image are keys; the border may cut a block off.
-        inside = self._cut(ops.ones_like(inputs[..., :1]))[..., 0] > 0.5
-        logits = ops.where(inside[:, None, None, :], logits, MASKED_LOGIT)
-        weights = ops.cast(softmax(logits), dtype)
-        outputs = ops.einsum("bnij,bjnd->bind", weights, value)
-        return self._join(outputs, height, width)
+        return block_attention(inputs, *self._matrices(inputs), **self._options)
 
-    def _values(self, inputs, blocks):
+    @property
+    def _options(self):
+        return {
+            "block_size": self.block_size,
+            "num_heads": self.num_heads,
+            "implementation": self.implementation,
+        }
+
+    def _matrices(self, inputs):
+        """Returns those of queries and keys, and those of values or a map."""
+        return self.query_kernel, self.key_kernel, self._value(inputs)
+
+    def _value(self, inputs):
         if self.values == "plain":
-            return ops.matmul(blocks, self.value_kernel)
+            return ops.cast(self.value_kernel, self.compute_dtype)[None]
         if self.values == "conv":
-            return self._cut(
-                ops.conv(
-                    inputs,
-                    self.value_kernel,
-                    padding="same",
-                    data_format="channels_last",
-                )
+            return ops.conv(
+                inputs,
+                self.value_kernel,
+                padding="same",
+                data_format="channels_last",
             )
         dtype = "float64" if self.compute_dtype == "float64" else "float32"
         rows, columns, mixtures = (
@@ -235,74 +246,29 @@ class AttentionStem(ImageLayer):
         )
         mixture = softmax(ops.matmul(places, ops.transpose(mixtures)))
         mixture = ops.cast(mixture, self.compute_dtype)
-        # One matrix for every place in the block, (places, channels, filters).
         kernels = ops.stack(
             [
                 ops.cast(kernel, self.compute_dtype)
                 for kernel in self.value_kernels
             ]
         )
-        kernels = ops.einsum("pm,mcf->pcf", mixture, kernels)
-        return ops.einsum("bpc,pcf->bpf", blocks, kernels)
+        return ops.einsum("pm,mcf->pcf", mixture, kernels)
 
-    def _cut(self, maps):
-        """`(B, H, W, C)` -> `(B * blocks, block_size ** 2, C)`."""
-        size = self.block_size
-        batch, height, width, channels = ops.shape(maps)
-        rows, columns = self._blocks(height, width)
-        maps = self._fill_up(maps)
-        maps = ops.reshape(maps, (batch, rows, size, columns, size, channels))
-        maps = ops.transpose(maps, (0, 1, 3, 2, 4, 5))
-        return ops.reshape(maps, (batch * rows * columns, size**2, channels))
-
-    def _join(self, blocks, height, width):
-        """The inverse of `_cut`, with the heads put together."""
-        size = self.block_size
-        rows, columns = self._blocks(height, width)
-        blocks = ops.reshape(
-            blocks, (-1, rows, columns, size, size, self.filters)
+    def _scale_and_offset(self):
+        """Returns what the batch normalization is when it is not trained."""
+        normalization = self.batch_normalization
+        dtype = "float64" if self.compute_dtype == "float64" else "float32"
+        gamma, beta, mean, variance = (
+            ops.cast(weight, dtype)
+            for weight in (
+                normalization.gamma,
+                normalization.beta,
+                normalization.moving_mean,
+                normalization.moving_variance,
+            )
         )
-        blocks = ops.transpose(blocks, (0, 1, 3, 2, 4, 5))
-        maps = ops.reshape(
-            blocks, (-1, rows * size, columns * size, self.filters)
-        )
-        return maps[:, :height, :width]
-
-    def _blocks(self, height, width):
-        """Returns how many blocks there are along both sides."""
-        return tuple(
-            ceil_divide(size, self.block_size) for size in (height, width)
-        )
-
-    def _fill_up(self, maps, value=0.0):
-        """Fills up the blocks that the border cuts off."""
-        sizes = ops.shape(maps)[1:3]
-        padding = [
-            (0, number * self.block_size - size)
-            for number, size in zip(self._blocks(*sizes), sizes, strict=True)
-        ]
-        return ops.pad(maps, ((0, 0), *padding, (0, 0)), constant_values=value)
-
-    def _split_heads(self, blocks):
-        *shape, _ = ops.shape(blocks)
-        return ops.reshape(
-            blocks,
-            (*shape, self.num_heads, self.filters // self.num_heads),
-        )
-
-    def _pool(self, maps):
-        # Pooling aligned with the blocks; "same" would begin before the image.
-        pooled = ops.max_pool(
-            self._fill_up(maps, -float("inf")),
-            self.block_size,
-            strides=self.block_size,
-            data_format="channels_last",
-        )
-        # LiteRT needs known channels to convolve, and padding forgets them.
-        _, height, width, _ = ops.shape(maps)
-        return ops.reshape(
-            pooled, (-1, *self._blocks(height, width), self.filters)
-        )
+        scale = gamma * ops.rsqrt(variance + normalization.epsilon)
+        return scale, beta - mean * scale
 
     def compute_output_shape(self, input_shape):
         self._channels(input_shape)
@@ -325,6 +291,7 @@ class AttentionStem(ImageLayer):
             num_heads=self.num_heads,
             num_mixtures=self.num_mixtures,
             values=self.values,
+            implementation=self.implementation,
             momentum=self.momentum,
         )
         return config

@@ -154,7 +154,7 @@ def local_attention(
 
     dtype = keras.backend.standardize_dtype(value.tensor.dtype)
     compute_dtype = "float64" if dtype == "float64" else "float32"
-    implementation = _choose(
+    implementation = choose_implementation(
         implementation,
         for_kernel=compute_dtype == "float32"
         and mask is None
@@ -284,7 +284,8 @@ def projected_attention(
     dtype = keras.backend.standardize_dtype(inputs.dtype)
     if (
         inputs.shape[-1] > MAX_PROJECTED_CHANNELS
-        or _choose(implementation, for_kernel=dtype != "float64") != "native"
+        or choose_implementation(implementation, for_kernel=dtype != "float64")
+        != "native"
     ):
         return in_two_steps(*operands)
     output = native.projected_attention(
@@ -298,8 +299,16 @@ def projected_attention(
     return ops.cast(output, dtype)
 
 
-def _choose(implementation, for_kernel):
-    """Returns the name of what computes; `for_kernel`: if the kernel can."""
+def choose_implementation(implementation: str | None, for_kernel: bool) -> str:
+    """Returns the name of what computes.
+
+    Args:
+        implementation: What was asked for.
+        for_kernel: Whether the kernel takes it.
+
+    Raises:
+        ValueError: If the kernel is asked for and does not run here.
+    """
     if implementation == "native":
         reason = native.why_not()
         if reason is not None:

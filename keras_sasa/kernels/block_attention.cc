@@ -1,0 +1,664 @@
+// The mathematics of attention within blocks, written for vectors of lanes.
+//
+// Layout. A lane is one block, a vector as many blocks beside each other. Every
+// array is (place in the block, channel, lane), so that all there is to compute
+// are small products of matrices of vectors. A few pixels of a block ask at a
+// time: their logits and weights stay in the nearest cache.
+//
+// An image has few channels, so that x_i' L x_j takes fewer products than the
+// queries and keys that L comes from.
+
+#include "block_attention.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "vectors.h"
+
+namespace keras_sasa {
+namespace KERAS_SASA_LEVEL {
+namespace {
+
+// Pixels that ask together.
+constexpr int64_t kQueries = 16;
+
+// Rows and columns of a product that are computed together, as many as there
+// are registers for.
+constexpr int kProductRows = 4;
+#if defined(__AVX512VL__) || defined(__aarch64__)
+constexpr int kProductColumns = 4;
+#else
+constexpr int kProductColumns = 2;
+#endif
+
+// Parts that add up the gradients of kernels, each on its own. Their number
+// must not depend on that of the threads.
+constexpr int64_t kMaxParts = 64;
+
+// A matrix of vectors; how many floats lie between its rows and columns.
+template <typename Float>
+struct Matrix {
+  Float* data;
+  int64_t row, column;
+
+  Float* at(int64_t i, int64_t j) const {
+    return data + i * row + j * column;
+  }
+  Matrix transposed() const { return {data, column, row}; }
+  operator Matrix<const float>() const { return {data, row, column}; }
+};
+
+template <int rows, int columns>
+KERAS_SASA_NOINLINE void multiply_block(const float* a, int64_t a_row,
+                                        int64_t a_column, const float* b,
+                                        int64_t b_row, int64_t b_column,
+                                        int64_t depth, float* c, int64_t c_row,
+                                        int64_t c_column, bool add) {
+  Vector sums[rows][columns];
+  KERAS_SASA_UNROLL
+  for (int i = 0; i < rows; ++i) {
+    KERAS_SASA_UNROLL
+    for (int j = 0; j < columns; ++j) {
+      sums[i][j] = add ? load(c + i * c_row + j * c_column) : Vector{};
+    }
+  }
+  for (int64_t k = 0; k < depth; ++k) {
+    Vector left[rows];
+    KERAS_SASA_UNROLL
+    for (int i = 0; i < rows; ++i) left[i] = load(a + i * a_row);
+    KERAS_SASA_UNROLL
+    for (int j = 0; j < columns; ++j) {
+      const Vector right = load(b + j * b_column);
+      KERAS_SASA_UNROLL
+      for (int i = 0; i < rows; ++i) sums[i][j] += left[i] * right;
+    }
+    a += a_column;
+    b += b_row;
+  }
+  KERAS_SASA_UNROLL
+  for (int i = 0; i < rows; ++i) {
+    KERAS_SASA_UNROLL
+    for (int j = 0; j < columns; ++j) {
+      store(c + i * c_row + j * c_column, sums[i][j]);
+    }
+  }
+}
+
+template <int rows>
+void multiply_rows(Matrix<const float> a, Matrix<const float> b, int64_t i,
+                   int64_t columns, int64_t depth, Matrix<float> c, bool add) {
+  int64_t j = 0;
+  for (; j + kProductColumns <= columns; j += kProductColumns) {
+    multiply_block<rows, kProductColumns>(a.at(i, 0), a.row, a.column,
+                                          b.at(0, j), b.row, b.column, depth,
+                                          c.at(i, j), c.row, c.column, add);
+  }
+  for (; j < columns; ++j) {
+    multiply_block<rows, 1>(a.at(i, 0), a.row, a.column, b.at(0, j), b.row,
+                            b.column, depth, c.at(i, j), c.row, c.column, add);
+  }
+}
+
+// c = a b, or c += a b, lane by lane: `c` is (rows, columns), `a` (rows, depth).
+void multiply(Matrix<const float> a, Matrix<const float> b, int64_t rows,
+              int64_t columns, int64_t depth, Matrix<float> c,
+              bool add = false) {
+  int64_t i = 0;
+  for (; i + kProductRows <= rows; i += kProductRows) {
+    multiply_rows<kProductRows>(a, b, i, columns, depth, c, add);
+  }
+  for (; i < rows; ++i) multiply_rows<1>(a, b, i, columns, depth, c, add);
+}
+
+// A matrix of numbers that are the same in all lanes.
+struct Numbers {
+  const float* data;
+  int64_t row, column;
+};
+
+// output[j] (+)= sum_i input[i] * numbers[i][j].
+template <bool add>
+inline void project(const float* input, Numbers numbers, int64_t depth,
+                    int64_t columns, float* output) {
+  for (int64_t j = 0; j < columns; ++j) {
+    Vector sum = add ? load(output + j * kLanes) : Vector{};
+    const float* number = numbers.data + j * numbers.column;
+    for (int64_t i = 0; i < depth; ++i) {
+      sum += load(input + i * kLanes) * number[i * numbers.row];
+    }
+    store(output + j * kLanes, sum);
+  }
+}
+
+// sums[i][j] += a[i] * b[j].
+inline void add_outer(const float* a, int64_t rows, const float* b,
+                      int64_t columns, float* sums) {
+  for (int64_t i = 0; i < rows; ++i) {
+    const Vector left = load(a + i * kLanes);
+    for (int64_t j = 0; j < columns; ++j, sums += kLanes) {
+      store(sums, load(sums) + left * load(b + j * kLanes));
+    }
+  }
+}
+
+inline float sum_of_lanes(const float* lanes) {
+  float sum = 0;
+  for (int i = 0; i < kLanes; ++i) sum += lanes[i];
+  return sum;
+}
+
+// The blocks of an image that one vector holds, and what both passes compute
+// of them.
+class Blocks {
+ public:
+  Blocks(const BlockShape& shape, const BlockInputs& inputs)
+      : shape_(shape), inputs_(inputs) {
+    masks_.reserve(shape.size);
+  }
+
+  // Memory, in floats.
+  int64_t image_size() const { return all_places() * shape_.channels * kLanes; }
+  int64_t value_size() const {
+    return all_places() * shape_.head_width * kLanes;
+  }
+  int64_t weight_size() const { return kQueries * all_places() * kLanes; }
+  int64_t all_places() const { return shape_.size * shape_.size; }
+
+  // Goes to the blocks from `column` on of a row of blocks, and reads them.
+  void go_to(int64_t image, int64_t row, int64_t column, float* pixels) {
+    image_ = image;
+    first_row_ = row * shape_.size;
+    first_block_ = column;
+    pixels_ = pixels;
+    count = min(kLanes, shape_.block_columns() - column);
+    rows = min(shape_.size, shape_.height - first_row_);
+    places = rows * shape_.size;
+    cut_off = (column + kLanes) * shape_.size > shape_.width;
+    for (int64_t i = 0; cut_off && i < shape_.size; ++i) {
+      for (int lane = 0; lane < kLanes; ++lane) {
+        masks_.data()[i][lane] = inside(i, lane) ? -1 : 0;
+      }
+    }
+    const int64_t channels = shape_.channels;
+    for (int64_t place = 0; place < places; ++place) {
+      float* to = pixels + place * channels * kLanes;
+      for (int lane = 0; lane < kLanes; ++lane) {
+        const bool is_inside = inside(place, lane);
+        const float* from =
+            is_inside ? inputs_.image + pixel(place, lane) * channels : nullptr;
+        for (int64_t channel = 0; channel < channels; ++channel) {
+          to[channel * kLanes + lane] = is_inside ? from[channel] : 0.0f;
+        }
+      }
+    }
+  }
+
+  // Whether the block has the pixel: later lanes have fewer of them.
+  bool inside(int64_t place, int lane) const {
+    return (first_block_ + lane) * shape_.size + place % shape_.size <
+           shape_.width;
+  }
+  // Number of a pixel of the batch.
+  int64_t pixel(int64_t place, int lane) const {
+    const int64_t row = first_row_ + place / shape_.size;
+    return (image_ * shape_.height + row) * shape_.width +
+           (first_block_ + lane) * shape_.size + place % shape_.size;
+  }
+  Bits mask(int64_t place) const { return masks_[place % shape_.size]; }
+
+  // Pixels times the logit kernel of the head, for logits in base 2.
+  void project_queries(int64_t head, float* queries) const {
+    const int64_t channels = shape_.channels;
+    const Numbers kernel = {
+        inputs_.logit_kernels + head * channels * channels, channels, 1};
+    for (int64_t i = 0; i < places * channels; i += channels) {
+      float* to = queries + i * kLanes;
+      project<false>(pixels_ + i * kLanes, kernel, channels, channels, to);
+      for (int64_t j = 0; j < channels; ++j) {
+        store(to + j * kLanes, load(to + j * kLanes) * kLog2E);
+      }
+    }
+  }
+
+  Numbers value_kernel(int64_t head, int64_t place) const {
+    return {inputs_.value_kernels +
+                place * shape_.channels * shape_.filters() +
+                head * shape_.head_width,
+            shape_.filters(), 1};
+  }
+
+  void project_values(int64_t head, float* values) const {
+    const int64_t channels = shape_.channels;
+    for (int64_t place = 0; place < places; ++place) {
+      project<false>(pixels_ + place * channels * kLanes,
+                     value_kernel(head, place), channels, shape_.head_width,
+                     values + place * shape_.head_width * kLanes);
+    }
+  }
+
+  // exp2(logit - largest logit) of the queries from `first` on, and the inverse
+  // of their sums.
+  void attend(const float* queries, int64_t first, int64_t query_count,
+              float* weights, float* factors) const {
+    const int64_t channels = shape_.channels;
+    const int64_t pixel_stride = channels * kLanes;
+    multiply({queries + first * pixel_stride, pixel_stride, kLanes},
+             {pixels_, kLanes, pixel_stride}, query_count, places, channels,
+             {weights, places * kLanes, kLanes});
+    const Vector lowest = all(kLowestExponent);
+    for (int64_t query = 0; query < query_count; ++query) {
+      float* logits = weights + query * places * kLanes;
+      if (cut_off) {
+        for (int64_t key = 0; key < places; ++key) {
+          store(logits + key * kLanes,
+                select(mask(key), load(logits + key * kLanes),
+                       all(kMaskedLogit)));
+        }
+      }
+      Vector largest = load(logits);
+      for (int64_t key = 1; key < places; ++key) {
+        largest = larger(load(logits + key * kLanes), largest);
+      }
+      Vector sum{};
+      for (int64_t key = 0; key < places; ++key) {
+        const Vector weight =
+            exp2(load(logits + key * kLanes) - largest, lowest);
+        store(logits + key * kLanes, weight);
+        sum += weight;
+      }
+      store(factors + query * kLanes, 1.0f / sum);
+    }
+  }
+
+  int64_t count;   // Blocks that there are, of the lanes of a vector;
+  int64_t rows;    // rows of pixels that they have inside the image,
+  int64_t places;  // and pixels.
+  bool cut_off;    // Whether `mask` is false somewhere.
+
+ private:
+  const BlockShape& shape_;
+  const BlockInputs& inputs_;
+  int64_t image_ = 0, first_row_ = 0, first_block_ = 0;
+  const float* pixels_ = nullptr;
+  Array<Bits> masks_;  // Of every column of a block.
+};
+
+// Writes vectors (channel, lane) to `map`, the channels of a head of a map of
+// `filters` at the pixels of `place`.
+void scatter(const Blocks& blocks, int64_t place, const float* vectors,
+             int64_t head_width, float* map, int64_t filters) {
+  int64_t channel = 0;
+  for (; channel + kLanes <= head_width; channel += kLanes) {
+    Vector square[kLanes];
+    KERAS_SASA_UNROLL
+    for (int i = 0; i < kLanes; ++i) {
+      square[i] = load(vectors + (channel + i) * kLanes);
+    }
+    transpose(square);
+    for (int lane = 0; lane < blocks.count; ++lane) {
+      if (!blocks.inside(place, lane)) break;
+      store(map + blocks.pixel(place, lane) * filters + channel, square[lane]);
+    }
+  }
+  for (; channel < head_width; ++channel) {
+    for (int lane = 0; lane < blocks.count; ++lane) {
+      if (!blocks.inside(place, lane)) break;
+      map[blocks.pixel(place, lane) * filters + channel] =
+          vectors[channel * kLanes + lane];
+    }
+  }
+}
+
+// The inverse; zero where a pixel is outside the image.
+void gather(const Blocks& blocks, int64_t place, const float* map,
+            int64_t filters, int64_t head_width, float* vectors) {
+  int64_t channel = 0;
+  for (; channel + kLanes <= head_width; channel += kLanes) {
+    Vector square[kLanes] = {};
+    for (int lane = 0; lane < blocks.count; ++lane) {
+      if (!blocks.inside(place, lane)) break;
+      square[lane] =
+          load(map + blocks.pixel(place, lane) * filters + channel);
+    }
+    transpose(square);
+    KERAS_SASA_UNROLL
+    for (int i = 0; i < kLanes; ++i) {
+      store(vectors + (channel + i) * kLanes, square[i]);
+    }
+  }
+  for (; channel < head_width; ++channel) {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const bool inside = lane < blocks.count && blocks.inside(place, lane);
+      vectors[channel * kLanes + lane] =
+          inside ? map[blocks.pixel(place, lane) * filters + channel] : 0.0f;
+    }
+  }
+}
+
+// Memory of a thread, kept from call to call.
+float* scratch(const Parts& parts) {
+  static thread_local Array<float> memory;
+  return memory.reserve(parts.size());
+}
+
+// A task is one row of blocks of one image.
+class ForwardTasks : public BlockForward {
+ public:
+  ForwardTasks(const BlockShape& shape, const BlockInputs& inputs,
+               const BlockOutputs& outputs)
+      : shape_(shape), inputs_(inputs), outputs_(outputs) {}
+
+  int64_t tasks() const override { return shape_.batch * shape_.block_rows(); }
+
+  void run(int64_t task) const override {
+    Blocks blocks(shape_, inputs_);
+    const int64_t width = shape_.head_width;
+    const bool pooled = outputs_.scale != nullptr;
+    Parts parts;
+    const int64_t pixels = parts.add(blocks.image_size());
+    const int64_t queries = parts.add(blocks.image_size());
+    const int64_t values = parts.add(blocks.value_size());
+    const int64_t weights = parts.add(blocks.weight_size());
+    const int64_t factors = parts.add(kQueries * kLanes);
+    const int64_t sums = parts.add(kQueries * width * kLanes);
+    const int64_t largest = parts.add(width * kLanes);
+    float* memory = scratch(parts);
+    for (int64_t column = 0; column < shape_.block_columns();
+         column += kLanes) {
+      blocks.go_to(task / shape_.block_rows(), task % shape_.block_rows(),
+                   column, memory + pixels);
+      for (int64_t head = 0; head < shape_.heads; ++head) {
+        blocks.project_queries(head, memory + queries);
+        blocks.project_values(head, memory + values);
+        for (int64_t channel = 0; pooled && channel < width; ++channel) {
+          store(memory + largest + channel * kLanes, all(-INFINITY));
+        }
+        for (int64_t first = 0; first < blocks.places; first += kQueries) {
+          const int64_t count = min(kQueries, blocks.places - first);
+          blocks.attend(memory + queries, first, count, memory + weights,
+                        memory + factors);
+          multiply({memory + weights, blocks.places * kLanes, kLanes},
+                   {memory + values, width * kLanes, kLanes}, count, width,
+                   blocks.places, {memory + sums, width * kLanes, kLanes});
+          for (int64_t query = 0; query < count; ++query) {
+            float* sum = memory + sums + query * width * kLanes;
+            const Vector factor = load(memory + factors + query * kLanes);
+            if (pooled) {
+              pool(blocks, first + query, factor, head, sum, memory + largest);
+              continue;
+            }
+            for (int64_t channel = 0; channel < width; ++channel) {
+              float* number = sum + channel * kLanes;
+              store(number, load(number) * factor);
+            }
+            scatter(blocks, first + query, sum, width,
+                    outputs_.output + head * width, shape_.filters());
+          }
+        }
+        if (!pooled) continue;
+        float* output = outputs_.output +
+                        (task * shape_.block_columns() + column) *
+                            shape_.filters() +
+                        head * width;
+        for (int lane = 0; lane < blocks.count; ++lane) {
+          for (int64_t channel = 0; channel < width; ++channel) {
+            output[lane * shape_.filters() + channel] =
+                memory[largest + channel * kLanes + lane];
+          }
+        }
+      }
+    }
+  }
+
+ private:
+  void pool(const Blocks& blocks, int64_t place, Vector factor, int64_t head,
+            const float* sums, float* largest) const {
+    const int64_t width = shape_.head_width;
+    const float* scale = outputs_.scale + head * width;
+    const float* offset = outputs_.offset + head * width;
+    for (int64_t channel = 0; channel < width; ++channel) {
+      float* to = largest + channel * kLanes;
+      Vector number = load(sums + channel * kLanes) * factor * scale[channel] +
+                      offset[channel];
+      if (blocks.cut_off) {
+        number = select(blocks.mask(place), number, load(to));
+      }
+      store(to, larger(load(to), number));
+    }
+  }
+
+  const BlockShape shape_;
+  const BlockInputs inputs_;
+  const BlockOutputs outputs_;
+};
+
+// A task is some rows of blocks of all images, and adds up the gradients of the
+// kernels in a part of its own.
+class BackwardTasks : public BlockBackward {
+ public:
+  BackwardTasks(const BlockShape& shape, const BlockInputs& inputs,
+                const float* output_gradient, const BlockGradients& gradients)
+      : shape_(shape),
+        inputs_(inputs),
+        output_gradient_(output_gradient),
+        gradients_(gradients),
+        rows_(shape.batch * shape.block_rows()),
+        rows_of_task_(max(1, ceil_div(rows_, kMaxParts))) {
+    kernels_.reserve(tasks() * (logit_size() + value_size()));
+  }
+
+  int64_t tasks() const override { return ceil_div(rows_, rows_of_task_); }
+
+  void run(int64_t task) const override {
+    Blocks blocks(shape_, inputs_);
+    const int64_t width = shape_.head_width;
+    const int64_t channels = shape_.channels;
+    const int64_t places = blocks.all_places();
+    Parts parts;
+    Memory m{};
+    const int64_t pixels = parts.add(blocks.image_size());
+    const int64_t image = parts.add(blocks.image_size());
+    const int64_t queries = parts.add(blocks.image_size());
+    const int64_t keys = parts.add(blocks.image_size());
+    const int64_t values = parts.add(blocks.value_size());
+    const int64_t value_gradients = parts.add(blocks.value_size());
+    const int64_t weights = parts.add(blocks.weight_size());
+    const int64_t products = parts.add(blocks.weight_size());
+    const int64_t factors = parts.add(kQueries * kLanes);
+    const int64_t upstream = parts.add(kQueries * width * kLanes);
+    const int64_t seen = parts.add(kQueries * channels * kLanes);
+    const int64_t logit_kernels = parts.add(logit_size() * kLanes);
+    const int64_t value_kernels = parts.add(value_size() * kLanes);
+    float* memory = scratch(parts);
+    m.pixels = memory + pixels;
+    m.image = memory + image;
+    m.queries = memory + queries;
+    m.keys = memory + keys;
+    m.values = memory + values;
+    m.value_gradients = memory + value_gradients;
+    m.weights = memory + weights;
+    m.products = memory + products;
+    m.factors = memory + factors;
+    m.upstream = memory + upstream;
+    m.seen = memory + seen;
+    m.logit_kernels = memory + logit_kernels;
+    m.value_kernels = memory + value_kernels;
+    std::memset(m.logit_kernels, 0, logit_size() * kLanes * sizeof(float));
+    std::memset(m.value_kernels, 0, value_size() * kLanes * sizeof(float));
+
+    const int64_t end = min(rows_, (task + 1) * rows_of_task_);
+    for (int64_t row = task * rows_of_task_; row < end; ++row) {
+      for (int64_t column = 0; column < shape_.block_columns();
+           column += kLanes) {
+        blocks.go_to(row / shape_.block_rows(), row % shape_.block_rows(),
+                     column, m.pixels);
+        std::memset(m.image, 0, blocks.image_size() * sizeof(float));
+        for (int64_t head = 0; head < shape_.heads; ++head) {
+          differentiate(blocks, head, m);
+        }
+        for (int64_t place = 0; place < blocks.places; ++place) {
+          scatter(blocks, place, m.image + place * channels * kLanes, channels,
+                  gradients_.image, channels);
+        }
+      }
+    }
+    // (head, channel, channel), then (head, place, channel, head width).
+    float* to = kernels_.data() + task * (logit_size() + value_size());
+    for (int64_t i = 0; i < logit_size(); ++i) {
+      *to++ = sum_of_lanes(m.logit_kernels + i * kLanes);
+    }
+    const int64_t block = channels * width;
+    for (int64_t head = 0; head < shape_.heads; ++head) {
+      for (int64_t i = 0; i < places * block; ++i) {
+        *to++ = sum_of_lanes(m.value_kernels +
+                             (head * places * block + i) * kLanes);
+      }
+    }
+  }
+
+  void finish() const override {
+    const int64_t width = shape_.head_width;
+    for (int64_t i = 0; i < logit_size(); ++i) {
+      gradients_.logit_kernels[i] = sum_of_parts(i);
+    }
+    // From heads first to heads beside each other.
+    const int64_t matrices = value_size() / shape_.filters();
+    for (int64_t i = 0; i < value_size(); ++i) {
+      const int64_t head = i / (matrices * width);
+      const int64_t matrix = i / width % matrices;
+      gradients_.value_kernels[matrix * shape_.filters() + head * width +
+                               i % width] = sum_of_parts(logit_size() + i);
+    }
+  }
+
+ private:
+  struct Memory {
+    float *pixels, *image;  // (place, channel, lane), and its gradient.
+    float *queries, *keys;  // Of the head; what queries bring to keys.
+    float *values, *value_gradients;
+    float *weights, *products;  // Of kQueries pixels: (query, key, lane).
+    float *factors, *upstream;
+    float* seen;  // Pixels weighted by the gradients of their logits.
+    float *logit_kernels, *value_kernels;
+  };
+
+  int64_t logit_size() const {
+    return shape_.heads * shape_.channels * shape_.channels;
+  }
+  int64_t value_size() const {
+    return shape_.size * shape_.size * shape_.channels * shape_.filters();
+  }
+
+  float sum_of_parts(int64_t number) const {
+    double sum = 0;
+    for (int64_t part = 0; part < tasks(); ++part) {
+      sum += kernels_[part * (logit_size() + value_size()) + number];
+    }
+    return static_cast<float>(sum);
+  }
+
+  // With p a weight and g the product of the value and the gradient of the
+  // output, the gradient of the logit is p * (g - sum of all p * g).
+  void differentiate(const Blocks& blocks, int64_t head,
+                     const Memory& m) const {
+    const int64_t width = shape_.head_width;
+    const int64_t channels = shape_.channels;
+    const int64_t places = blocks.places;
+    const int64_t pixel = channels * kLanes;
+    const int64_t value = width * kLanes;
+    const Matrix<float> weights = {m.weights, places * kLanes, kLanes};
+    const Matrix<float> products = {m.products, places * kLanes, kLanes};
+    const Matrix<float> values = {m.values, value, kLanes};
+    const Matrix<float> upstream = {m.upstream, value, kLanes};
+    const Matrix<float> pixels = {m.pixels, pixel, kLanes};
+    const Matrix<float> value_gradients = {m.value_gradients, value, kLanes};
+    const Matrix<float> keys = {m.keys, pixel, kLanes};
+    const Matrix<float> seen = {m.seen, pixel, kLanes};
+    const float* kernel = inputs_.logit_kernels + head * channels * channels;
+    float* kernel_gradient =
+        m.logit_kernels + head * channels * channels * kLanes;
+    blocks.project_queries(head, m.queries);
+    blocks.project_values(head, m.values);
+    for (int64_t first = 0; first < places; first += kQueries) {
+      const int64_t count = min(kQueries, places - first);
+      const bool add = first > 0;
+      blocks.attend(m.queries, first, count, m.weights, m.factors);
+      for (int64_t query = 0; query < count; ++query) {
+        gather(blocks, first + query, output_gradient_ + head * width,
+               shape_.filters(), width, m.upstream + query * value);
+      }
+      multiply(upstream, values.transposed(), count, places, width, products);
+      for (int64_t query = 0; query < count; ++query) {
+        float* row = m.weights + query * places * kLanes;
+        float* gradients = m.products + query * places * kLanes;
+        const Vector factor = load(m.factors + query * kLanes);
+        Vector total{};
+        for (int64_t i = 0; i < places * kLanes; i += kLanes) {
+          const Vector weight = load(row + i) * factor;
+          store(row + i, weight);
+          total += weight * load(gradients + i);
+        }
+        for (int64_t i = 0; i < places * kLanes; i += kLanes) {
+          store(gradients + i,
+                load(row + i) * (load(gradients + i) - total));
+        }
+      }
+      multiply(weights.transposed(), upstream, places, width, count,
+               value_gradients, add);
+      multiply(products, pixels, count, channels, places, seen);
+      multiply(products.transposed(),
+               {m.queries + first * pixel, pixel, kLanes}, places, channels,
+               count, keys, add);
+      for (int64_t query = 0; query < count; ++query) {
+        const int64_t place = (first + query) * pixel;
+        const float* sum = m.seen + query * pixel;
+        add_outer(m.pixels + place, channels, sum, channels, kernel_gradient);
+        project<true>(sum, {kernel, 1, channels}, channels, channels,
+                      m.image + place);
+      }
+    }
+    for (int64_t place = 0; place < places; ++place) {
+      const float* gradient = m.value_gradients + place * value;
+      const Numbers matrix = blocks.value_kernel(head, place);
+      project<true>(gradient, {matrix.data, matrix.column, matrix.row}, width,
+                    channels, m.image + place * pixel);
+      add_outer(m.pixels + place * pixel, channels, gradient, width,
+                m.value_kernels +
+                    (head * blocks.all_places() + place) * channels * value);
+    }
+    // The queries were those of logits in base 2.
+    for (int64_t i = 0; i < places * pixel; i += kLanes) {
+      store(m.image + i, load(m.image + i) + load(m.keys + i) * kLn2);
+    }
+  }
+
+  const BlockShape shape_;
+  const BlockInputs inputs_;
+  const float* const output_gradient_;
+  const BlockGradients gradients_;
+  const int64_t rows_, rows_of_task_;
+  Array<float> kernels_;
+};
+
+std::unique_ptr<BlockForward> forward(const BlockShape& shape,
+                                      const BlockInputs& inputs,
+                                      const BlockOutputs& outputs) {
+  return std::unique_ptr<BlockForward>(
+      new ForwardTasks(shape, inputs, outputs));
+}
+
+std::unique_ptr<BlockBackward> backward(const BlockShape& shape,
+                                        const BlockInputs& inputs,
+                                        const float* output_gradient,
+                                        const BlockGradients& gradients) {
+  return std::unique_ptr<BlockBackward>(
+      new BackwardTasks(shape, inputs, output_gradient, gradients));
+}
+
+}  // namespace
+
+extern const BlockLevel block_level;
+const BlockLevel block_level = {forward, backward};
+
+}  // namespace KERAS_SASA_LEVEL
+}  // namespace keras_sasa

@@ -1,0 +1,86 @@
+// Attention within the blocks of an image, forward and backward: what the
+// mathematics in block_attention.cc offers. Nothing here knows who calls it.
+//
+// For one head and the pixels i, j of a block, of `size` x `size` pixels,
+//
+//   y_i = sum_j softmax_j(x_i' L x_j) M_j' x_j
+//
+// with L = W_Q W_K' of the head, a matrix (channels, channels), and M_j that of
+// the values at the place of j in its block. Where the border cuts a block off,
+// its pixels inside the image take part. float32, channels last. Tasks may run
+// on any number of threads in any order: the result has the same bits.
+
+#ifndef KERAS_SASA_KERNELS_BLOCK_ATTENTION_H_
+#define KERAS_SASA_KERNELS_BLOCK_ATTENTION_H_
+
+#include <cstdint>
+#include <memory>
+
+namespace keras_sasa {
+
+struct BlockShape {
+  int64_t batch;
+  int64_t height;
+  int64_t width;
+  int64_t channels;
+  int64_t size;
+  int64_t heads;
+  int64_t head_width;
+
+  int64_t filters() const { return heads * head_width; }
+  int64_t block_rows() const { return (height + size - 1) / size; }
+  int64_t block_columns() const { return (width + size - 1) / size; }
+};
+
+struct BlockInputs {
+  const float* image;          // (batch, height, width, channels)
+  const float* logit_kernels;  // (heads, channels, channels)
+  const float* value_kernels;  // (size * size, channels, filters)
+};
+
+struct BlockOutputs {
+  // (batch, height, width, filters); or, where there are `scale` and `offset`,
+  // two numbers a filter, (batch, block rows, block columns, filters): the
+  // largest of scale * y + offset in a block.
+  float* output;
+  const float* scale;
+  const float* offset;
+};
+
+struct BlockGradients {
+  float* image;
+  float* logit_kernels;
+  float* value_kernels;
+};
+
+class BlockForward {
+ public:
+  virtual ~BlockForward() = default;
+  virtual int64_t tasks() const = 0;
+  virtual void run(int64_t task) const = 0;
+};
+
+class BlockBackward {
+ public:
+  virtual ~BlockBackward() = default;
+  virtual int64_t tasks() const = 0;
+  virtual void run(int64_t task) const = 0;
+  // After all tasks: adds up the gradients of the kernels, in one order.
+  virtual void finish() const = 0;
+};
+
+// One instruction set for which the mathematics was compiled.
+struct BlockLevel {
+  std::unique_ptr<BlockForward> (*forward)(const BlockShape&,
+                                           const BlockInputs&,
+                                           const BlockOutputs&);
+  // `output_gradient` is that of the output without `scale` and `offset`.
+  std::unique_ptr<BlockBackward> (*backward)(const BlockShape&,
+                                             const BlockInputs&,
+                                             const float* output_gradient,
+                                             const BlockGradients&);
+};
+
+}  // namespace keras_sasa
+
+#endif  // KERAS_SASA_KERNELS_BLOCK_ATTENTION_H_

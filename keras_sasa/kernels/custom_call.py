@@ -1,0 +1,409 @@
+"""Calls of the compiled kernel by Keras' backend, with their gradients.
+
+A call has operands, all float32, and attributes: integers, tuples of them or
+strings by name. Shapes of results are tuples of integers and, where TensorFlow
+traces sizes that it does not know, of `Size`.
+"""
+
+import functools
+import itertools
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+
+class Size(NamedTuple):
+    """That of an axis of an operand, divided and rounded up."""
+
+    operand: int
+    axis: int
+    divisor: int = 1
+
+
+def size(shapes, operand, axis, divisor=1):
+    """Returns the `Size` as an integer, if it is known."""
+    known = shapes[operand][axis]
+    if known is None:
+        return Size(operand, axis, divisor)
+    return -(-known // divisor)
+
+
+def differentiable(operands, *, forward, backward, results, attributes, again):
+    """Makes a call whose gradient is another call.
+
+    Args:
+        operands: List of tensors.
+        forward: Name of the call. Its first result is the output, further ones
+            are kept for the gradient.
+        backward: Name of the call that takes the operands, the gradient of the
+            output and what was kept, and gives the gradients of the operands.
+        results: Function of the shapes of the operands that returns those of
+            the results of `forward`.
+        attributes: Of both calls.
+        again: Function of the operands that computes the output and can be
+            differentiated twice: the gradient of the gradient is that of it.
+
+    Returns:
+        The output.
+    """
+    differentiate = {
+        "tensorflow": _tensorflow_differentiable,
+        "jax": _jax_differentiable,
+    }[keras.backend.backend()]
+    attributes = tuple(attributes.items())
+    return differentiate(
+        operands, forward, backward, results, attributes, again
+    )
+
+
+def recomputed(operands, *, forward, results, attributes, again):
+    """Makes a call whose gradient is that of `again`; otherwise as above."""
+    recompute = {
+        "tensorflow": _tensorflow_recomputed,
+        "jax": _jax_recomputed,
+    }[keras.backend.backend()]
+    attributes = tuple(attributes.items())
+    return recompute(operands, forward, results, attributes, again)
+
+
+def _tensorflow_differentiable(
+    operands, forward, backward, results, attributes, again
+):
+    import tensorflow as tf
+
+    # XLA's calls have no gradient of their own: `gradient` is that of the first
+    # call, `second` that of the second.
+    @tf.custom_gradient
+    def attend(*operands):
+        shapes = [tuple(operand.shape) for operand in operands]
+        output, *kept = call_tensorflow(
+            forward, operands, results(shapes), attributes
+        )
+        # The shapes of gradients are those of the operands.
+        gradient_shapes = [
+            tuple(size(shapes, number, axis) for axis in range(len(shape)))
+            for number, shape in enumerate(shapes)
+        ]
+
+        @tf.custom_gradient
+        def differentiate(*operands):
+            gradients = call_tensorflow(
+                backward, operands, gradient_shapes, attributes
+            )
+
+            def second(*upstreams):
+                inputs = operands[: len(shapes)]
+                upstream = operands[len(shapes)]
+                with tf.GradientTape() as tape:
+                    tape.watch([*inputs, upstream])
+                    with tf.GradientTape() as first_tape:
+                        first_tape.watch(inputs)
+                        outputs = again(*inputs)
+                    firsts = first_tape.gradient(outputs, inputs, upstream)
+                seconds = tape.gradient(
+                    firsts,
+                    [*inputs, upstream],
+                    upstreams,
+                    unconnected_gradients=tf.UnconnectedGradients.ZERO,
+                )
+                # Those of what was kept are in those of the inputs.
+                return [*seconds, *map(tf.zeros_like, kept)]
+
+            return gradients, second
+
+        def gradient(upstream):
+            return differentiate(
+                *operands, upstream, *map(tf.stop_gradient, kept)
+            )
+
+        return output, gradient
+
+    return attend(*operands)
+
+
+def _tensorflow_recomputed(operands, forward, results, attributes, again):
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def attend(*operands):
+        shapes = [tuple(operand.shape) for operand in operands]
+        (output,) = call_tensorflow(
+            forward, operands, results(shapes), attributes
+        )
+
+        def gradient(upstream):
+            with tf.GradientTape() as tape:
+                tape.watch(operands)
+                outputs = again(*operands)
+            return tape.gradient(outputs, operands, upstream)
+
+        return output, gradient
+
+    return attend(*operands)
+
+
+def call_tensorflow(name, operands, result_shapes, attributes):
+    """Makes the call `name`, without a gradient. Returns its results."""
+    import tensorflow as tf
+    from tensorflow.compiler.tf2xla.python import xla
+
+    shapes = tuple(tuple(operand.shape) for operand in operands)
+    result_shapes = tuple(map(tuple, result_shapes))
+    return xla.call_module(
+        list(operands),
+        version=9,
+        module=_module(name, shapes, result_shapes, attributes),
+        Tout=[tf.float32] * len(result_shapes),
+        Sout=[tf.TensorShape(_known(shape)) for shape in result_shapes],
+        platforms=["CPU"],
+        disabled_checks=[f"custom_call:{name}"],
+    )
+
+
+def _known(shape):
+    return tuple(None if isinstance(size, Size) else size for size in shape)
+
+
+@functools.cache
+def _module(name, shapes, result_shapes, attributes):
+    """StableHLO of one custom call, for unknown sizes too.
+
+    With unknown sizes the shape of every result is one more operand, put
+    together from those of the operands.
+    """
+    lines = []
+
+    def new(line):
+        lines.append(f"    %{len(lines)} = {line}")
+        return f"%{len(lines) - 1}"
+
+    def constant(number):
+        return new(f"stablehlo.constant dense<{number}> : tensor<i32>")
+
+    def scalar(size):
+        if not isinstance(size, Size):
+            return constant(size)
+        number = new(
+            f"stablehlo.get_dimension_size %arg{size.operand}, "
+            f"dim = {size.axis} : ({_type(shapes[size.operand])}) "
+            "-> tensor<i32>"
+        )
+        if size.divisor > 1:
+            rest = constant(size.divisor - 1)
+            number = new(f"stablehlo.add {number}, {rest} : tensor<i32>")
+            divisor = constant(size.divisor)
+            number = new(f"stablehlo.divide {number}, {divisor} : tensor<i32>")
+        return number
+
+    def shape_operand(shape):
+        sizes = [
+            new(
+                f"stablehlo.reshape {scalar(size)} : "
+                "(tensor<i32>) -> tensor<1xi32>"
+            )
+            for size in shape
+        ]
+        types = ", ".join(["tensor<1xi32>"] * len(shape))
+        return new(
+            f"stablehlo.concatenate {', '.join(sizes)}, dim = 0 : "
+            f"({types}) -> tensor<{len(shape)}xi32>"
+        )
+
+    polymorphic = any(None in _known(shape) for shape in result_shapes)
+    types = [_type(shape) for shape in shapes]
+    values = [f"%arg{number}" for number in range(len(shapes))]
+    indices = ""
+    if polymorphic:
+        # Every result or none: their order is that of the results.
+        count = len(result_shapes)
+        numbers = list(range(len(shapes), len(shapes) + count))
+        indices = (
+            f", indices_of_shape_operands = dense<{numbers}> : "
+            f"tensor<{count}xi64>"
+        )
+        values += map(shape_operand, result_shapes)
+        types += [f"tensor<{len(shape)}xi32>" for shape in result_shapes]
+    results = ", ".join(_type(_known(shape)) for shape in result_shapes)
+    signature = ", ".join(
+        f"%arg{number}: {_type(shape)}" for number, shape in enumerate(shapes)
+    )
+    config = ", ".join(
+        f"{key} = {_attribute(value)}" for key, value in attributes
+    )
+    count = len(result_shapes)
+    returned = ", ".join(f"%result#{number}" for number in range(count))
+    flag = "true" if polymorphic else "false"
+    return "\n".join(
+        [
+            "module @keras_sasa attributes "
+            f"{{jax.uses_shape_polymorphism = {flag}}} {{",
+            f"  func.func public @main({signature}) -> ({results}) {{",
+            *lines,
+            f"    %result:{count} = stablehlo.custom_call @{name}"
+            f"({', '.join(values)}) {{api_version = 4 : i32, "
+            f"backend_config = {{{config}}}{indices}}} : "
+            f"({', '.join(types)}) -> ({results})",
+            f"    return {returned} : {results}",
+            "  }",
+            "}",
+        ]
+    )
+
+
+def _type(shape):
+    sizes = "".join("?x" if size is None else f"{size}x" for size in shape)
+    return f"tensor<{sizes}f32>"
+
+
+def _attribute(value):
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, tuple):
+        return f"array<i64: {', '.join(map(str, value))}>"
+    return f"{value} : i64"
+
+
+def call_jax(name, operands, shapes, attributes):
+    """Makes the call `name`, without a gradient. Returns its results."""
+    import jax
+
+    if jax.device_count() > 1:
+        ranks = tuple(len(operand.shape) for operand in operands)
+        shapes = tuple(map(tuple, shapes))
+        return _jax_divided(name, ranks, shapes, attributes)(*operands)
+    return _jax_whole(name, operands, shapes, attributes)
+
+
+@functools.cache
+def _jax_divided(name, ranks, shapes, attributes):
+    """The call, as one that XLA divides among devices by images.
+
+    Maps, of rank 4, are divided; embeddings and matrices, of lower rank, are
+    whole everywhere, and what devices add to their gradients is summed.
+    """
+    import jax
+    from jax.experimental.custom_partitioning import custom_partitioning
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    @custom_partitioning
+    def call(*operands):
+        return _jax_whole(name, operands, shapes, attributes)
+
+    def partition(mesh, operands, results):
+        spec = operands[0].sharding.spec
+        axes = spec[0] if spec else None
+
+        def sharding(rank):
+            divided = axes if rank == 4 else None
+            rest = [None] * (rank - 1)
+            return NamedSharding(mesh, PartitionSpec(divided, *rest))
+
+        def one_device(*operands):
+            batch = operands[0].shape[0]
+            local = [
+                (batch, *shape[1:]) if len(shape) == 4 else shape
+                for shape in shapes
+            ]
+            outputs = _jax_whole(name, operands, local, attributes)
+            return tuple(
+                output
+                if len(shape) == 4 or axes is None
+                else jax.lax.psum(output, axes)
+                for output, shape in zip(outputs, shapes, strict=True)
+            )
+
+        return (
+            mesh,
+            one_device,
+            tuple(sharding(len(shape)) for shape in shapes),
+            tuple(sharding(rank) for rank in ranks),
+        )
+
+    names = (f"size{number}" for number in itertools.count())
+
+    def factors(rank):
+        # No size but that of the batch matters to the division.
+        first = "batch" if rank == 4 else next(names)
+        return " ".join([first, *itertools.islice(names, rank - 1)])
+
+    inputs = ", ".join([factors(rank) for rank in ranks])
+    outputs = ", ".join([factors(len(shape)) for shape in shapes])
+    call.def_partition(
+        partition=partition, sharding_rule=f"{inputs} -> {outputs}"
+    )
+    return call
+
+
+def _jax_whole(name, operands, shapes, attributes):
+    import jax
+
+    options = {
+        key: value
+        if isinstance(value, str)
+        else np.asarray(value, "int64")
+        if isinstance(value, tuple)
+        else np.int64(value)
+        for key, value in attributes
+    }
+    types = [jax.ShapeDtypeStruct(shape, "float32") for shape in shapes]
+    return tuple(jax.ffi.ffi_call(name, types)(*operands, **options))
+
+
+def _jax_recomputed(operands, forward, results, attributes, again):
+    import jax
+
+    @jax.custom_vjp
+    def attend(*operands):
+        shapes = results([operand.shape for operand in operands])
+        return call_jax(forward, operands, shapes, attributes)[0]
+
+    attend.defvjp(
+        lambda *operands: (attend(*operands), operands),
+        lambda operands, upstream: jax.vjp(again, *operands)[1](upstream),
+    )
+    return attend(*operands)
+
+
+def _jax_differentiable(
+    operands, forward, backward, results, attributes, again
+):
+    import jax
+
+    shapes = [operand.shape for operand in operands]
+
+    # As for TensorFlow: the gradient of the gradient is that of `again`.
+    @jax.custom_vjp
+    def differentiate(*operands):
+        return call_jax(backward, operands, shapes, attributes)
+
+    def second(operands, upstreams):
+        inputs = operands[: len(shapes)]
+        upstream, *kept = operands[len(shapes) :]
+
+        def first(*inputs_and_upstream):
+            *inputs, upstream = inputs_and_upstream
+            return jax.vjp(again, *inputs)[1](upstream)
+
+        _, transpose = jax.vjp(first, *inputs, upstream)
+        return (*transpose(upstreams), *map(jax.numpy.zeros_like, kept))
+
+    differentiate.defvjp(
+        lambda *operands: (differentiate(*operands), operands), second
+    )
+
+    @jax.custom_vjp
+    def attend(*operands):
+        return tuple(call_jax(forward, operands, results(shapes), attributes))
+
+    def attend_and_keep(*operands):
+        output, *kept = attend(*operands)
+        kept = tuple(map(jax.lax.stop_gradient, kept))
+        return (output, *kept), (operands, kept)
+
+    def gradient(residuals, upstreams):
+        operands, kept = residuals
+        return differentiate(*operands, upstreams[0], *kept)
+
+    attend.defvjp(attend_and_keep, gradient)
+    return attend(*operands)[0]
