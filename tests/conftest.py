@@ -7,7 +7,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import pytest
 
-from keras_sasa import local_attention
+from keras_sasa import block_attention, local_attention
 
 if keras.backend.backend() == "jax":
     import jax
@@ -70,9 +70,10 @@ def native_calls(native_available, monkeypatch):
     monkeypatch.setitem(
         implementations, "native", spy_on(implementations["native"])
     )
-    monkeypatch.setattr(
-        local_attention.native,
-        "projected_attention",
-        spy_on(local_attention.native.projected_attention),
-    )
+    for module, name in (
+        (local_attention.native, "projected_attention"),
+        (block_attention.native, "block_attention"),
+        (block_attention.native, "pooled_block_attention"),
+    ):
+        monkeypatch.setattr(module, name, spy_on(getattr(module, name)))
     return calls

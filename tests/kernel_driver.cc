@@ -9,12 +9,14 @@
 #include <random>
 #include <vector>
 
+#include "block_attention.h"
 #include "local_attention.h"
 
 namespace keras_sasa {
 namespace KERAS_SASA_LEVEL {
 extern const Level level;
-}
+extern const BlockLevel block_level;
+}  // namespace KERAS_SASA_LEVEL
 }  // namespace keras_sasa
 
 namespace {
@@ -371,6 +373,151 @@ void check_nan() {
       }
 }
 
+struct BlockCase {
+  int64_t batch, height, width, channels, size, heads, head_width;
+};
+
+// Attention within blocks: output, pooled output and gradients.
+void check_blocks(size_t number, const BlockCase& c) {
+  const keras_sasa::BlockLevel& level =
+      keras_sasa::KERAS_SASA_LEVEL::block_level;
+  const keras_sasa::BlockShape shape = {
+      c.batch, c.height, c.width, c.channels, c.size, c.heads, c.head_width};
+  const int64_t filters = shape.filters(), channels = c.channels;
+  const int64_t pixels = c.batch * c.height * c.width;
+  const int64_t blocks = c.batch * shape.block_rows() * shape.block_columns();
+  const Numbers image = normal(pixels * channels);
+  const Numbers logit_kernels = normal(c.heads * channels * channels);
+  const Numbers value_kernels = normal(c.size * c.size * channels * filters);
+  const Numbers upstream = normal(pixels * filters);
+  const Numbers scale = normal(filters), offset = normal(filters);
+  const keras_sasa::BlockInputs inputs = {image.data(), logit_kernels.data(),
+                                          value_kernels.data()};
+  struct BlockResult {
+    Numbers output, pooled, image, logit_kernels, value_kernels;
+  } results[2];
+  for (int reverse = 0; reverse < 2; ++reverse) {
+    BlockResult& result = results[reverse];
+    result = {Numbers(pixels * filters, NAN), Numbers(blocks * filters, NAN),
+              Numbers(image.size(), NAN), Numbers(logit_kernels.size(), NAN),
+              Numbers(value_kernels.size(), NAN)};
+    const auto run = [reverse](const auto& call) {
+      const int64_t tasks = call->tasks();
+      for (int64_t i = 0; i < tasks; ++i) {
+        call->run(reverse ? tasks - 1 - i : i);
+      }
+    };
+    run(level.forward(shape, inputs, {result.output.data(), nullptr, nullptr}));
+    run(level.forward(shape, inputs,
+                      {result.pooled.data(), scale.data(), offset.data()}));
+    const auto backward =
+        level.backward(shape, inputs, upstream.data(),
+                       {result.image.data(), result.logit_kernels.data(),
+                        result.value_kernels.data()});
+    run(backward);
+    backward->finish();
+  }
+
+  using Doubles = std::vector<double>;
+  Doubles output(pixels * filters), image_gradient(image.size());
+  Doubles logit_gradient(logit_kernels.size());
+  Doubles value_gradient(value_kernels.size());
+  Doubles pooled(blocks * filters, -std::numeric_limits<double>::infinity());
+  for (int64_t b = 0; b < c.batch; ++b)
+    for (int64_t i = 0; i < c.height; ++i)
+      for (int64_t j = 0; j < c.width; ++j)
+        for (int64_t h = 0; h < c.heads; ++h) {
+          const int64_t query = (b * c.height + i) * c.width + j;
+          const float* x = image.data() + query * channels;
+          const float* kernel = logit_kernels.data() + h * channels * channels;
+          struct Key {
+            int64_t pixel, place;
+            double logit, weight, product;
+          };
+          std::vector<Key> block;
+          double largest = -std::numeric_limits<double>::infinity();
+          for (int64_t row = 0; row < c.size; ++row)
+            for (int64_t column = 0; column < c.size; ++column) {
+              const int64_t y = i / c.size * c.size + row;
+              const int64_t z = j / c.size * c.size + column;
+              if (y >= c.height || z >= c.width) continue;
+              Key key{(b * c.height + y) * c.width + z, row * c.size + column,
+                      0, 0, 0};
+              for (int64_t m = 0; m < channels; ++m)
+                for (int64_t n = 0; n < channels; ++n)
+                  key.logit += static_cast<double>(x[m]) *
+                               kernel[m * channels + n] *
+                               image[key.pixel * channels + n];
+              largest = std::fmax(largest, key.logit);
+              block.push_back(key);
+            }
+          double sum = 0, mean = 0;
+          for (Key& key : block) sum += std::exp(key.logit - largest);
+          for (Key& key : block) {
+            key.weight = std::exp(key.logit - largest) / sum;
+            for (int64_t d = 0; d < c.head_width; ++d) {
+              const int64_t filter = h * c.head_width + d;
+              double value = 0;
+              for (int64_t m = 0; m < channels; ++m) {
+                const int64_t place =
+                    (key.place * channels + m) * filters + filter;
+                const double gradient =
+                    key.weight * upstream[query * filters + filter];
+                value += static_cast<double>(value_kernels[place]) *
+                         image[key.pixel * channels + m];
+                value_gradient[place] +=
+                    gradient * image[key.pixel * channels + m];
+                image_gradient[key.pixel * channels + m] +=
+                    gradient * value_kernels[place];
+              }
+              output[query * filters + filter] += key.weight * value;
+              key.product += value * upstream[query * filters + filter];
+            }
+            mean += key.weight * key.product;
+          }
+          for (const Key& key : block) {
+            const double gradient = key.weight * (key.product - mean);
+            const float* other = image.data() + key.pixel * channels;
+            for (int64_t m = 0; m < channels; ++m)
+              for (int64_t n = 0; n < channels; ++n) {
+                const int64_t place = m * channels + n;
+                logit_gradient[h * channels * channels + place] +=
+                    gradient * x[m] * other[n];
+                image_gradient[query * channels + m] +=
+                    gradient * kernel[place] * other[n];
+                image_gradient[key.pixel * channels + n] +=
+                    gradient * kernel[place] * x[m];
+              }
+          }
+          const int64_t pool =
+              (b * shape.block_rows() + i / c.size) * shape.block_columns() +
+              j / c.size;
+          for (int64_t d = 0; d < c.head_width; ++d) {
+            const int64_t filter = h * c.head_width + d;
+            double& to = pooled[pool * filters + filter];
+            to =
+                std::fmax(to, scale[filter] * output[query * filters + filter] +
+                                  offset[filter]);
+          }
+        }
+  const BlockResult& result = results[0];
+  const double terms = std::sqrt(static_cast<double>(pixels));
+  check("block output", number, result.output, output);
+  check("pooled", number, result.pooled, pooled);
+  check("image", number, result.image, image_gradient);
+  check("logit_kernels", number, result.logit_kernels, logit_gradient, terms);
+  check("value_kernels", number, result.value_kernels, value_gradient, terms);
+  check_same(number, result.output, results[1].output);
+  check_same(number, result.pooled, results[1].pooled);
+  check_same(number, result.image, results[1].image);
+  check_same(number, result.logit_kernels, results[1].logit_kernels);
+  check_same(number, result.value_kernels, results[1].value_kernels);
+}
+
+int64_t pick(int64_t low, int64_t high) {
+  return std::uniform_int_distribution<int64_t>(low, high)(generator);
+}
+
 }  // namespace
 
 int main() {
@@ -415,9 +562,6 @@ int main() {
   }
   // And whatever comes.
   for (size_t i = 0; i < 150; ++i) {
-    auto pick = [](int64_t low, int64_t high) {
-      return std::uniform_int_distribution<int64_t>(low, high)(generator);
-    };
     Case c{pick(1, 3), pick(1, 12), pick(1, 20), pick(1, 4), 2 * pick(1, 9)};
     for (int a = 0; a < 2; ++a) {
       c.kernel[a] = 2 * pick(0, 4) + 1;
@@ -431,6 +575,19 @@ int main() {
     if (i % 3 == 1) continue;
     c.valid = false;
     check_projected(1000 + i, c, pick(1, 40));
+  }
+  const std::vector<BlockCase> block_cases = {
+      {2, 8, 32, 3, 4, 4, 16}, {1, 1, 1, 1, 1, 1, 1},   {1, 5, 7, 3, 4, 2, 4},
+      {1, 2, 3, 3, 4, 2, 4},   {3, 21, 70, 3, 4, 1, 9}, {1, 11, 40, 2, 5, 2, 3},
+      {0, 8, 8, 3, 4, 2, 4},   {2, 8, 0, 3, 4, 2, 4},   {70, 4, 4, 1, 2, 1, 8},
+      {1, 9, 6, 7, 3, 2, 10},
+  };
+  for (size_t i = 0; i < block_cases.size(); ++i) {
+    check_blocks(2000 + i, block_cases[i]);
+  }
+  for (size_t i = 0; i < 60; ++i) {
+    check_blocks(3000 + i, {pick(1, 3), pick(1, 14), pick(1, 50), pick(1, 5),
+                            pick(1, 6), pick(1, 4), pick(1, 18)});
   }
   check_exp2();
   check_nan();

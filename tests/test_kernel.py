@@ -15,7 +15,7 @@ from backend import BACKEND, value_and_gradients
 from keras import ops
 from networks import open_blocks
 
-from keras_sasa import SelfAttention2D, kernels
+from keras_sasa import AttentionStem, SelfAttention2D, kernels
 from keras_sasa import local_attention as package
 from keras_sasa.applications import ResNet
 from keras_sasa.kernels import custom_call
@@ -284,6 +284,78 @@ WRONG_PROJECTED = {
 }
 
 
+IMAGE, LOGIT_KERNELS, VALUE_KERNELS = (2, 5, 6, 3), (2, 3, 3), (16, 3, 8)
+BLOCK_CALL = {
+    "name": kernels.BLOCK_FORWARD,
+    "operands": [IMAGE, LOGIT_KERNELS, VALUE_KERNELS],
+    "results": [MAP],
+    "num_heads": 2,
+    "block_size": 4,
+}
+POOLED_CALL = {
+    **BLOCK_CALL,
+    "name": kernels.BLOCK_POOLED,
+    "operands": [*BLOCK_CALL["operands"], (8,), (8,)],
+    "results": [(2, 2, 2, 8)],
+}
+BLOCK_BACKWARD_CALL = {
+    **BLOCK_CALL,
+    "name": kernels.BLOCK_BACKWARD,
+    "operands": [*BLOCK_CALL["operands"], MAP],
+    "results": BLOCK_CALL["operands"],
+}
+WRONG_BLOCK = {
+    "image": (
+        with_operand(0, (2, 30, 3), BLOCK_CALL),
+        "image must be .*rank 4",
+    ),
+    "channels": (
+        with_operand(0, (2, 5, 6, 4), BLOCK_CALL),
+        "logit_kernels has the shape",
+    ),
+    "no_channels": (
+        with_operand(0, (2, 5, 6, 0), BLOCK_CALL),
+        "the image has no channels",
+    ),
+    "logit_kernels": (
+        with_operand(1, (2, 3), BLOCK_CALL),
+        "logit_kernels must be .*rank 3",
+    ),
+    "value_kernels": (
+        with_operand(2, (15, 3, 8), BLOCK_CALL),
+        "value_kernels has the shape",
+    ),
+    "value_rank": (with_operand(2, (16, 24), BLOCK_CALL), "rank 3"),
+    "few_operands": ({"operands": [IMAGE]}, "missing: value_kernels"),
+    "output": (with_result(0, (2, 5, 6, 4), BLOCK_CALL), "output must be"),
+    "num_heads_0": ({"num_heads": 0}, "num_heads"),
+    "num_heads_3": ({"num_heads": 3}, "num_heads"),
+    "block_size_0": ({"block_size": 0}, "block_size"),
+    "block_size_huge": ({"block_size": HUGE}, "block_size"),
+    "block_size_5": ({"block_size": 5}, "value_kernels has the shape"),
+}
+WRONG_POOLED = {
+    "scale": (with_operand(3, (4,), POOLED_CALL), "scale has the shape"),
+    "offset": (with_operand(4, (8, 1), POOLED_CALL), "offset must be .*rank 1"),
+    "no_offset": ({"operands": POOLED_CALL["operands"][:4]}, "missing: offset"),
+    "output": (with_result(0, MAP, POOLED_CALL), "output must be"),
+}
+WRONG_BLOCK_BACKWARD = {
+    "output_gradient": (
+        with_operand(3, (2, 5, 6, 4), BLOCK_BACKWARD_CALL),
+        "output_gradient has the shape",
+    ),
+    "no_output_gradient": (
+        {"operands": BLOCK_CALL["operands"]},
+        "missing: output_gradient",
+    ),
+    **{
+        name: (with_result(number, (1,), BLOCK_BACKWARD_CALL), "gradient must")
+        for number, name in enumerate(("image", "logits", "values"))
+    },
+}
+
+
 @on_tensorflow
 @pytest.mark.usefixtures("native_available")
 @pytest.mark.parametrize(
@@ -294,6 +366,9 @@ WRONG_PROJECTED = {
             (FORWARD_CALL, WRONG),
             (BACKWARD_CALL, WRONG_BACKWARD),
             (PROJECTED_CALL, WRONG_PROJECTED),
+            (BLOCK_CALL, WRONG_BLOCK),
+            (POOLED_CALL, WRONG_POOLED),
+            (BLOCK_BACKWARD_CALL, WRONG_BLOCK_BACKWARD),
         )
         for name, wrong in cases.items()
     ],
@@ -459,6 +534,18 @@ def digests():
     arrays = normal(*[(3, 15, 17, 32)] * 3)
     results = attend(arrays, kernel_size=7, num_heads=4)
     results["projected"] = projected(arrays[0], 32, kernel_size=7, num_heads=4)
+    (images,) = normal((3, 31, 37, 3))
+    stem = AttentionStem(16, implementation="native")
+    stem.build(images.shape)
+    stem.set_weights(normal(*(weight.shape for weight in stem.weights)))
+    results["pooled"] = ops.convert_to_numpy(stem(images))
+    result = value_and_gradients(
+        stem, images, *normal((3, 31, 37, 16)), function=stem.attend
+    )
+    results["blocks"] = result.outputs
+    for name, gradient in result.gradients.items():
+        if name not in ("gamma", "beta"):
+            results[f"gradient_of_{name}"] = gradient
     return {
         name: hashlib.sha256(array.tobytes()).hexdigest()
         for name, array in results.items()
@@ -467,7 +554,7 @@ def digests():
 
 def test_same_bits_from_run_to_run(native_calls):
     first = digests()
-    assert len(native_calls) == 2
+    assert len(native_calls) == 4
     assert len(set(first.values())) == len(first)
     for _ in range(5):
         assert digests() == first

@@ -365,18 +365,19 @@ def test_function_takes_tensors_that_are_not_float32(native_calls):
     assert len(native_calls) == 1
 
 
-def test_devices_of_jax_divide_the_batch(native_available):
+@pytest.mark.parametrize("kind, arrays", [("windows", 8), ("blocks", 12)])
+def test_devices_of_jax_divide_the_batch(native_available, kind, arrays):
     """Each of two computes its images alone; only gradients are summed."""
     pytest.importorskip("jax")
     program = """
-        import json, os
+        import json, os, sys
         os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
         os.environ["KERAS_BACKEND"] = "jax"
         import jax
         import keras
         import numpy as np
         from jax.sharding import Mesh, NamedSharding, PartitionSpec
-        from keras_sasa import SelfAttention2D
+        from keras_sasa import AttentionStem, SelfAttention2D
         mesh = Mesh(jax.devices(), ("batch",))
         images = np.random.default_rng(0).normal(size=(6, 5, 7, 8))
         images = images.astype("float32")
@@ -385,14 +386,20 @@ def test_devices_of_jax_divide_the_batch(native_available):
             ("patches", None), ("native", None), ("native", "batch")
         ):
             keras.utils.set_random_seed(0)
-            layer = SelfAttention2D(8, 3, 2, implementation=implementation)
+            if sys.argv[1] == "windows":
+                layer = SelfAttention2D(8, 3, 2, implementation=implementation)
+            else:
+                layer = AttentionStem(8, implementation=implementation)
+                # Else it would need the images of all devices.
+                layer.batch_normalization.trainable = False
             layer.build((None, 5, 7, 8))
             place = NamedSharding(mesh, PartitionSpec(axis))
             divided = jax.device_put(images, place)
             weights = [v.value for v in layer.trainable_variables]
+            others = [v.value for v in layer.non_trainable_variables]
             def loss(weights, images, training):
                 outputs, _ = layer.stateless_call(
-                    weights, [], images, training=training
+                    weights, others, images, training=training
                 )
                 return (outputs**3).sum(), outputs
             trained = jax.jit(
@@ -415,9 +422,11 @@ def test_devices_of_jax_divide_the_batch(native_available):
             )
         print(json.dumps(results))
     """
-    ((_, expected), (_, whole), (gathers, divided)), _ = process.run(program)
+    ((_, expected), (_, whole), (gathers, divided)), _ = process.run(
+        program, kind
+    )
     assert gathers == [0, 0]
-    assert len(expected) == 8
+    assert len(expected) == arrays
     for one, two, three in zip(expected, whole, divided, strict=True):
         np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(three, two, rtol=1e-5, atol=1e-5)

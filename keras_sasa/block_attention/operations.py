@@ -115,6 +115,7 @@ def pool(maps, block_size):
     pooled = ops.max_pool(
         _fill_up(maps, block_size, -float("inf")),
         block_size,
+        strides=block_size,
         data_format="channels_last",
     )
     # LiteRT needs known channels to convolve, and padding forgets them.

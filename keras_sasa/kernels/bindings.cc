@@ -1,10 +1,10 @@
 // The mathematics of local_attention.h and block_attention.h as custom calls of
 // XLA (typed FFI).
 //
-// Within windows. Maps come as "sources": tensors (batch, height, width, channels) that hold
-// queries, keys or values, or several of them side by side, as one matrix
-// product leaves them. `places` names source and first channel of each of the
-// three; the source -1 means that there is none.
+// Within windows. Maps come as "sources": tensors (batch, height, width,
+// channels) that hold queries, keys or values, or several of them side by side,
+// as one matrix product leaves them. `places` names source and first channel of
+// each of the three; the source -1 means that there is none.
 //
 //   forward:  sources, [row_embedding, column_embedding]
 //             -> output, [log_sum_exp]
@@ -53,16 +53,16 @@ namespace keras_sasa {
 namespace baseline {
 extern const Level level;
 extern const BlockLevel block_level;
-}
+}  // namespace baseline
 #if defined(__x86_64__)
 namespace x86_64_v3 {
 extern const Level level;
 extern const BlockLevel block_level;
-}
+}  // namespace x86_64_v3
 namespace x86_64_v4 {
 extern const Level level;
 extern const BlockLevel block_level;
-}
+}  // namespace x86_64_v4
 #endif
 
 namespace {
@@ -485,8 +485,8 @@ ffi::Error attend(ffi::ThreadPool& pool, const Call& call) {
     return ffi::Error::Success();
   }
   try {
-    return run_tasks(pool,
-                     *best().windows->forward(call.shape, call.inputs, outputs));
+    return run_tasks(
+        pool, *best().windows->forward(call.shape, call.inputs, outputs));
   } catch (const std::bad_alloc&) {
     return out_of_memory();
   }
@@ -622,7 +622,7 @@ class BlockCall : public Buffers {
     if (block_size < 1 || block_size > int64_t{1} << 15) {
       return invalid("`block_size` must be a positive integer, not so large");
     }
-    shape = {image[0], image[1],   image[2],  image[3],
+    shape = {image[0],   image[1],  image[2],           image[3],
              block_size, num_heads, filters / num_heads};
     if (ffi::Error error = next(image, "image", &inputs.image); error.failure())
       return error;
@@ -634,9 +634,6 @@ class BlockCall : public Buffers {
                 &inputs.value_kernels);
   }
 
-  bool empty() const {
-    return shape.batch == 0 || shape.height == 0 || shape.width == 0;
-  }
   std::vector<int64_t> map_shape() const {
     return {shape.batch, shape.height, shape.width, shape.filters()};
   }
@@ -652,9 +649,8 @@ class BlockCall : public Buffers {
 // The forward pass of what a call has read.
 ffi::Error attend(ffi::ThreadPool& pool, const BlockCall& call,
                   const BlockOutputs& outputs) {
-  if (call.empty()) return ffi::Error::Success();
-  return run_tasks(
-      pool, *best().blocks->forward(call.shape, call.inputs, outputs));
+  return run_tasks(pool,
+                   *best().blocks->forward(call.shape, call.inputs, outputs));
 }
 
 ffi::Error block_forward(ffi::ThreadPool pool, ffi::RemainingArgs arguments,
@@ -715,8 +711,7 @@ ffi::Error block_backward(ffi::ThreadPool pool, ffi::RemainingArgs arguments,
   try {
     const auto tasks = best().blocks->backward(call.shape, call.inputs,
                                                output_gradient, gradients);
-    ffi::Error error = ffi::Error::Success();
-    if (!call.empty()) error = run_tasks(pool, *tasks);
+    ffi::Error error = run_tasks(pool, *tasks);
     if (error.success()) tasks->finish();
     return error;
   } catch (const std::bad_alloc&) {

@@ -41,9 +41,7 @@ struct Matrix {
   Float* data;
   int64_t row, column;
 
-  Float* at(int64_t i, int64_t j) const {
-    return data + i * row + j * column;
-  }
+  Float* at(int64_t i, int64_t j) const { return data + i * row + j * column; }
   Matrix transposed() const { return {data, column, row}; }
   operator Matrix<const float>() const { return {data, row, column}; }
 };
@@ -99,7 +97,8 @@ void multiply_rows(Matrix<const float> a, Matrix<const float> b, int64_t i,
   }
 }
 
-// c = a b, or c += a b, lane by lane: `c` is (rows, columns), `a` (rows, depth).
+// c = a b, or c += a b, lane by lane: `c` is (rows, columns), `a` (rows,
+// depth).
 void multiply(Matrix<const float> a, Matrix<const float> b, int64_t rows,
               int64_t columns, int64_t depth, Matrix<float> c,
               bool add = false) {
@@ -209,8 +208,8 @@ class Blocks {
   // Pixels times the logit kernel of the head, for logits in base 2.
   void project_queries(int64_t head, float* queries) const {
     const int64_t channels = shape_.channels;
-    const Numbers kernel = {
-        inputs_.logit_kernels + head * channels * channels, channels, 1};
+    const Numbers kernel = {inputs_.logit_kernels + head * channels * channels,
+                            channels, 1};
     for (int64_t i = 0; i < places * channels; i += channels) {
       float* to = queries + i * kLanes;
       project<false>(pixels_ + i * kLanes, kernel, channels, channels, to);
@@ -221,8 +220,7 @@ class Blocks {
   }
 
   Numbers value_kernel(int64_t head, int64_t place) const {
-    return {inputs_.value_kernels +
-                place * shape_.channels * shape_.filters() +
+    return {inputs_.value_kernels + place * shape_.channels * shape_.filters() +
                 head * shape_.head_width,
             shape_.filters(), 1};
   }
@@ -317,8 +315,7 @@ void gather(const Blocks& blocks, int64_t place, const float* map,
     Vector square[kLanes] = {};
     for (int lane = 0; lane < blocks.count; ++lane) {
       if (!blocks.inside(place, lane)) break;
-      square[lane] =
-          load(map + blocks.pixel(place, lane) * filters + channel);
+      square[lane] = load(map + blocks.pixel(place, lane) * filters + channel);
     }
     transpose(square);
     KERAS_SASA_UNROLL
@@ -396,10 +393,10 @@ class ForwardTasks : public BlockForward {
           }
         }
         if (!pooled) continue;
-        float* output = outputs_.output +
-                        (task * shape_.block_columns() + column) *
-                            shape_.filters() +
-                        head * width;
+        float* output =
+            outputs_.output +
+            (task * shape_.block_columns() + column) * shape_.filters() +
+            head * width;
         for (int lane = 0; lane < blocks.count; ++lane) {
           for (int64_t channel = 0; channel < width; ++channel) {
             output[lane * shape_.filters() + channel] =
@@ -442,7 +439,7 @@ class BackwardTasks : public BlockBackward {
         inputs_(inputs),
         output_gradient_(output_gradient),
         gradients_(gradients),
-        rows_(shape.batch * shape.block_rows()),
+        rows_(shape.width > 0 ? shape.batch * shape.block_rows() : 0),
         rows_of_task_(max(1, ceil_div(rows_, kMaxParts))) {
     kernels_.reserve(tasks() * (logit_size() + value_size()));
   }
@@ -526,8 +523,9 @@ class BackwardTasks : public BlockBackward {
     for (int64_t i = 0; i < value_size(); ++i) {
       const int64_t head = i / (matrices * width);
       const int64_t matrix = i / width % matrices;
-      gradients_.value_kernels[matrix * shape_.filters() + head * width +
-                               i % width] = sum_of_parts(logit_size() + i);
+      gradients_
+          .value_kernels[matrix * shape_.filters() + head * width + i % width] =
+          sum_of_parts(logit_size() + i);
     }
   }
 
@@ -599,8 +597,7 @@ class BackwardTasks : public BlockBackward {
           total += weight * load(gradients + i);
         }
         for (int64_t i = 0; i < places * kLanes; i += kLanes) {
-          store(gradients + i,
-                load(row + i) * (load(gradients + i) - total));
+          store(gradients + i, load(row + i) * (load(gradients + i) - total));
         }
       }
       multiply(weights.transposed(), upstream, places, width, count,
