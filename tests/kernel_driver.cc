@@ -316,6 +316,30 @@ void check_projected(size_t number, const Case& c, int64_t channels) {
   check_same(number, outputs[0], outputs[1]);
 }
 
+// One pixel whose own logits are not finite; those of its block are.
+void check_nan_in_blocks() {
+  const keras_sasa::BlockShape shape = {1, 4, 8, 1, 4, 1, 2};
+  Numbers image = normal(32);
+  for (float& number : image) number = -std::fabs(number);
+  image[9] = 1e20f;
+  const Numbers logit_kernels = {1e20f}, value_kernels = normal(32);
+  const Numbers scale(2, 1.0f), offset(2, 0.0f);
+  Numbers output(64), pooled(4);
+  for (float* to : {output.data(), pooled.data()}) {
+    const bool is_pooled = to == pooled.data();
+    const auto forward = keras_sasa::KERAS_SASA_LEVEL::block_level.forward(
+        shape, {image.data(), logit_kernels.data(), value_kernels.data()},
+        {to, is_pooled ? scale.data() : nullptr, offset.data()});
+    for (int64_t i = 0; i < forward->tasks(); ++i) forward->run(i);
+  }
+  int found = 0;
+  for (float number : output) found += std::isnan(number);
+  if (found != 2 || !std::isnan(pooled[0]) || std::isnan(pooled[2])) {
+    std::printf("%d NaN in blocks, pooled %g\n", found, pooled[0]);
+    ++failures;
+  }
+}
+
 void check_exp2() {
   // Every 97th float from -160 to 127, and the special ones.
   Numbers input;
@@ -591,6 +615,7 @@ int main() {
   }
   check_exp2();
   check_nan();
+  check_nan_in_blocks();
   std::printf("%d failures\n", failures);
   return failures != 0;
 }

@@ -379,7 +379,7 @@ def test_errors_of_the_call(base, change, message):
     call({}, base)
     with pytest.raises(
         tf.errors.InvalidArgumentError,
-        match=f"keras_sasa local attention: .*{message}",
+        match=f"keras_sasa kernel: .*{message}",
     ):
         call(change, base)
 

@@ -256,6 +256,15 @@ def test_half_precision_is_close_to_float32():
         )
 
 
+@pytest.mark.parametrize("strides", [1, 2])
+def test_integer_images(strides):
+    layer = SelfAttention2D(8, 3, 2, strides=strides)
+    images = np.random.default_rng(0).integers(0, 5, (1, 6, 7, 3), "uint8")
+    np.testing.assert_array_equal(
+        to_numpy(layer(images)), to_numpy(layer(images.astype("float32")))
+    )
+
+
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_fit_compiled_and_not(jit_compile):
     model = keras.Sequential(

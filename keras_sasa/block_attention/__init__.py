@@ -13,7 +13,15 @@ from keras import ops
 
 from keras_sasa.block_attention import native, operations
 from keras_sasa.block_attention.operations import pool as pool
-from keras_sasa.local_attention import choose_implementation
+from keras_sasa.local_attention import (
+    check_implementation,
+    choose_implementation,
+)
+
+# Images of more channels are not for the kernel. It multiplies matrices
+# (channels, channels), where queries and keys are narrower, and its gradient
+# keeps many copies of the matrices of values.
+MAX_KERNEL_CHANNELS = 64
 
 
 def block_attention(
@@ -29,7 +37,7 @@ def block_attention(
     """Lets the pixels of every block attend to each other.
 
     Args:
-        inputs: `(batch, height, width, channels)`.
+        inputs: `(batch, height, width, channels)`, of a floating point type.
         query_kernel: `(channels, filters)`; head n makes the channels `n * d`
             to `(n + 1) * d` with `d = filters / num_heads`.
         key_kernel: `(channels, filters)`.
@@ -38,14 +46,18 @@ def block_attention(
             filters)`; or a map of values `(batch, height, width, filters)`.
         block_size: Side of a block.
         num_heads: Number of heads.
-        implementation: As in `local_attention`. All but the kernel of
-            `"native"`, which takes no map of values and no float64, compute by
-            operations of Keras.
+        implementation: As in `local_attention`. All but `"native"` compute by
+            operations of Keras. What the kernel does not take (a map of values,
+            float64, many channels) they compute, too.
 
     Returns:
         `(batch, height, width, filters)` in the dtype of `inputs`. The softmax
         is computed in float32 (float64 for float64), and so is all in the
         kernel.
+
+    Raises:
+        ValueError: If `implementation` is not known, or `"native"` where the
+            kernel does not run.
     """
     options = {"block_size": block_size, "num_heads": num_heads}
     operands = [inputs, query_kernel, key_kernel, value]
@@ -88,6 +100,9 @@ def pooled_block_attention(
     Returns:
         `(batch, ceil(height / block_size), ceil(width / block_size), filters)`
         in the dtype of `inputs`.
+
+    Raises:
+        ValueError: As in `block_attention`.
     """
     options = {"block_size": block_size, "num_heads": num_heads}
     operands = [inputs, query_kernel, key_kernel, value]
@@ -96,14 +111,21 @@ def pooled_block_attention(
         maps = ops.cast(maps, scale.dtype) * scale + offset
         return operations.pool(ops.cast(maps, inputs.dtype), block_size)
     outputs = native.pooled_block_attention(
-        *_for_kernel(*operands, **options), scale, offset, **options
+        *_for_kernel(*operands, **options),
+        *(ops.cast(numbers, "float32") for numbers in (scale, offset)),
+        **options,
     )
     return ops.cast(outputs, inputs.dtype)
 
 
 def _by_kernel(inputs, value, implementation):
+    check_implementation(implementation)
     dtype = keras.backend.standardize_dtype(inputs.dtype)
-    for_kernel = dtype != "float64" and len(value.shape) == 3
+    for_kernel = (
+        dtype != "float64"
+        and len(value.shape) == 3
+        and inputs.shape[-1] <= MAX_KERNEL_CHANNELS
+    )
     return choose_implementation(implementation, for_kernel) == "native"
 
 

@@ -39,7 +39,6 @@ def attend_by_logit_kernels(
 
 def _attend(inputs, query, key, value, block_size):
     """Attends; query, key and value are `(blocks, places, heads, width)`."""
-    _, height, width, _ = ops.shape(inputs)
     dtype = keras.backend.standardize_dtype(inputs.dtype)
     softmax_dtype = "float64" if dtype == "float64" else "float32"
     # Cast before the product, which float16 could not hold.
@@ -53,7 +52,7 @@ def _attend(inputs, query, key, value, block_size):
     logits = ops.where(inside[:, None, None, :], logits, MASKED_LOGIT)
     weights = ops.cast(softmax(logits), dtype)
     outputs = ops.einsum("bnij,bjnd->bind", weights, value)
-    return _join(outputs, height, width, block_size)
+    return _join(outputs, ops.shape(inputs)[:3], block_size)
 
 
 def _values(blocks, value_kernels):
@@ -79,17 +78,18 @@ def cut(maps, block_size):
     return ops.reshape(maps, (batch * rows * columns, block_size**2, channels))
 
 
-def _join(blocks, height, width, block_size):
+def _join(blocks, sizes, block_size):
     """The inverse of `cut`, with the heads put together."""
+    batch, height, width = sizes
     rows, columns = _blocks(height, width, block_size)
     _, _, num_heads, head_width = blocks.shape
     filters = num_heads * head_width
     blocks = ops.reshape(
-        blocks, (-1, rows, columns, block_size, block_size, filters)
+        blocks, (batch, rows, columns, block_size, block_size, filters)
     )
     blocks = ops.transpose(blocks, (0, 1, 3, 2, 4, 5))
     maps = ops.reshape(
-        blocks, (-1, rows * block_size, columns * block_size, filters)
+        blocks, (batch, rows * block_size, columns * block_size, filters)
     )
     return maps[:, :height, :width]
 
@@ -119,7 +119,7 @@ def pool(maps, block_size):
         data_format="channels_last",
     )
     # LiteRT needs known channels to convolve, and padding forgets them.
-    _, height, width, filters = ops.shape(maps)
+    batch, height, width, filters = ops.shape(maps)
     return ops.reshape(
-        pooled, (-1, *_blocks(height, width, block_size), filters)
+        pooled, (batch, *_blocks(height, width, block_size), filters)
     )

@@ -192,7 +192,7 @@ class Buffers {
 
   static ffi::Error invalid(const std::string& message) {
     return ffi::Error(ffi::ErrorCode::kInvalidArgument,
-                      "keras_sasa local attention: " + message + ".");
+                      "keras_sasa kernel: " + message + ".");
   }
 
  protected:
@@ -448,7 +448,7 @@ class Call : public Buffers {
 
 ffi::Error out_of_memory() {
   return ffi::Error(ffi::ErrorCode::kResourceExhausted,
-                    "keras_sasa local attention: out of memory.");
+                    "keras_sasa kernel: out of memory.");
 }
 
 // Memory that runs out in a task is an error of the call, not of the process.
@@ -620,7 +620,7 @@ class BlockCall : public Buffers {
       return invalid("`filters` must be a positive multiple of `num_heads`");
     }
     if (block_size < 1 || block_size > int64_t{1} << 15) {
-      return invalid("`block_size` must be a positive integer, not so large");
+      return invalid("`block_size` must be from 1 to 32768");
     }
     shape = {image[0],   image[1],  image[2],           image[3],
              block_size, num_heads, filters / num_heads};
@@ -703,8 +703,8 @@ ffi::Error block_backward(ffi::ThreadPool pool, ffi::RemainingArgs arguments,
   float** places[] = {&gradients.image, &gradients.logit_kernels,
                       &gradients.value_kernels};
   for (int i = 0; i < 3; ++i) {
-    if (ffi::Error error =
-            call.result(i, call.argument_shape(i), "gradient", places[i]);
+    if (ffi::Error error = call.result(i, call.argument_shape(i),
+                                       "gradient of an operand", places[i]);
         error.failure())
       return error;
   }

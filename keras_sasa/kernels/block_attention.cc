@@ -35,6 +35,9 @@ constexpr int kProductColumns = 2;
 // must not depend on that of the threads.
 constexpr int64_t kMaxParts = 64;
 
+// `scatter` and `gather` transpose squares of lanes and channels.
+static_assert(kBlock == kLanes, "squares have as many rows as lanes");
+
 // A matrix of vectors; how many floats lie between its rows and columns.
 template <typename Float>
 struct Matrix {
@@ -115,17 +118,39 @@ struct Numbers {
   int64_t row, column;
 };
 
+template <int columns, bool add>
+inline void project_columns(const float* input, Numbers numbers, int64_t depth,
+                            float* output) {
+  Vector sums[columns];
+  KERAS_SASA_UNROLL
+  for (int j = 0; j < columns; ++j) {
+    sums[j] = add ? load(output + j * kLanes) : Vector{};
+  }
+  for (int64_t i = 0; i < depth; ++i) {
+    const Vector left = load(input + i * kLanes);
+    const float* number = numbers.data + i * numbers.row;
+    KERAS_SASA_UNROLL
+    for (int j = 0; j < columns; ++j) {
+      sums[j] += left * number[j * numbers.column];
+    }
+  }
+  KERAS_SASA_UNROLL
+  for (int j = 0; j < columns; ++j) store(output + j * kLanes, sums[j]);
+}
+
 // output[j] (+)= sum_i input[i] * numbers[i][j].
 template <bool add>
 inline void project(const float* input, Numbers numbers, int64_t depth,
                     int64_t columns, float* output) {
-  for (int64_t j = 0; j < columns; ++j) {
-    Vector sum = add ? load(output + j * kLanes) : Vector{};
-    const float* number = numbers.data + j * numbers.column;
-    for (int64_t i = 0; i < depth; ++i) {
-      sum += load(input + i * kLanes) * number[i * numbers.row];
-    }
-    store(output + j * kLanes, sum);
+  constexpr int kTogether = 8;
+  int64_t j = 0;
+  for (; j + kTogether <= columns; j += kTogether) {
+    project_columns<kTogether, add>(input, numbers, depth, output + j * kLanes);
+    numbers.data += kTogether * numbers.column;
+  }
+  for (; j < columns; ++j) {
+    project_columns<1, add>(input, numbers, depth, output + j * kLanes);
+    numbers.data += numbers.column;
   }
 }
 
@@ -152,7 +177,7 @@ class Blocks {
  public:
   Blocks(const BlockShape& shape, const BlockInputs& inputs)
       : shape_(shape), inputs_(inputs) {
-    masks_.reserve(shape.size);
+    places_.reserve(all_places());
   }
 
   // Memory, in floats.
@@ -163,47 +188,47 @@ class Blocks {
   int64_t weight_size() const { return kQueries * all_places() * kLanes; }
   int64_t all_places() const { return shape_.size * shape_.size; }
 
-  // Goes to the blocks from `column` on of a row of blocks, and reads them.
-  void go_to(int64_t image, int64_t row, int64_t column, float* pixels) {
-    image_ = image;
-    first_row_ = row * shape_.size;
-    first_block_ = column;
-    pixels_ = pixels;
-    count = min(kLanes, shape_.block_columns() - column);
-    rows = min(shape_.size, shape_.height - first_row_);
-    places = rows * shape_.size;
-    cut_off = (column + kLanes) * shape_.size > shape_.width;
-    for (int64_t i = 0; cut_off && i < shape_.size; ++i) {
-      for (int lane = 0; lane < kLanes; ++lane) {
-        masks_.data()[i][lane] = inside(i, lane) ? -1 : 0;
-      }
-    }
+  // Goes to the blocks from `first_block` on of a row of blocks, and reads
+  // them.
+  void go_to(int64_t image, int64_t row, int64_t first_block, float* pixels) {
+    const int64_t size = shape_.size;
     const int64_t channels = shape_.channels;
-    for (int64_t place = 0; place < places; ++place) {
-      float* to = pixels + place * channels * kLanes;
+    const int64_t rows = min(size, shape_.height - row * size);
+    pixels_ = pixels;
+    count = min(kLanes, shape_.block_columns() - first_block);
+    places = rows * size;
+    cut_off = (first_block + kLanes) * size > shape_.width;
+    for (int64_t i = 0; i < places; ++i) {
+      Place& place = places_.data()[i];
+      const int64_t column = first_block * size + i % size;
+      place.pixel =
+          (image * shape_.height + row * size + i / size) * shape_.width +
+          column;
+      place.lanes = max(0, min(kLanes, ceil_div(shape_.width - column, size)));
       for (int lane = 0; lane < kLanes; ++lane) {
-        const bool is_inside = inside(place, lane);
-        const float* from =
-            is_inside ? inputs_.image + pixel(place, lane) * channels : nullptr;
+        place.mask[lane] = lane < place.lanes ? -1 : 0;
+      }
+      float* to = pixels + i * channels * kLanes;
+      const float* from = inputs_.image + place.pixel * channels;
+      for (int lane = 0; lane < kLanes; ++lane) {
         for (int64_t channel = 0; channel < channels; ++channel) {
-          to[channel * kLanes + lane] = is_inside ? from[channel] : 0.0f;
+          to[channel * kLanes + lane] =
+              lane < place.lanes ? from[lane * size * channels + channel]
+                                 : 0.0f;
         }
       }
     }
   }
 
-  // Whether the block has the pixel: later lanes have fewer of them.
-  bool inside(int64_t place, int lane) const {
-    return (first_block_ + lane) * shape_.size + place % shape_.size <
-           shape_.width;
-  }
-  // Number of a pixel of the batch.
-  int64_t pixel(int64_t place, int lane) const {
-    const int64_t row = first_row_ + place / shape_.size;
-    return (image_ * shape_.height + row) * shape_.width +
-           (first_block_ + lane) * shape_.size + place % shape_.size;
-  }
-  Bits mask(int64_t place) const { return masks_[place % shape_.size]; }
+  // A pixel of every block.
+  struct Place {
+    Bits mask;      // Which of the blocks have it; these are the first
+    int64_t lanes;  // `lanes` of them.
+    int64_t pixel;  // Its number in the batch, in the first block.
+  };
+  const Place& place(int64_t number) const { return places_[number]; }
+  // Pixels from one block to the next.
+  int64_t step() const { return shape_.size; }
 
   // Pixels times the logit kernel of the head, for logits in base 2.
   void project_queries(int64_t head, float* queries) const {
@@ -249,7 +274,7 @@ class Blocks {
       if (cut_off) {
         for (int64_t key = 0; key < places; ++key) {
           store(logits + key * kLanes,
-                select(mask(key), load(logits + key * kLanes),
+                select(places_[key].mask, load(logits + key * kLanes),
                        all(kMaskedLogit)));
         }
       }
@@ -269,22 +294,23 @@ class Blocks {
   }
 
   int64_t count;   // Blocks that there are, of the lanes of a vector;
-  int64_t rows;    // rows of pixels that they have inside the image,
-  int64_t places;  // and pixels.
+  int64_t places;  // pixels of one, in rows inside the image.
   bool cut_off;    // Whether `mask` is false somewhere.
 
  private:
   const BlockShape& shape_;
   const BlockInputs& inputs_;
-  int64_t image_ = 0, first_row_ = 0, first_block_ = 0;
   const float* pixels_ = nullptr;
-  Array<Bits> masks_;  // Of every column of a block.
+  Array<Place> places_;
 };
 
 // Writes vectors (channel, lane) to `map`, the channels of a head of a map of
-// `filters` at the pixels of `place`.
-void scatter(const Blocks& blocks, int64_t place, const float* vectors,
+// `filters` at the pixels of a place.
+void scatter(const Blocks& blocks, int64_t number, const float* vectors,
              int64_t head_width, float* map, int64_t filters) {
+  const Blocks::Place& place = blocks.place(number);
+  const int64_t step = blocks.step() * filters;
+  map += place.pixel * filters;
   int64_t channel = 0;
   for (; channel + kLanes <= head_width; channel += kLanes) {
     Vector square[kLanes];
@@ -293,29 +319,28 @@ void scatter(const Blocks& blocks, int64_t place, const float* vectors,
       square[i] = load(vectors + (channel + i) * kLanes);
     }
     transpose(square);
-    for (int lane = 0; lane < blocks.count; ++lane) {
-      if (!blocks.inside(place, lane)) break;
-      store(map + blocks.pixel(place, lane) * filters + channel, square[lane]);
+    for (int64_t lane = 0; lane < place.lanes; ++lane) {
+      store(map + lane * step + channel, square[lane]);
     }
   }
   for (; channel < head_width; ++channel) {
-    for (int lane = 0; lane < blocks.count; ++lane) {
-      if (!blocks.inside(place, lane)) break;
-      map[blocks.pixel(place, lane) * filters + channel] =
-          vectors[channel * kLanes + lane];
+    for (int64_t lane = 0; lane < place.lanes; ++lane) {
+      map[lane * step + channel] = vectors[channel * kLanes + lane];
     }
   }
 }
 
 // The inverse; zero where a pixel is outside the image.
-void gather(const Blocks& blocks, int64_t place, const float* map,
+void gather(const Blocks& blocks, int64_t number, const float* map,
             int64_t filters, int64_t head_width, float* vectors) {
+  const Blocks::Place& place = blocks.place(number);
+  const int64_t step = blocks.step() * filters;
+  map += place.pixel * filters;
   int64_t channel = 0;
   for (; channel + kLanes <= head_width; channel += kLanes) {
     Vector square[kLanes] = {};
-    for (int lane = 0; lane < blocks.count; ++lane) {
-      if (!blocks.inside(place, lane)) break;
-      square[lane] = load(map + blocks.pixel(place, lane) * filters + channel);
+    for (int64_t lane = 0; lane < place.lanes; ++lane) {
+      square[lane] = load(map + lane * step + channel);
     }
     transpose(square);
     KERAS_SASA_UNROLL
@@ -324,10 +349,9 @@ void gather(const Blocks& blocks, int64_t place, const float* map,
     }
   }
   for (; channel < head_width; ++channel) {
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const bool inside = lane < blocks.count && blocks.inside(place, lane);
+    for (int64_t lane = 0; lane < kLanes; ++lane) {
       vectors[channel * kLanes + lane] =
-          inside ? map[blocks.pixel(place, lane) * filters + channel] : 0.0f;
+          lane < place.lanes ? map[lane * step + channel] : 0.0f;
     }
   }
 }
@@ -345,7 +369,7 @@ class ForwardTasks : public BlockForward {
                const BlockOutputs& outputs)
       : shape_(shape), inputs_(inputs), outputs_(outputs) {}
 
-  int64_t tasks() const override { return shape_.batch * shape_.block_rows(); }
+  int64_t tasks() const override { return shape_.rows(); }
 
   void run(int64_t task) const override {
     Blocks blocks(shape_, inputs_);
@@ -360,10 +384,9 @@ class ForwardTasks : public BlockForward {
     const int64_t sums = parts.add(kQueries * width * kLanes);
     const int64_t largest = parts.add(width * kLanes);
     float* memory = scratch(parts);
-    for (int64_t column = 0; column < shape_.block_columns();
-         column += kLanes) {
+    for (int64_t block = 0; block < shape_.block_columns(); block += kLanes) {
       blocks.go_to(task / shape_.block_rows(), task % shape_.block_rows(),
-                   column, memory + pixels);
+                   block, memory + pixels);
       for (int64_t head = 0; head < shape_.heads; ++head) {
         blocks.project_queries(head, memory + queries);
         blocks.project_values(head, memory + values);
@@ -377,13 +400,14 @@ class ForwardTasks : public BlockForward {
           multiply({memory + weights, blocks.places * kLanes, kLanes},
                    {memory + values, width * kLanes, kLanes}, count, width,
                    blocks.places, {memory + sums, width * kLanes, kLanes});
+          if (pooled) {
+            pool(blocks, first, count, head, memory + factors, memory + sums,
+                 memory + largest);
+            continue;
+          }
           for (int64_t query = 0; query < count; ++query) {
             float* sum = memory + sums + query * width * kLanes;
             const Vector factor = load(memory + factors + query * kLanes);
-            if (pooled) {
-              pool(blocks, first + query, factor, head, sum, memory + largest);
-              continue;
-            }
             for (int64_t channel = 0; channel < width; ++channel) {
               float* number = sum + channel * kLanes;
               store(number, load(number) * factor);
@@ -395,7 +419,7 @@ class ForwardTasks : public BlockForward {
         if (!pooled) continue;
         float* output =
             outputs_.output +
-            (task * shape_.block_columns() + column) * shape_.filters() +
+            (task * shape_.block_columns() + block) * shape_.filters() +
             head * width;
         for (int lane = 0; lane < blocks.count; ++lane) {
           for (int64_t channel = 0; channel < width; ++channel) {
@@ -408,19 +432,27 @@ class ForwardTasks : public BlockForward {
   }
 
  private:
-  void pool(const Blocks& blocks, int64_t place, Vector factor, int64_t head,
-            const float* sums, float* largest) const {
+  // Normalizes the outputs of the pixels from `first` on, and keeps the
+  // largest.
+  void pool(const Blocks& blocks, int64_t first, int64_t count, int64_t head,
+            const float* factors, const float* sums, float* largest) const {
     const int64_t width = shape_.head_width;
-    const float* scale = outputs_.scale + head * width;
-    const float* offset = outputs_.offset + head * width;
     for (int64_t channel = 0; channel < width; ++channel) {
-      float* to = largest + channel * kLanes;
-      Vector number = load(sums + channel * kLanes) * factor * scale[channel] +
-                      offset[channel];
-      if (blocks.cut_off) {
-        number = select(blocks.mask(place), number, load(to));
+      const Vector scale = all(outputs_.scale[head * width + channel]);
+      const Vector offset = all(outputs_.offset[head * width + channel]);
+      Vector most = load(largest + channel * kLanes);
+      Bits undefined = most != most;
+      for (int64_t query = 0; query < count; ++query) {
+        Vector number = load(sums + (query * width + channel) * kLanes) *
+                            load(factors + query * kLanes) * scale +
+                        offset;
+        if (blocks.cut_off) {
+          number = select(blocks.place(first + query).mask, number, most);
+        }
+        most = larger(most, number);
+        undefined |= number != number;
       }
-      store(to, larger(load(to), number));
+      store(largest + channel * kLanes, select(undefined, all(NAN), most));
     }
   }
 
@@ -439,7 +471,7 @@ class BackwardTasks : public BlockBackward {
         inputs_(inputs),
         output_gradient_(output_gradient),
         gradients_(gradients),
-        rows_(shape.width > 0 ? shape.batch * shape.block_rows() : 0),
+        rows_(shape.rows()),
         rows_of_task_(max(1, ceil_div(rows_, kMaxParts))) {
     kernels_.reserve(tasks() * (logit_size() + value_size()));
   }
@@ -485,10 +517,9 @@ class BackwardTasks : public BlockBackward {
 
     const int64_t end = min(rows_, (task + 1) * rows_of_task_);
     for (int64_t row = task * rows_of_task_; row < end; ++row) {
-      for (int64_t column = 0; column < shape_.block_columns();
-           column += kLanes) {
+      for (int64_t block = 0; block < shape_.block_columns(); block += kLanes) {
         blocks.go_to(row / shape_.block_rows(), row % shape_.block_rows(),
-                     column, m.pixels);
+                     block, m.pixels);
         std::memset(m.image, 0, blocks.image_size() * sizeof(float));
         for (int64_t head = 0; head < shape_.heads; ++head) {
           differentiate(blocks, head, m);

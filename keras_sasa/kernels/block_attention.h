@@ -28,7 +28,9 @@ struct BlockShape {
   int64_t head_width;
 
   int64_t filters() const { return heads * head_width; }
+  // Rows of blocks of one image, and of all.
   int64_t block_rows() const { return (height + size - 1) / size; }
+  int64_t rows() const { return width > 0 ? batch * block_rows() : 0; }
   int64_t block_columns() const { return (width + size - 1) / size; }
 };
 

@@ -58,7 +58,19 @@ def differentiable(operands, *, forward, backward, results, attributes, again):
 
 
 def recomputed(operands, *, forward, results, attributes, again):
-    """Makes a call whose gradient is that of `again`; otherwise as above."""
+    """Makes a call of one result, whose gradient is that of `again`.
+
+    Args:
+        operands: List of tensors.
+        forward: Name of the call.
+        results: As in `differentiable`.
+        attributes: Of the call.
+        again: Function of the operands that computes the output and can be
+            differentiated.
+
+    Returns:
+        The output.
+    """
     recompute = {
         "tensorflow": _tensorflow_recomputed,
         "jax": _jax_recomputed,
@@ -155,14 +167,14 @@ def call_tensorflow(name, operands, result_shapes, attributes):
         version=9,
         module=_module(name, shapes, result_shapes, attributes),
         Tout=[tf.float32] * len(result_shapes),
-        Sout=[tf.TensorShape(_known(shape)) for shape in result_shapes],
+        Sout=[tf.TensorShape(_static(shape)) for shape in result_shapes],
         platforms=["CPU"],
         disabled_checks=[f"custom_call:{name}"],
     )
 
 
-def _known(shape):
-    return tuple(None if isinstance(size, Size) else size for size in shape)
+def _static(shape):
+    return tuple(None if isinstance(axis, Size) else axis for axis in shape)
 
 
 @functools.cache
@@ -182,7 +194,7 @@ def _module(name, shapes, result_shapes, attributes):
         return new(f"stablehlo.constant dense<{number}> : tensor<i32>")
 
     def scalar(size):
-        if not isinstance(size, Size):
+        if isinstance(size, int):
             return constant(size)
         number = new(
             f"stablehlo.get_dimension_size %arg{size.operand}, "
@@ -210,13 +222,13 @@ def _module(name, shapes, result_shapes, attributes):
             f"({types}) -> tensor<{len(shape)}xi32>"
         )
 
-    polymorphic = any(None in _known(shape) for shape in result_shapes)
+    count = len(result_shapes)
+    polymorphic = any(None in _static(shape) for shape in result_shapes)
     types = [_type(shape) for shape in shapes]
     values = [f"%arg{number}" for number in range(len(shapes))]
     indices = ""
     if polymorphic:
-        # Every result or none: their order is that of the results.
-        count = len(result_shapes)
+        # XLA takes them in the order of the results, so that all have one.
         numbers = list(range(len(shapes), len(shapes) + count))
         indices = (
             f", indices_of_shape_operands = dense<{numbers}> : "
@@ -224,14 +236,13 @@ def _module(name, shapes, result_shapes, attributes):
         )
         values += map(shape_operand, result_shapes)
         types += [f"tensor<{len(shape)}xi32>" for shape in result_shapes]
-    results = ", ".join(_type(_known(shape)) for shape in result_shapes)
+    results = ", ".join(_type(_static(shape)) for shape in result_shapes)
     signature = ", ".join(
         f"%arg{number}: {_type(shape)}" for number, shape in enumerate(shapes)
     )
     config = ", ".join(
         f"{key} = {_attribute(value)}" for key, value in attributes
     )
-    count = len(result_shapes)
     returned = ", ".join(f"%result#{number}" for number in range(count))
     flag = "true" if polymorphic else "false"
     return "\n".join(
@@ -394,7 +405,7 @@ def _jax_differentiable(
 
     @jax.custom_vjp
     def attend(*operands):
-        return tuple(call_jax(forward, operands, results(shapes), attributes))
+        return call_jax(forward, operands, results(shapes), attributes)
 
     def attend_and_keep(*operands):
         output, *kept = attend(*operands)

@@ -56,7 +56,8 @@ class AttentionStem(ImageLayer):
         implementation: `None` for the fastest that runs here, or one of the
             names of `SelfAttention2D`. `"native"` is a compiled kernel, all
             others are operations of Keras, which also compute
-            `values="conv"` and float64. It does not change the result.
+            `values="conv"`, float64 and images of more than 64 channels. It
+            does not change the result.
         momentum: Float, momentum of the batch normalization.
         kernel_initializer: Initializer of the projections.
         embedding_initializer: Initializer of row, column and mixture
@@ -84,7 +85,8 @@ class AttentionStem(ImageLayer):
 
     Raises:
         ValueError: If an argument is outside what is allowed above, or the
-            input has not four axes or an unknown number of channels.
+            input has not four axes or an unknown number of channels; or for
+            `implementation="native"` where the kernel does not run.
 
     Example:
 
@@ -182,9 +184,11 @@ class AttentionStem(ImageLayer):
         self._fix_channels(channels)
 
     def call(self, inputs, training=None):
+        inputs = ops.cast(inputs, self.compute_dtype)
         if self.data_format == "channels_first":
             inputs = ops.transpose(inputs, (0, 2, 3, 1))
-        if training and self.batch_normalization.trainable:
+        # A gradient would compute again what pooling in the kernel leaves out.
+        if training and self.trainable_variables:
             outputs = self.attend(inputs)
             outputs = self.batch_normalization(outputs, training=True)
             outputs = pool(outputs, self.block_size)
@@ -223,6 +227,7 @@ class AttentionStem(ImageLayer):
         return self.query_kernel, self.key_kernel, self._value(inputs)
 
     def _value(self, inputs):
+        """Returns `(places or 1, channels, filters)`, or a map of values."""
         if self.values == "plain":
             return ops.cast(self.value_kernel, self.compute_dtype)[None]
         if self.values == "conv":

@@ -261,6 +261,7 @@ class SelfAttention2D(ImageLayer):
         training=None,
         return_attention_scores=False,
     ):
+        inputs = ops.cast(inputs, self.compute_dtype)
         if self.data_format == "channels_first":
             inputs = ops.transpose(inputs, (0, 2, 3, 1))
         if self.position_encoding == "absolute":
