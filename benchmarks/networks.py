@@ -8,7 +8,7 @@ attention) and of `keras.applications.ResNet50`; a training step (SGD with
 momentum, cross-entropy) of the first two, and its peak memory (the median of
 three processes). Interleaved; a
 row has the median and the fastest call, as other users of a shared machine only
-ever slow a call down. As a TensorFlow graph and compiled by XLA. About twenty
+ever slow a call down, and the median of the first calls of seven models. As a TensorFlow graph and compiled by XLA. About twenty
 minutes on two cores. Rows go to `benchmarks/results/networks.csv`.
 """
 
@@ -93,6 +93,7 @@ def measure_memory(name, mode, batch_size):
 def main():
     parser = common.make_parser(__doc__, "networks.csv", 12)
     parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--first-calls", type=int, default=7)
     parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=[*TASKS])
     parser.add_argument(
@@ -110,13 +111,19 @@ def main():
     for task in arguments.tasks:
         for mode in arguments.modes:
             warm_up(mode)
-            functions, first_call, mib = {}, {}, {}
-            for name in TASKS[task]:
-                function = make(task, name, images, labels, mode)
-                start = time.perf_counter()
-                function()
-                first_call[name] = time.perf_counter() - start
-                functions[name] = function
+            functions, mib = {}, {}
+            first_calls = {name: [] for name in TASKS[task]}
+            for _ in range(arguments.first_calls):
+                for name in TASKS[task]:
+                    function = make(task, name, images, labels, mode)
+                    start = time.perf_counter()
+                    function()
+                    first_calls[name].append(time.perf_counter() - start)
+                    functions[name] = function
+            first_call = {
+                name: statistics.median(seconds)
+                for name, seconds in first_calls.items()
+            }
             samples = common.interleaved_samples(functions, arguments.repeats)
             if task == "training step":
                 for name in functions:

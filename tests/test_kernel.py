@@ -350,7 +350,10 @@ WRONG_BLOCK_BACKWARD = {
         "missing: output_gradient",
     ),
     **{
-        name: (with_result(number, (1,), BLOCK_BACKWARD_CALL), "gradient must")
+        name: (
+            with_result(number, (1,), BLOCK_BACKWARD_CALL),
+            "gradient of an operand must",
+        )
         for number, name in enumerate(("image", "logits", "values"))
     },
 }
