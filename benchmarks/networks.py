@@ -6,10 +6,10 @@
 its convolutional twin, of a hybrid (convolution, convolution, attention,
 attention) and of `keras.applications.ResNet50`; a training step (SGD with
 momentum, cross-entropy) of the first two, and its peak memory (the median of
-three processes). Interleaved; a row has the median and the fastest call, as other
-users of a shared machine only ever slow a call down, and the median of the first
-calls of seven models. As a TensorFlow graph and compiled by XLA. About forty
-minutes on two cores. Rows go to `benchmarks/results/networks.csv`.
+three processes). Interleaved; a row has the median and the fastest call, as
+other users of a shared machine only ever slow a call down, and the median of
+the first calls of seven models. As a TensorFlow graph and compiled by XLA.
+About forty minutes on two cores. Rows go to `benchmarks/results/networks.csv`.
 """
 
 import statistics

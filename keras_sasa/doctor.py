@@ -26,6 +26,9 @@ _DISTRIBUTIONS = (
     "scikit-learn",
     "tensorboard",
     "tensorflow-datasets",
+    "ai-edge-litert",
+    "onnxruntime",
+    "tf2onnx",
 )
 _VECTOR_FLAGS = ("avx", "avx2", "fma", "avx512f", "asimd", "sve")
 _SETTINGS = (

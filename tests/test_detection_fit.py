@@ -20,9 +20,8 @@ from keras_sasa.detection.fit import build_detector, fit
 from keras_sasa.detection.recipes import BLOOD_CELLS
 
 pytest.importorskip("pycocotools")
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow",
-    reason="trainings are tried on TensorFlow",
+on_tensorflow = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="a feature of TensorFlow"
 )
 
 NETWORK = {
@@ -174,6 +173,7 @@ def test_several_processes_are_refused(tmp_path):
     assert model.input_shape == (None, 64, 64, 3)
 
 
+@on_tensorflow
 def test_mirrored_strategy(tmp_path):
     """Two virtual CPUs, which see different numbers of boxes, as one."""
     folder = coco_folder(tmp_path / "set", (7, 3))

@@ -25,9 +25,8 @@ from images import image_folder
 from keras_sasa import training
 from keras_sasa.training import DIGITS, Run, fit, load_data
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow",
-    reason="one test has processes on JAX; the others are tried on TensorFlow",
+on_tensorflow = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="a feature of TensorFlow"
 )
 
 NETWORK = {
@@ -200,6 +199,7 @@ def test_the_recipe_reaches_the_layers():
     np.testing.assert_array_equal(scale(np.array([0.0, 16.0])), [-1, 1])
 
 
+@on_tensorflow
 def test_one_compilation_for_training_and_one_for_validation(
     tmp_path, without_tensorboard, monkeypatch
 ):
@@ -255,6 +255,7 @@ def test_a_training_that_is_done_is_not_done_again(
     assert_weights_equal(again, model)
 
 
+@on_tensorflow
 @pytest.mark.parametrize("number", [2, 4])
 def test_mirrored_strategy(tmp_path, number):
     """Several virtual CPUs compute the losses of one."""
@@ -316,6 +317,7 @@ def test_several_machines(tmp_path):
     assert (tmp_path / "two" / "model.keras").exists()
 
 
+@on_tensorflow
 def test_what_keras_cannot_do_mirrored_is_refused():
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])
     devices = training.Devices("mirrored", 1, strategy)
@@ -347,6 +349,7 @@ def test_batch_that_cannot_be_divided():
         training.check_supported(model, training.Devices("mirrored", 3), 8)
 
 
+@on_tensorflow
 def test_tpu_up_to_the_resolver(monkeypatch):
     names = []
 
@@ -364,6 +367,7 @@ def test_tpu_up_to_the_resolver(monkeypatch):
     assert names == ["my-tpu", ""]
 
 
+@on_tensorflow
 @pytest.mark.parametrize(
     "name, message",
     [

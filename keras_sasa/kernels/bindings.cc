@@ -244,7 +244,7 @@ class Buffers {
 
 // What calls within windows have in common: reads operands and checks that they
 // fit.
-class Call : public Buffers {
+class WindowCall : public Buffers {
  public:
   using Buffers::Buffers;
 
@@ -467,7 +467,7 @@ ffi::Error run_tasks(ffi::ThreadPool& pool, const Tasks& tasks) {
 }
 
 // The forward pass of what a call has read, to its results.
-ffi::Error attend(ffi::ThreadPool& pool, const Call& call) {
+ffi::Error attend(ffi::ThreadPool& pool, const WindowCall& call) {
   Outputs outputs{};
   outputs.output.pixel_stride = call.shape.filters();
   if (ffi::Error error =
@@ -499,7 +499,7 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::RemainingArgs arguments,
                    ffi::Span<const int64_t> strides,
                    ffi::Span<const int64_t> dilation_rate,
                    std::string_view padding, int64_t relative) {
-  Call call(arguments, results);
+  WindowCall call(arguments, results);
   if (ffi::Error error =
           call.read({sources, filters, num_heads, relative, places, kernel_size,
                      strides, dilation_rate, padding});
@@ -513,7 +513,7 @@ ffi::Error projected(ffi::ThreadPool pool, ffi::RemainingArgs arguments,
                      int64_t num_heads, ffi::Span<const int64_t> kernel_size,
                      ffi::Span<const int64_t> dilation_rate, int64_t content,
                      int64_t relative) {
-  Call call(arguments, results);
+  WindowCall call(arguments, results);
   const int64_t once[] = {1, 1};
   if (ffi::Error error = call.read_projected({0,
                                               filters,
@@ -537,7 +537,7 @@ ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs arguments,
                     ffi::Span<const int64_t> strides,
                     ffi::Span<const int64_t> dilation_rate,
                     std::string_view padding, int64_t relative) {
-  Call call(arguments, results);
+  WindowCall call(arguments, results);
   if (ffi::Error error =
           call.read({sources, filters, num_heads, relative, places, kernel_size,
                      strides, dilation_rate, padding});
