@@ -62,7 +62,7 @@ def export(model, name, folder, **options):
     for package in PACKAGES.get(name, ()):
         pytest.importorskip(package, reason=f"{name} needs {package}")
     path = folder / f"model{SUFFIXES[name]}"
-    model.export(path, format=name, verbose=False, **options)
+    model.export(str(path), format=name, verbose=False, **options)
     return path
 
 
