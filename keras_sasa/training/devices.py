@@ -152,7 +152,7 @@ def _data_parallel():
     keras.distribution.set_distribution(distribution)
     return Devices(
         "data_parallel",
-        distribution.num_model_replicas,
+        distribution.device_mesh.shape[0],
         shard=(jax.process_index(), jax.process_count()),
     )
 
