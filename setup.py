@@ -99,6 +99,7 @@ setup(
                     *MATHEMATICS,
                     "block_attention.h",
                     "local_attention.h",
+                    "tasks.h",
                     "vectors.h",
                 )
             ],

@@ -446,24 +446,28 @@ class WindowCall : public Buffers {
   Attributes attributes_{};
 };
 
-ffi::Error out_of_memory() {
+// Makes tasks and runs them. Memory that runs out is an error of the call, not
+// of the process.
+template <typename Make>
+ffi::Error run_tasks(ffi::ThreadPool& pool, const Make& make) {
+  try {
+    const std::unique_ptr<Tasks> tasks = make();
+    std::atomic<bool> failed{false};
+    parallel_for(pool, tasks->tasks(), [&](int64_t task) {
+      try {
+        tasks->run(task);
+      } catch (const std::bad_alloc&) {
+        failed = true;
+      }
+    });
+    if (!failed) {
+      tasks->finish();
+      return ffi::Error::Success();
+    }
+  } catch (const std::bad_alloc&) {
+  }
   return ffi::Error(ffi::ErrorCode::kResourceExhausted,
                     "keras_sasa kernel: out of memory.");
-}
-
-// Memory that runs out in a task is an error of the call, not of the process.
-template <typename Tasks>
-ffi::Error run_tasks(ffi::ThreadPool& pool, const Tasks& tasks) {
-  std::atomic<bool> failed{false};
-  parallel_for(pool, tasks.tasks(), [&](int64_t task) {
-    try {
-      tasks.run(task);
-    } catch (const std::bad_alloc&) {
-      failed = true;
-    }
-  });
-  if (failed) return out_of_memory();
-  return ffi::Error::Success();
 }
 
 // The forward pass of what a call has read, to its results.
@@ -484,12 +488,9 @@ ffi::Error attend(ffi::ThreadPool& pool, const WindowCall& call) {
       call.shape.columns.queries == 0) {
     return ffi::Error::Success();
   }
-  try {
-    return run_tasks(
-        pool, *best().windows->forward(call.shape, call.inputs, outputs));
-  } catch (const std::bad_alloc&) {
-    return out_of_memory();
-  }
+  return run_tasks(pool, [&] {
+    return best().windows->forward(call.shape, call.inputs, outputs);
+  });
 }
 
 ffi::Error forward(ffi::ThreadPool pool, ffi::RemainingArgs arguments,
@@ -593,15 +594,10 @@ ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs arguments,
       call.shape.columns.queries == 0) {
     return ffi::Error::Success();
   }
-  try {
-    const auto tasks =
-        best().windows->backward(call.shape, call.inputs, upstream, gradients);
-    ffi::Error error = run_tasks(pool, *tasks);
-    if (error.success()) tasks->finish();
-    return error;
-  } catch (const std::bad_alloc&) {
-    return out_of_memory();
-  }
+  return run_tasks(pool, [&] {
+    return best().windows->backward(call.shape, call.inputs, upstream,
+                                    gradients);
+  });
 }
 
 // What calls within blocks have in common.
@@ -646,46 +642,46 @@ class BlockCall : public Buffers {
   BlockInputs inputs{};
 };
 
-// The forward pass of what a call has read.
-ffi::Error attend(ffi::ThreadPool& pool, const BlockCall& call,
-                  const BlockOutputs& outputs) {
-  return run_tasks(pool,
-                   *best().blocks->forward(call.shape, call.inputs, outputs));
+ffi::Error attend_in_blocks(ffi::ThreadPool& pool,
+                            const ffi::RemainingArgs& arguments,
+                            const ffi::RemainingRets& results,
+                            int64_t num_heads, int64_t block_size,
+                            bool pooled) {
+  BlockCall call(arguments, results);
+  if (ffi::Error error = call.read(num_heads, block_size); error.failure())
+    return error;
+  BlockOutputs outputs{};
+  if (pooled) {
+    const std::vector<int64_t> filters = {call.shape.filters()};
+    if (ffi::Error error = call.next(filters, "scale", &outputs.scale);
+        error.failure())
+      return error;
+    if (ffi::Error error = call.next(filters, "offset", &outputs.offset);
+        error.failure())
+      return error;
+  }
+  if (ffi::Error error =
+          call.result(0, pooled ? call.pooled_shape() : call.map_shape(),
+                      "output", &outputs.output);
+      error.failure())
+    return error;
+  return run_tasks(pool, [&] {
+    return best().blocks->forward(call.shape, call.inputs, outputs);
+  });
 }
 
 ffi::Error block_forward(ffi::ThreadPool pool, ffi::RemainingArgs arguments,
                          ffi::RemainingRets results, int64_t num_heads,
                          int64_t block_size) {
-  BlockCall call(arguments, results);
-  if (ffi::Error error = call.read(num_heads, block_size); error.failure())
-    return error;
-  BlockOutputs outputs{};
-  if (ffi::Error error =
-          call.result(0, call.map_shape(), "output", &outputs.output);
-      error.failure())
-    return error;
-  return attend(pool, call, outputs);
+  return attend_in_blocks(pool, arguments, results, num_heads, block_size,
+                          false);
 }
 
 ffi::Error block_pooled(ffi::ThreadPool pool, ffi::RemainingArgs arguments,
                         ffi::RemainingRets results, int64_t num_heads,
                         int64_t block_size) {
-  BlockCall call(arguments, results);
-  if (ffi::Error error = call.read(num_heads, block_size); error.failure())
-    return error;
-  BlockOutputs outputs{};
-  const std::vector<int64_t> filters = {call.shape.filters()};
-  if (ffi::Error error = call.next(filters, "scale", &outputs.scale);
-      error.failure())
-    return error;
-  if (ffi::Error error = call.next(filters, "offset", &outputs.offset);
-      error.failure())
-    return error;
-  if (ffi::Error error =
-          call.result(0, call.pooled_shape(), "output", &outputs.output);
-      error.failure())
-    return error;
-  return attend(pool, call, outputs);
+  return attend_in_blocks(pool, arguments, results, num_heads, block_size,
+                          true);
 }
 
 ffi::Error block_backward(ffi::ThreadPool pool, ffi::RemainingArgs arguments,
@@ -708,15 +704,10 @@ ffi::Error block_backward(ffi::ThreadPool pool, ffi::RemainingArgs arguments,
         error.failure())
       return error;
   }
-  try {
-    const auto tasks = best().blocks->backward(call.shape, call.inputs,
-                                               output_gradient, gradients);
-    ffi::Error error = run_tasks(pool, *tasks);
-    if (error.success()) tasks->finish();
-    return error;
-  } catch (const std::bad_alloc&) {
-    return out_of_memory();
-  }
+  return run_tasks(pool, [&] {
+    return best().blocks->backward(call.shape, call.inputs, output_gradient,
+                                   gradients);
+  });
 }
 
 template <typename Function>

@@ -363,7 +363,7 @@ float* scratch(const Parts& parts) {
 }
 
 // A task is one row of blocks of one image.
-class ForwardTasks : public BlockForward {
+class ForwardTasks : public Tasks {
  public:
   ForwardTasks(const BlockShape& shape, const BlockInputs& inputs,
                const BlockOutputs& outputs)
@@ -463,7 +463,7 @@ class ForwardTasks : public BlockForward {
 
 // A task is some rows of blocks of all images, and adds up the gradients of the
 // kernels in a part of its own.
-class BackwardTasks : public BlockBackward {
+class BackwardTasks : public Tasks {
  public:
   BackwardTasks(const BlockShape& shape, const BlockInputs& inputs,
                 const float* output_gradient, const BlockGradients& gradients)
@@ -668,18 +668,17 @@ class BackwardTasks : public BlockBackward {
   Array<float> kernels_;
 };
 
-std::unique_ptr<BlockForward> forward(const BlockShape& shape,
-                                      const BlockInputs& inputs,
-                                      const BlockOutputs& outputs) {
-  return std::unique_ptr<BlockForward>(
-      new ForwardTasks(shape, inputs, outputs));
+std::unique_ptr<Tasks> forward(const BlockShape& shape,
+                               const BlockInputs& inputs,
+                               const BlockOutputs& outputs) {
+  return std::unique_ptr<Tasks>(new ForwardTasks(shape, inputs, outputs));
 }
 
-std::unique_ptr<BlockBackward> backward(const BlockShape& shape,
-                                        const BlockInputs& inputs,
-                                        const float* output_gradient,
-                                        const BlockGradients& gradients) {
-  return std::unique_ptr<BlockBackward>(
+std::unique_ptr<Tasks> backward(const BlockShape& shape,
+                                const BlockInputs& inputs,
+                                const float* output_gradient,
+                                const BlockGradients& gradients) {
+  return std::unique_ptr<Tasks>(
       new BackwardTasks(shape, inputs, output_gradient, gradients));
 }
 

@@ -16,6 +16,8 @@
 #include <cstdint>
 #include <memory>
 
+#include "tasks.h"
+
 namespace keras_sasa {
 
 struct BlockShape {
@@ -55,32 +57,14 @@ struct BlockGradients {
   float* value_kernels;
 };
 
-class BlockForward {
- public:
-  virtual ~BlockForward() = default;
-  virtual int64_t tasks() const = 0;
-  virtual void run(int64_t task) const = 0;
-};
-
-class BlockBackward {
- public:
-  virtual ~BlockBackward() = default;
-  virtual int64_t tasks() const = 0;
-  virtual void run(int64_t task) const = 0;
-  // After all tasks: adds up the gradients of the kernels, in one order.
-  virtual void finish() const = 0;
-};
-
 // One instruction set for which the mathematics was compiled.
 struct BlockLevel {
-  std::unique_ptr<BlockForward> (*forward)(const BlockShape&,
-                                           const BlockInputs&,
-                                           const BlockOutputs&);
+  std::unique_ptr<Tasks> (*forward)(const BlockShape&, const BlockInputs&,
+                                    const BlockOutputs&);
   // `output_gradient` is that of the output without `scale` and `offset`.
-  std::unique_ptr<BlockBackward> (*backward)(const BlockShape&,
-                                             const BlockInputs&,
-                                             const float* output_gradient,
-                                             const BlockGradients&);
+  std::unique_ptr<Tasks> (*backward)(const BlockShape&, const BlockInputs&,
+                                     const float* output_gradient,
+                                     const BlockGradients&);
 };
 
 }  // namespace keras_sasa

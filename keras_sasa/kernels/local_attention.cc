@@ -1267,7 +1267,7 @@ int64_t new_call() {
   return __atomic_add_fetch(&calls, 1, __ATOMIC_RELAXED);
 }
 
-class ForwardTasks : public Forward {
+class ForwardTasks : public Tasks {
  public:
   ForwardTasks(const Shape& shape, const Inputs& inputs, const Outputs& outputs)
       : inputs_(inputs),
@@ -1423,7 +1423,7 @@ class ForwardTasks : public Forward {
   const int64_t call_ = new_call();
 };
 
-class BackwardTasks : public Backward {
+class BackwardTasks : public Tasks {
  public:
   BackwardTasks(const Shape& shape, const Inputs& inputs,
                 const Upstream& upstream, const Gradients& gradients)
@@ -1952,15 +1952,15 @@ class BackwardTasks : public Backward {
   Array<float> embeddings_;  // (part, entry, head, channel)
 };
 
-std::unique_ptr<Forward> forward(const Shape& shape, const Inputs& inputs,
-                                 const Outputs& outputs) {
-  return std::unique_ptr<Forward>(new ForwardTasks(shape, inputs, outputs));
+std::unique_ptr<Tasks> forward(const Shape& shape, const Inputs& inputs,
+                               const Outputs& outputs) {
+  return std::unique_ptr<Tasks>(new ForwardTasks(shape, inputs, outputs));
 }
 
-std::unique_ptr<Backward> backward(const Shape& shape, const Inputs& inputs,
-                                   const Upstream& upstream,
-                                   const Gradients& gradients) {
-  return std::unique_ptr<Backward>(
+std::unique_ptr<Tasks> backward(const Shape& shape, const Inputs& inputs,
+                                const Upstream& upstream,
+                                const Gradients& gradients) {
+  return std::unique_ptr<Tasks>(
       new BackwardTasks(shape, inputs, upstream, gradients));
 }
 

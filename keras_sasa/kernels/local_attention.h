@@ -16,6 +16,8 @@
 #include <cstdint>
 #include <memory>
 
+#include "tasks.h"
+
 namespace keras_sasa {
 
 // One axis of the image. Query n sits at the pixel first_query + n * stride;
@@ -94,30 +96,13 @@ struct Gradients {
   float* column_embedding;
 };
 
-// The tables of one call, shared by its tasks.
-class Forward {
- public:
-  virtual ~Forward() = default;
-  virtual int64_t tasks() const = 0;
-  virtual void run(int64_t task) const = 0;
-};
-
-class Backward {
- public:
-  virtual ~Backward() = default;
-  virtual int64_t tasks() const = 0;
-  virtual void run(int64_t task) const = 0;
-  // After all tasks: adds up the gradients of the embeddings, in one order.
-  virtual void finish() const = 0;
-};
-
 // One instruction set for which the mathematics was compiled.
 struct Level {
   const char* name;
-  std::unique_ptr<Forward> (*forward)(const Shape&, const Inputs&,
-                                      const Outputs&);
-  std::unique_ptr<Backward> (*backward)(const Shape&, const Inputs&,
-                                        const Upstream&, const Gradients&);
+  std::unique_ptr<Tasks> (*forward)(const Shape&, const Inputs&,
+                                    const Outputs&);
+  std::unique_ptr<Tasks> (*backward)(const Shape&, const Inputs&,
+                                     const Upstream&, const Gradients&);
   // exp2 of every number, as the softmax computes it.
   void (*exp2)(const float* input, float* output, int64_t size);
 };
