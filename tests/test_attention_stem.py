@@ -97,10 +97,14 @@ def test_values_and_gradients(values, size, dtype):
 def normalize_randomly(stem):
     """Gives the batch normalization numbers; some scales are negative."""
     random = np.random.default_rng(5)
-    arrays = {"gamma": (-1, 1), "beta": (-1, 1), "mean": (-1, 1)}
     arrays = {
-        name: random.uniform(*arrays.get(name, (0.5, 2)), size=8)
-        for name in ("gamma", "beta", "mean", "variance")
+        name: random.uniform(lowest, highest, 8)
+        for name, lowest, highest in (
+            ("gamma", -1, 1),
+            ("beta", -1, 1),
+            ("mean", -1, 1),
+            ("variance", 0.5, 2),
+        )
     }
     weights = stem.batch_normalization.weights
     for weight, array in zip(weights, arrays.values(), strict=True):

@@ -35,9 +35,6 @@ constexpr int kProductColumns = 2;
 // must not depend on that of the threads.
 constexpr int64_t kMaxParts = 64;
 
-// `scatter` and `gather` transpose squares of lanes and channels.
-static_assert(kBlock == kLanes, "squares have as many rows as lanes");
-
 // A matrix of vectors; how many floats lie between its rows and columns.
 template <typename Float>
 struct Matrix {
@@ -356,10 +353,27 @@ void gather(const Blocks& blocks, int64_t number, const float* map,
   }
 }
 
+// An array of vectors that a task needs, as many floats.
+struct Part {
+  float** data;
+  int64_t size;
+};
+
 // Memory of a thread, kept from call to call.
-float* scratch(const Parts& parts) {
+float* scratch(int64_t floats) {
   static thread_local Array<float> memory;
-  return memory.reserve(parts.size());
+  return memory.reserve(floats);
+}
+
+template <int count>
+void allocate(const Part (&parts)[count]) {
+  int64_t size = 0;
+  for (const Part& part : parts) size += part.size;
+  float* next = scratch(size);
+  for (const Part& part : parts) {
+    *part.data = next;
+    next += part.size;
+  }
 }
 
 // A task is one row of blocks of one image.
@@ -375,39 +389,36 @@ class ForwardTasks : public Tasks {
     Blocks blocks(shape_, inputs_);
     const int64_t width = shape_.head_width;
     const bool pooled = outputs_.scale != nullptr;
-    Parts parts;
-    const int64_t pixels = parts.add(blocks.image_size());
-    const int64_t queries = parts.add(blocks.image_size());
-    const int64_t values = parts.add(blocks.value_size());
-    const int64_t weights = parts.add(blocks.weight_size());
-    const int64_t factors = parts.add(kQueries * kLanes);
-    const int64_t sums = parts.add(kQueries * width * kLanes);
-    const int64_t largest = parts.add(width * kLanes);
-    float* memory = scratch(parts);
+    float *pixels, *queries, *values, *weights, *factors, *sums, *largest;
+    allocate({{&pixels, blocks.image_size()},
+              {&queries, blocks.image_size()},
+              {&values, blocks.value_size()},
+              {&weights, blocks.weight_size()},
+              {&factors, kQueries * kLanes},
+              {&sums, kQueries * width * kLanes},
+              {&largest, width * kLanes}});
     for (int64_t block = 0; block < shape_.block_columns(); block += kLanes) {
       blocks.go_to(task / shape_.block_rows(), task % shape_.block_rows(),
-                   block, memory + pixels);
+                   block, pixels);
       for (int64_t head = 0; head < shape_.heads; ++head) {
-        blocks.project_queries(head, memory + queries);
-        blocks.project_values(head, memory + values);
+        blocks.project_queries(head, queries);
+        blocks.project_values(head, values);
         for (int64_t channel = 0; pooled && channel < width; ++channel) {
-          store(memory + largest + channel * kLanes, all(-INFINITY));
+          store(largest + channel * kLanes, all(-INFINITY));
         }
         for (int64_t first = 0; first < blocks.places; first += kQueries) {
           const int64_t count = min(kQueries, blocks.places - first);
-          blocks.attend(memory + queries, first, count, memory + weights,
-                        memory + factors);
-          multiply({memory + weights, blocks.places * kLanes, kLanes},
-                   {memory + values, width * kLanes, kLanes}, count, width,
-                   blocks.places, {memory + sums, width * kLanes, kLanes});
+          blocks.attend(queries, first, count, weights, factors);
+          multiply({weights, blocks.places * kLanes, kLanes},
+                   {values, width * kLanes, kLanes}, count, width,
+                   blocks.places, {sums, width * kLanes, kLanes});
           if (pooled) {
-            pool(blocks, first, count, head, memory + factors, memory + sums,
-                 memory + largest);
+            pool(blocks, first, count, head, factors, sums, largest);
             continue;
           }
           for (int64_t query = 0; query < count; ++query) {
-            float* sum = memory + sums + query * width * kLanes;
-            const Vector factor = load(memory + factors + query * kLanes);
+            float* sum = sums + query * width * kLanes;
+            const Vector factor = load(factors + query * kLanes);
             for (int64_t channel = 0; channel < width; ++channel) {
               float* number = sum + channel * kLanes;
               store(number, load(number) * factor);
@@ -424,7 +435,7 @@ class ForwardTasks : public Tasks {
         for (int lane = 0; lane < blocks.count; ++lane) {
           for (int64_t channel = 0; channel < width; ++channel) {
             output[lane * shape_.filters() + channel] =
-                memory[largest + channel * kLanes + lane];
+                largest[channel * kLanes + lane];
           }
         }
       }
@@ -483,35 +494,20 @@ class BackwardTasks : public Tasks {
     const int64_t width = shape_.head_width;
     const int64_t channels = shape_.channels;
     const int64_t places = blocks.all_places();
-    Parts parts;
     Memory m{};
-    const int64_t pixels = parts.add(blocks.image_size());
-    const int64_t image = parts.add(blocks.image_size());
-    const int64_t queries = parts.add(blocks.image_size());
-    const int64_t keys = parts.add(blocks.image_size());
-    const int64_t values = parts.add(blocks.value_size());
-    const int64_t value_gradients = parts.add(blocks.value_size());
-    const int64_t weights = parts.add(blocks.weight_size());
-    const int64_t products = parts.add(blocks.weight_size());
-    const int64_t factors = parts.add(kQueries * kLanes);
-    const int64_t upstream = parts.add(kQueries * width * kLanes);
-    const int64_t seen = parts.add(kQueries * channels * kLanes);
-    const int64_t logit_kernels = parts.add(logit_size() * kLanes);
-    const int64_t value_kernels = parts.add(value_size() * kLanes);
-    float* memory = scratch(parts);
-    m.pixels = memory + pixels;
-    m.image = memory + image;
-    m.queries = memory + queries;
-    m.keys = memory + keys;
-    m.values = memory + values;
-    m.value_gradients = memory + value_gradients;
-    m.weights = memory + weights;
-    m.products = memory + products;
-    m.factors = memory + factors;
-    m.upstream = memory + upstream;
-    m.seen = memory + seen;
-    m.logit_kernels = memory + logit_kernels;
-    m.value_kernels = memory + value_kernels;
+    allocate({{&m.pixels, blocks.image_size()},
+              {&m.image, blocks.image_size()},
+              {&m.queries, blocks.image_size()},
+              {&m.keys, blocks.image_size()},
+              {&m.values, blocks.value_size()},
+              {&m.value_gradients, blocks.value_size()},
+              {&m.weights, blocks.weight_size()},
+              {&m.products, blocks.weight_size()},
+              {&m.factors, kQueries * kLanes},
+              {&m.upstream, kQueries * width * kLanes},
+              {&m.seen, kQueries * channels * kLanes},
+              {&m.logit_kernels, logit_size() * kLanes},
+              {&m.value_kernels, value_size() * kLanes}});
     std::memset(m.logit_kernels, 0, logit_size() * kLanes * sizeof(float));
     std::memset(m.value_kernels, 0, value_size() * kLanes * sizeof(float));
 

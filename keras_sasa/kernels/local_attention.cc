@@ -620,7 +620,7 @@ class Packing {
     const int64_t heads = layout_.heads;
     const int64_t head_stride = layout_.head_stride;
     // 0 * x is 0 for finite numbers and NaN for the others.
-    Line finite[2] = {};
+    Vector finite[2] = {};
     for (int64_t phase = 0; phase < phases_; ++phase) {
       const int64_t columns = ceil_div(columns_ - phase, phases_);
       const float* from =
@@ -628,37 +628,37 @@ class Packing {
       // From the last column and the first head on: the last block of a head
       // may write over the first columns of the next one, which come later.
       // What it writes behind the last head is finite and never used.
-      for (int64_t column = floor_div(columns - 1, kBlock) * kBlock;
-           column >= 0; column -= kBlock) {
-        const float* pixels[kBlock];
-        const int64_t last = min(kBlock, columns - column) - 1;
+      for (int64_t column = floor_div(columns - 1, kLanes) * kLanes;
+           column >= 0; column -= kLanes) {
+        const float* pixels[kLanes];
+        const int64_t last = min(kLanes, columns - column) - 1;
         KERAS_SASA_UNROLL
-        for (int64_t i = 0; i < kBlock; ++i) {
+        for (int64_t i = 0; i < kLanes; ++i) {
           pixels[i] = from + (column + min(i, last)) * step;
         }
         float* head_planes = strip_row + phase * layout_.pitch + column;
         for (int64_t head = 0; head < heads; ++head) {
           float* planes = head_planes;
           int64_t channel = 0;
-          for (; channel + kBlock <= width; channel += kBlock) {
-            Line square[kBlock];
+          for (; channel + kLanes <= width; channel += kLanes) {
+            Vector square[kLanes];
             KERAS_SASA_UNROLL
-            for (int64_t i = 0; i < kBlock; ++i) {
+            for (int64_t i = 0; i < kLanes; ++i) {
               const float* pixel = pixels[i] + channel;
-              square[i] = *reinterpret_cast<const UnalignedLine*>(pixel);
+              square[i] = load(pixel);
               finite[i % 2] += square[i] * 0.0f;
               square[i] *= factor;
               __builtin_prefetch(pixel + ahead, 0, 2);
             }
             transpose(square);
             KERAS_SASA_UNROLL
-            for (int64_t i = 0; i < kBlock; ++i) {
-              *reinterpret_cast<UnalignedLine*>(planes) = square[i];
+            for (int64_t i = 0; i < kLanes; ++i) {
+              store(planes, square[i]);
               planes += plane;
             }
           }
           for (; channel < width; ++channel) {
-            for (int64_t i = 0; i < kBlock; ++i) {
+            for (int64_t i = 0; i < kLanes; ++i) {
               const float number = pixels[i][channel];
               finite[0][i] += number * 0.0f;
               planes[i] = number * factor;
@@ -666,13 +666,13 @@ class Packing {
             planes += plane;
           }
           KERAS_SASA_UNROLL
-          for (int64_t i = 0; i < kBlock; ++i) pixels[i] += width;
+          for (int64_t i = 0; i < kLanes; ++i) pixels[i] += width;
           head_planes += head_stride;
         }
       }
     }
     float sum = 0;
-    for (int i = 0; i < kBlock; ++i) sum += finite[0][i] + finite[1][i];
+    for (int i = 0; i < kLanes; ++i) sum += finite[0][i] + finite[1][i];
     return sum == 0;
   }
 
@@ -701,22 +701,18 @@ class Packing {
     float* row_start =
         map + row * columns_ * pixel_stride_ + first_head * width;
     int64_t channel = 0;
-    for (; channel + kBlock <= width; channel += kBlock) {
-      for (int64_t first = 0; first < kLanes; first += kBlock) {
-        Line square[kBlock];
-        KERAS_SASA_UNROLL
-        for (int64_t i = 0; i < kBlock; ++i) {
-          square[i] = *reinterpret_cast<const UnalignedLine*>(
-              planes + (channel + i) * kLanes + first);
-        }
-        transpose(square);
-        KERAS_SASA_UNROLL
-        for (int64_t i = 0; i < kBlock; ++i) {
-          const int64_t place = places[first + i];
-          if (place >= 0) {
-            *reinterpret_cast<UnalignedLine*>(row_start + place + channel) =
-                square[i];
-          }
+    for (; channel + kLanes <= width; channel += kLanes) {
+      Vector square[kLanes];
+      KERAS_SASA_UNROLL
+      for (int64_t i = 0; i < kLanes; ++i) {
+        square[i] = load(planes + (channel + i) * kLanes);
+      }
+      transpose(square);
+      KERAS_SASA_UNROLL
+      for (int64_t i = 0; i < kLanes; ++i) {
+        const int64_t place = places[i];
+        if (place >= 0) {
+          store(row_start + place + channel, square[i]);
         }
       }
     }
@@ -801,9 +797,9 @@ class Projector {
     const int64_t ahead = count * layout_.rows.dilation * columns * stride;
     int64_t row = 0, column = 0, tile = 0;
     for (int64_t lane = 0; lane < round_up(pixel_count, kLanes);
-         lane += kBlock) {
-      const float* pixels[kBlock];
-      for (int64_t i = 0; i < kBlock; ++i) {
+         lane += kLanes) {
+      const float* pixels[kLanes];
+      for (int64_t i = 0; i < kLanes; ++i) {
         pixels[i] =
             projection_.image.data + (places[row] * columns + column) * stride;
         // Lanes behind the last pixel repeat it.
@@ -817,24 +813,24 @@ class Projector {
       float* to =
           tiles + tile * kWidth * channels + lane - tile_start(tile, count);
       int64_t channel = 0;
-      for (; channel + kBlock <= channels; channel += kBlock) {
-        Line square[kBlock];
+      for (; channel + kLanes <= channels; channel += kLanes) {
+        Vector square[kLanes];
         KERAS_SASA_UNROLL
-        for (int64_t i = 0; i < kBlock; ++i) {
+        for (int64_t i = 0; i < kLanes; ++i) {
           const float* pixel = pixels[i] + channel;
-          square[i] = *reinterpret_cast<const UnalignedLine*>(pixel);
+          square[i] = load(pixel);
           // The rows that come next.
           __builtin_prefetch(pixel + ahead, 0, 2);
         }
         transpose(square);
         KERAS_SASA_UNROLL
-        for (int64_t i = 0; i < kBlock; ++i) {
-          *reinterpret_cast<UnalignedLine*>(to) = square[i];
+        for (int64_t i = 0; i < kLanes; ++i) {
+          store(to, square[i]);
           to += kWidth;
         }
       }
       for (; channel < channels; ++channel) {
-        for (int64_t i = 0; i < kBlock; ++i) to[i] = pixels[i][channel];
+        for (int64_t i = 0; i < kLanes; ++i) to[i] = pixels[i][channel];
         to += kWidth;
       }
     }
@@ -1266,6 +1262,20 @@ int64_t new_call() {
   static int64_t calls = 0;
   return __atomic_add_fetch(&calls, 1, __ATOMIC_RELAXED);
 }
+
+// Sizes of the parts of scratch memory, then the parts.
+class Parts {
+ public:
+  int64_t add(int64_t floats) {
+    const int64_t start = size_;
+    size_ += round_up(floats, 16);
+    return start;
+  }
+  int64_t size() const { return size_; }
+
+ private:
+  int64_t size_ = 0;
+};
 
 class ForwardTasks : public Tasks {
  public:

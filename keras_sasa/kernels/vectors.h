@@ -145,19 +145,10 @@ class Array {
   int64_t size_ = 0;
 };
 
-// Squares of kBlock x kBlock are transposed in registers.
+// Transposes a square of vectors in registers.
 #if defined(__AVX__)
-constexpr int kBlock = 8;
-#else
-constexpr int kBlock = 4;
-#endif
-typedef float Line __attribute__((vector_size(kBlock * 4)));
-typedef float UnalignedLine
-    __attribute__((vector_size(kBlock * 4), aligned(4), may_alias));
-
-#if defined(__AVX__)
-inline void transpose(Line (&m)[8]) {
-  Line pairs[8], quads[8];
+inline void transpose(Vector (&m)[8]) {
+  Vector pairs[8], quads[8];
   KERAS_SASA_UNROLL
   for (int i = 0; i < 8; i += 2) {
     pairs[i] =
@@ -169,7 +160,7 @@ inline void transpose(Line (&m)[8]) {
   for (int i = 0; i < 8; i += 4) {
     KERAS_SASA_UNROLL
     for (int j = 0; j < 2; ++j) {
-      const Line a = pairs[i + j], b = pairs[i + j + 2];
+      const Vector a = pairs[i + j], b = pairs[i + j + 2];
       quads[i + 2 * j] =
           __builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13);
       quads[i + 2 * j + 1] =
@@ -185,31 +176,17 @@ inline void transpose(Line (&m)[8]) {
   }
 }
 #else
-inline void transpose(Line (&m)[4]) {
-  const Line a = __builtin_shufflevector(m[0], m[1], 0, 4, 1, 5);
-  const Line b = __builtin_shufflevector(m[0], m[1], 2, 6, 3, 7);
-  const Line c = __builtin_shufflevector(m[2], m[3], 0, 4, 1, 5);
-  const Line d = __builtin_shufflevector(m[2], m[3], 2, 6, 3, 7);
+inline void transpose(Vector (&m)[4]) {
+  const Vector a = __builtin_shufflevector(m[0], m[1], 0, 4, 1, 5);
+  const Vector b = __builtin_shufflevector(m[0], m[1], 2, 6, 3, 7);
+  const Vector c = __builtin_shufflevector(m[2], m[3], 0, 4, 1, 5);
+  const Vector d = __builtin_shufflevector(m[2], m[3], 2, 6, 3, 7);
   m[0] = __builtin_shufflevector(a, c, 0, 1, 4, 5);
   m[1] = __builtin_shufflevector(a, c, 2, 3, 6, 7);
   m[2] = __builtin_shufflevector(b, d, 0, 1, 4, 5);
   m[3] = __builtin_shufflevector(b, d, 2, 3, 6, 7);
 }
 #endif
-
-// Sizes of the parts of scratch memory, then the parts.
-class Parts {
- public:
-  int64_t add(int64_t floats) {
-    const int64_t start = size_;
-    size_ += round_up(floats, 16);
-    return start;
-  }
-  int64_t size() const { return size_; }
-
- private:
-  int64_t size_ = 0;
-};
 
 }  // namespace
 }  // namespace KERAS_SASA_LEVEL
