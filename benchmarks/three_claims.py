@@ -191,7 +191,10 @@ def seconds(models, data, options):
 
 
 def draw(rows, path):
-    """Bars of what is measured; a line goes on from each group's first."""
+    """Draws what is measured; a line goes on from each group's first.
+
+    Bars begin at zero. Accuracies are dots, with a line over all seeds.
+    """
     from matplotlib.figure import Figure
 
     by_name = {row["network"]: row for row in rows}
@@ -206,10 +209,11 @@ def draw(rows, path):
         ("parameters", "trained parameters, 1,000", 1e3),
         ("flops", "million FLOPs", 1e6),
         ("seconds_per_epoch", "seconds an epoch", 1),
+        ("seconds_per_1000_predictions", "seconds, 1,000 predictions", 1),
         ("accuracy_mean", "validation accuracy, %", 1),
     )
     figure = Figure(
-        figsize=(11, 0.42 * len(rows) + 0.9 * len(groups)),
+        figsize=(13, 0.42 * len(rows) + 0.9 * len(groups)),
         layout="constrained",
     )
     all_axes = figure.subplots(
@@ -223,11 +227,11 @@ def draw(rows, path):
         names = [row["network"] for row in rows]
         for axis, (key, label, unit) in zip(row_axes, columns, strict=True):
             values = [row[key] / unit for row in rows]
-            errors = None
             if key == "accuracy_mean":
                 errors = [row["accuracy_spread"] / 2 for row in rows]
-                axis.set_xlim(min(values) - 3, max(values) + 1)
-            axis.barh(names, values, xerr=errors, color="tab:blue")
+                axis.errorbar(values, names, xerr=errors, fmt="o", capsize=3)
+            else:
+                axis.barh(names, values, color="tab:blue")
             axis.axvline(values[0], color="black", linewidth=0.8)
             axis.set_title(label, fontsize=9)
             axis.tick_params(labelsize=8)

@@ -1,6 +1,6 @@
 """Finds objects in images with a detector of `train_detector.py`.
 
-    python examples/detect.py runs/digits/model.keras IMAGE...
+    python examples/detect.py runs/digit_scenes/model.keras IMAGE...
     python examples/detect.py runs/bccd/best.keras IMAGE... --score 0.3
 
 Images may have any size. Written to `--output` (default `detections`) are a

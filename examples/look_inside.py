@@ -24,6 +24,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_sasa import SelfAttention2D
 from keras_sasa.optional import needs
 from keras_sasa.training import (
     ImageData,
@@ -82,9 +83,11 @@ def main(argv=None):
         images = images * (white_of(model) / 255)
     else:
         shown = np.unique(labels, return_index=True)[1][:SHOWN]
+    # All are drawn before the first is written.
+    figures = dict(pictures(model, images, shown, classes, options.pixel))
     folder = options.output or options.model.with_name("look_inside")
     folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in pictures(model, images, shown, classes, options.pixel):
+    for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=150)
     print(f"written to: {folder}")
 
@@ -114,7 +117,15 @@ def white_of(model):
 
 
 def pictures(model, images, shown, classes, pixel):
-    """Yields names of pictures with their figures."""
+    """Yields names of pictures with their figures.
+
+    Without attention, or without relative positions, there are fewer.
+    """
+    encodings = {
+        layer.position_encoding
+        for layer in model.layers
+        if isinstance(layer, SelfAttention2D)
+    }
     chosen = images[shown]
     scores = model.predict_on_batch(chosen)
     likeliest = np.argsort(-scores)[:, :2]
@@ -133,6 +144,8 @@ def pictures(model, images, shown, classes, pixel):
             title="what is for (red) and against (blue) the likeliest classes",
         ),
     )
+    if not encodings:
+        return
     pixels = pixel or most_evident(evidence[..., 0], chosen.shape[1:3])
     looks = list(pixel_attention(model, chosen, pixels).items())
     for place, (name, look) in (("first", looks[0]), ("last", looks[-1])):
@@ -154,6 +167,8 @@ def pictures(model, images, shown, classes, pixel):
             title=f"attention heads, mean over {len(images)} images",
         ),
     )
+    if encodings != {"relative"}:
+        return
     yield (
         "positions",
         plot_position_logits(

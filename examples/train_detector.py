@@ -8,9 +8,9 @@
         --network resnet50_attention --pyramid attention --filters 256
     python examples/train_detector.py --resume         # after a stop
 
-Needs `pip install "keras_sasa[examples,detection]"`; results are in
-examples/README.md. The first command downloads nothing: it makes scenes of 1 to
-8 of scikit-learn's digits on noise. A folder holds two files
+Needs `pip install ".[examples,detection]"`; results are in examples/README.md.
+The first command downloads nothing: it makes scenes of 1 to 8 of scikit-learn's
+digits on noise. A folder holds two files
 `annotations/instances_SPLIT.json`, whose splits begin with `train` and `val`,
 and their images in folders `SPLIT`. Written are the state after each epoch, the
 model (`model.keras`; `best.keras` of the best epoch), a table (`history.csv`),
@@ -56,7 +56,7 @@ SHOWN_SCORE = 0.4
 def main(argv=None):
     parser = command.make_parser(
         __doc__,
-        data="digits",
+        data="digit_scenes",
         network="a small one, all of attention but the stem",
         recipe="digit_scenes or blood_cells",
         recipes=RECIPES,
@@ -77,10 +77,10 @@ def main(argv=None):
     options = parser.parse_args(argv)
     # Found missing now, not when there is something to draw or to measure.
     needs("matplotlib")
-    needs("pycocotools", extra="detection")
+    needs("pycocotools")
     recipe = command.recipe_of(
         options,
-        DIGIT_SCENES if options.data == "digits" else BLOOD_CELLS,
+        DIGIT_SCENES if options.data == "digit_scenes" else BLOOD_CELLS,
         RECIPES,
     )
     network = {

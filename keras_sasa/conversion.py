@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,12 +21,10 @@ CONVOLUTIONS = (
     keras.layers.SeparableConv2D,
 )
 
-# Arguments that attention takes over from a convolution. Not `trainable`:
+# Attributes of a convolution that are arguments of attention. Not `trainable`:
 # attention starts with new weights, which are to be trained.
 SHARED_ARGUMENTS = (
     "name",
-    "dtype",
-    "filters",
     "strides",
     "dilation_rate",
     "data_format",
@@ -98,7 +97,7 @@ class Conversion:
 
 def replace_convolutions(
     model: keras.Model,
-    pattern: str,
+    pattern: str | re.Pattern[str],
     kernel_size: int | Sequence[int] = 7,
     num_heads: int = 8,
     input_shape: Sequence[Any] | None = None,
@@ -107,7 +106,7 @@ def replace_convolutions(
 
     Every `Conv2D`, `DepthwiseConv2D` or `SeparableConv2D` whose name fits
     `pattern` is replaced, in models inside the model, too. 1x1 convolutions
-    always stay.
+    always stay, and so do those of classes derived from the three.
 
     Attention takes over the name, strides, dilation, dtype, initializers,
     regularizers, and whether there is a bias. An activation becomes a layer
@@ -122,13 +121,15 @@ def replace_convolutions(
 
     The layers that stay keep their weights, in copies: `model` does not change.
     Attention starts with new weights, trainable also where the convolution was
-    frozen. A compiled model is compiled again, with a new optimizer.
+    frozen. A compiled model is compiled again, with a new optimizer; where that
+    cannot be done, a warning says why, and the clone is not compiled.
 
     Args:
         model: A functional or a built sequential `keras.Model`. A model of a
-            class derived from those becomes a plain one.
-        pattern: Regular expression that `re.search` finds in the names of the
-            layers to replace, for instance `"conv[45]_block"`.
+            class derived from those becomes a plain one, not compiled.
+        pattern: Regular expression, a string or compiled, that `re.search`
+            finds in the names of the layers to replace, for instance
+            `"conv[45]_block"`.
         kernel_size: Odd integer or pair (height, width), window of attention.
         num_heads: Integer, number of attention heads.
         input_shape: Shape of the input without the batch, for the FLOPs.
@@ -140,8 +141,9 @@ def replace_convolutions(
         parameters and FLOPs.
 
     Raises:
-        ValueError: If the layers of the model are not known without a call, no
-            convolution fits `pattern`, or one that does cannot be replaced.
+        ValueError: If the layers of the model are not known without a call,
+            `pattern` is no regular expression, no convolution fits it, one
+            that does cannot be replaced, or another layer cannot be cloned.
 
     Example:
 
@@ -168,8 +170,9 @@ def replace_convolutions(
             "`keras.Model`, whose layers are known without a call. "
             f"Received: model={model!r}."
         )
+    expression = _compile_pattern(pattern)
     convolutions = list(_convolutions(model))
-    chosen = [layer for layer in convolutions if re.search(pattern, layer.name)]
+    chosen = [layer for layer in convolutions if expression.search(layer.name)]
     if not chosen:
         raise ValueError(
             "`pattern` must be found in the name of at least one spatial "
@@ -181,7 +184,46 @@ def replace_convolutions(
     cloner = _Cloner(chosen, kernel_size, num_heads)
     clone = cloner.clone(model)
     cloner.copy_weights()
+    if model.compiled:
+        _compile(clone, model)
     return clone, Conversion(before, profile(clone, input_shape))
+
+
+def _compile_pattern(pattern):
+    reason = None
+    try:
+        expression = re.compile(pattern)
+        if isinstance(expression.pattern, str):
+            return expression
+    except (re.error, TypeError) as error:
+        reason = error
+    raise ValueError(
+        "`pattern` must be a regular expression of the names of layers, a "
+        f"string or compiled. Received: pattern={pattern!r}"
+        + (f" ({reason})." if reason else ".")
+    ) from reason
+
+
+def _compile(clone, model):
+    """Compiles a clone as its original was, or warns why it is not."""
+    plain = keras.Sequential, type(keras.Model(model.inputs, model.outputs))
+    names = [getattr(m, "output_names", None) for m in (model, clone)]
+    if type(model) not in plain:
+        reason = f"a {type(model).__name__} may train in a way of its own"
+    elif names[0] != names[1] and len(model.outputs) > 1:
+        reason = f"the outputs {names[0]} are called {names[1]} now"
+    else:
+        try:
+            clone.compile_from_config(model.get_compile_config())
+            return
+        # Whatever a loss, a metric or an optimizer of the user raises.
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+    warnings.warn(
+        f"The clone of {model.name!r} is not compiled, call its `compile`: "
+        f"{reason}.",
+        stacklevel=3,
+    )
 
 
 def _convolutions(model):
@@ -189,7 +231,8 @@ def _convolutions(model):
     for layer in model.layers:
         if isinstance(layer, GRAPHS):
             yield from _convolutions(layer)
-        elif isinstance(layer, CONVOLUTIONS) and max(layer.kernel_size) > 1:
+        # Not of a derived class, whose call may do more.
+        elif type(layer) in CONVOLUTIONS and max(layer.kernel_size) > 1:
             yield layer
 
 
@@ -202,23 +245,25 @@ class _Cloner:
         # Keyed by identity, so that shared layers are shared by the clone.
         self._copies = {}
         self._replacements = {}
+        self._names = set()
 
     def clone(self, model):
+        self._names |= {layer.name for layer in model.layers}
         sequential = isinstance(model, keras.Sequential)
-        graph = (
-            keras.Model(model.inputs, model.outputs) if sequential else model
-        )
+        # Of one that was never called, Keras knows no `input`.
+        inputs = model.inputs if sequential else model.input
+        outputs = model.outputs if sequential else model.output
+        # Keras would compile the clone of a compiled model, or fail to.
+        graph = keras.Model(inputs, outputs, name=model.name)
         clone = keras.models.clone_model(
             graph,
             # Keras would lose the names of the input layers.
-            input_tensors=keras.tree.map_structure(_copy_input, graph.input),
+            input_tensors=keras.tree.map_structure(_copy_input, inputs),
             clone_function=self._copy,
             call_function=self._call,
         )
         if sequential:
             clone = keras.Sequential(clone.layers, name=model.name)
-            if model.compiled:
-                clone.compile_from_config(model.get_compile_config())
         return clone
 
     def copy_weights(self):
@@ -228,6 +273,10 @@ class _Cloner:
                 operation, GRAPHS
             ):
                 copy.set_weights(operation.get_weights())
+                for layer in copy._flatten_layers():
+                    # It computes with constants made of its weights.
+                    if isinstance(layer, keras.layers.Normalization):
+                        layer.finalize_state()
 
     def _copy(self, operation):
         if id(operation) in self._chosen:
@@ -237,7 +286,7 @@ class _Cloner:
             if isinstance(operation, GRAPHS):
                 copy = self.clone(operation)
             else:
-                copy = type(operation).from_config(operation.get_config())
+                copy = _copy_operation(operation)
             self._copies[id(operation)] = operation, copy
         return self._copies[id(operation)][1]
 
@@ -268,28 +317,45 @@ class _Cloner:
 
     def _replacement(self, convolution, padding, image):
         """Returns the attention layer, and that of the activation if any."""
-        config = {
-            name.replace("depthwise_", "kernel_"): value
-            for name, value in convolution.get_config().items()
+        # The objects themselves, which need not be serializable.
+        arguments = {
+            name: getattr(
+                convolution,
+                name.replace("kernel_", "depthwise_"),
+                getattr(convolution, name, None),
+            )
+            for name in SHARED_ARGUMENTS
         }
         if isinstance(convolution, keras.layers.DepthwiseConv2D):
             axis = -1 if convolution.data_format == "channels_last" else 1
-            config["filters"] = image.shape[axis] * convolution.depth_multiplier
-        arguments = {name: config[name] for name in SHARED_ARGUMENTS}
+            filters = image.shape[axis] * convolution.depth_multiplier
+        else:
+            filters = convolution.filters
         behind = []
         if convolution.activation is not keras.activations.linear:
+            name = _activation_name(convolution.name)
+            if name in self._names:
+                raise _cannot_replace(
+                    convolution,
+                    f"its activation would be a layer {name!r}, and there is "
+                    "one of this name already.",
+                )
             behind.append(
                 keras.layers.Activation(
                     convolution.activation,
                     activity_regularizer=convolution.activity_regularizer,
                     dtype=convolution.dtype_policy,
-                    name=_activation_name(convolution.name),
+                    name=name,
                 )
             )
             del arguments["activity_regularizer"]
         try:
             attention = SelfAttention2D(
-                padding=padding, **arguments, **self._options
+                filters,
+                padding=padding,
+                dtype=convolution.dtype_policy,
+                **arguments,
+                **self._options,
             )
         except ValueError as error:
             raise _cannot_replace(convolution, error) from error
@@ -304,6 +370,16 @@ class _Cloner:
                 f"Received: kernel_size={self._options['kernel_size']}.",
             )
         return attention, *behind
+
+
+def _copy_operation(operation):
+    try:
+        return type(operation).from_config(operation.get_config())
+    except Exception as error:
+        raise ValueError(
+            f"Layer {operation.name!r} cannot be cloned by its configuration "
+            f"({type(error).__name__}: {error})."
+        ) from error
 
 
 def _copy_input(tensor):

@@ -68,8 +68,7 @@ def report():
         },
         "Keras": {
             "backend": keras.backend.backend(),
-            "devices": ", ".join(keras.distribution.list_devices())
-            or "the CPU alone",
+            "devices": _devices(),
             "dtype policy": keras.config.dtype_policy().name,
             "image data format": keras.config.image_data_format(),
         },
@@ -88,6 +87,14 @@ def _version(distribution):
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
+
+
+def _devices():
+    try:
+        return ", ".join(keras.distribution.list_devices()) or "the CPU alone"
+    # A report goes on where a backend is broken, or cannot list them.
+    except Exception as error:
+        return f"unknown ({type(error).__name__}: {error})"
 
 
 def _vector_flags():

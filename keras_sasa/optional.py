@@ -3,13 +3,12 @@
 import importlib
 
 
-def needs(module, distribution=None, extra="examples"):
+def needs(module, distribution=None):
     """Imports an optional package, or says how to install it.
 
     Args:
         module: Name by which it is imported.
         distribution: Name by which it is installed, if it is another.
-        extra: The extra of this package that installs it.
 
     Returns:
         The module.
@@ -20,7 +19,8 @@ def needs(module, distribution=None, extra="examples"):
     try:
         return importlib.import_module(module)
     except ImportError as error:
+        name = distribution or module
         raise ImportError(
-            f"{distribution or module} is needed and cannot be imported "
-            f'({error}): pip install "keras_sasa[{extra}]"'
+            f"{name} is needed and cannot be imported ({error}): "
+            f"pip install {name}"
         ) from error

@@ -1,5 +1,7 @@
 """Attention in the place of the convolutions of Keras' own models."""
 
+import re
+
 import keras
 import numpy as np
 import oracle
@@ -437,6 +439,118 @@ def test_compiled_model_trains(build):
     assert all((x != y).any() for x, y in zip(before, after, strict=True))
 
 
+def double_loss(targets, outputs):
+    return 2 * keras.losses.mean_squared_error(targets, outputs)
+
+
+class Functional(keras.Model):
+    """Made as a functional model, with a training of its own."""
+
+    def train_step(self, data):
+        return {"loss": 0.0}
+
+
+def two_outputs(model):
+    """Of which one will be that of an activation layer."""
+    last = layers.Conv2D(
+        4, 3, padding="same", activation="sigmoid", name="conv_last"
+    )
+    return keras.Model(model.input, [last(model.output), model.output])
+
+
+@pytest.mark.parametrize(
+    "make, loss, reason",
+    [
+        (lambda model: model, double_loss, "Could not locate.*double_loss"),
+        (
+            lambda model: Functional(model.input, model.output),
+            "mse",
+            "a Functional may train in a way of its own",
+        ),
+        (
+            two_outputs,
+            "mse",
+            r"\['conv_last', .* called \['conv_last_activation",
+        ),
+    ],
+    ids=["own_loss", "own_class", "names_of_outputs"],
+)
+def test_what_cannot_be_compiled_again_is_not(make, loss, reason):
+    model = make(functional(layers.Conv2D(4, 3, padding="same", name="conv")))
+    model.compile("sgd", loss)
+    with pytest.warns(UserWarning, match=f"call its `compile`: .*{reason}"):
+        clone = convert(model)
+    assert not clone.compiled
+    assert "train_step" not in vars(type(clone))
+
+
+def test_adapted_normalization_computes_the_same():
+    """It computes with numbers that are made of its weights."""
+    normalization = layers.Normalization()
+    normalization.adapt(5 + 3 * images(9, 8, 8, 4))
+    model = sequential(
+        normalization, layers.Conv2D(4, 3, padding="same", name="conv")
+    )
+    copy = convert(model).layers[0]
+    batch = images(2, 8, 8, 4)
+    np.testing.assert_array_equal(copy(batch), normalization(batch))
+
+
+def test_objects_that_cannot_be_serialized():
+    """Of a replaced convolution they are used as they are."""
+
+    class Halves(keras.Initializer):
+        def __call__(self, shape, dtype=None):
+            return ops.full(shape, 0.5, dtype)
+
+    regularizer = lambda kernel: ops.sum(kernel)  # noqa: E731
+    model = sequential(
+        layers.Conv2D(
+            4,
+            3,
+            padding="same",
+            kernel_initializer=Halves(),
+            kernel_regularizer=regularizer,
+            name="conv",
+        )
+    )
+    (attention,) = convert(model).layers
+    assert attention.kernel_regularizer is regularizer
+    assert (ops.convert_to_numpy(attention.query_kernel) == 0.5).all()
+
+
+def test_layer_that_cannot_be_cloned_is_named():
+    model = sequential(
+        layers.Lambda(lambda image: image, name="same"),
+        layers.Conv2D(4, 3, padding="same", name="conv"),
+    )
+    with pytest.raises(ValueError, match="Layer 'same' cannot be cloned"):
+        convert(model)
+
+
+def test_convolution_of_a_derived_class_stays():
+    class Doubled(layers.Conv2D):
+        def call(self, inputs):
+            return 2 * super().call(inputs)
+
+    model = sequential(
+        Doubled(4, 3, padding="same", name="conv1"),
+        layers.Conv2D(4, 3, padding="same", name="conv2"),
+    )
+    first, second = convert(model).layers
+    assert type(first) is Doubled
+    assert isinstance(second, SelfAttention2D)
+
+
+def test_activation_whose_name_is_taken():
+    model = sequential(
+        layers.Conv2D(4, 3, padding="same", activation="relu", name="conv"),
+        layers.ReLU(name="conv_activation"),
+    )
+    with pytest.raises(ValueError, match="'conv' .*a layer 'conv_activation'"):
+        convert(model)
+
+
 def test_frozen_model_has_trainable_attention():
     model = sequential(
         layers.Conv2D(4, 3, padding="same", name="conv"),
@@ -513,6 +627,21 @@ def test_nothing_fits_the_pattern():
             match=rf"of 'small', which are \['conv1'\].*pattern='{pattern}'",
         ):
             convert(model, pattern)
+
+
+@pytest.mark.parametrize(
+    "pattern", [3, None, ["conv"], b"conv", "conv("], ids=repr
+)
+def test_pattern_that_is_none(pattern):
+    model = sequential(layers.Conv2D(4, 3, padding="same", name="conv"))
+    received = re.escape(f"Received: pattern={pattern!r}")
+    with pytest.raises(ValueError, match=f"^`pattern` must be .*{received}"):
+        convert(model, pattern)
+
+
+def test_compiled_pattern():
+    model = sequential(layers.Conv2D(4, 3, padding="same", name="Conv"))
+    assert attention_layers(convert(model, re.compile("conv", re.I)))
 
 
 def test_heads_that_do_not_fit_name_the_layer():

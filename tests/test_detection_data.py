@@ -348,7 +348,7 @@ def test_tfds(tmp_path, monkeypatch):
 
 def test_digits():
     pytest.importorskip("sklearn")
-    data = load_data("digits")
+    data = load_data("digit_scenes")
     images, labels = next(iter(batches.training_batches(data, DIGIT_SCENES)))
     assert images.shape == (8, 128, 128, 1)
     assert labels["boxes"].shape == (8, 8, 4)

@@ -33,6 +33,15 @@ def test_a_missing_package_is_said_to_be_missing(monkeypatch):
     assert doctor.report()["versions"]["no-such-package"] == "not installed"
 
 
+def test_a_broken_backend_does_not_stop_the_report(monkeypatch):
+    def list_devices():
+        raise AttributeError("no devices here")
+
+    monkeypatch.setattr(keras.distribution, "list_devices", list_devices)
+    devices = doctor.report()["Keras"]["devices"]
+    assert devices == "unknown (AttributeError: no devices here)"
+
+
 @pytest.mark.parametrize("heading", doctor.report())
 def test_main_prints_all(heading, capsys):
     doctor.main()

@@ -11,6 +11,8 @@ import sys
 import keras
 import pytest
 
+from keras_sasa.training.command import output_of
+
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = sorted(
     str(path.relative_to(ROOT))
@@ -28,7 +30,7 @@ def text_of(page):
 
 
 def blocks(page, language):
-    pattern = rf"^```{language}\n(.*?)^```"
+    pattern = rf"^```{language}\n(.*?)^```$"
     return re.findall(pattern, text_of(page), re.MULTILINE | re.DOTALL)
 
 
@@ -74,19 +76,18 @@ COMMANDS = sorted({command for page in PAGES for command in commands(page)})
 
 
 class Parsed(BaseException):
-    """Raised where a program would begin its work."""
+    """Raised where a program would begin its work, with its options."""
 
 
-# A module that was imported before is run once more.
-@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_commands_are_understood(command, monkeypatch):
-    """Up to their arguments; test_examples.py runs the examples as a whole."""
+def parse(command, monkeypatch):
+    """Runs a program up to its arguments and returns what they are.
+
+    `None` if it has done all its work, as one for `--help`.
+    """
     parse_args = argparse.ArgumentParser.parse_args
 
     def parse_only(parser, *args, **kwargs):
-        parse_args(parser, *args, **kwargs)
-        raise Parsed
+        raise Parsed(parse_args(parser, *args, **kwargs))
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
     # As `python FILE` does, for modules beside.
@@ -100,19 +101,70 @@ def test_commands_are_understood(command, monkeypatch):
     monkeypatch.setattr(sys, "argv", [name, *arguments])
     try:
         run(run_name="__main__")
-    except Parsed:
-        return
+    except Parsed as parsed:
+        (options,) = parsed.args
+        return options
     except SystemExit as end:
         assert "--help" in arguments and end.code == 0
-        return
-    # The one that takes no arguments has done its work.
-    assert command == ("-m", "keras_sasa.doctor")
+    return None
+
+
+# A module that was imported before is run once more.
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_commands_are_understood(command, monkeypatch):
+    """Up to their arguments; test_examples.py runs the examples as a whole."""
+    if parse(command, monkeypatch) is None and "--help" not in command:
+        # The one that takes no arguments has done its work.
+        assert command == ("-m", "keras_sasa.doctor")
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize("page", PAGES)
+def test_trainings_of_a_page_do_not_collide(page, monkeypatch):
+    """A reader types them in one folder, after those of the README."""
+    trainings = {}
+    for command in dict.fromkeys((*commands("README.md"), *commands(page))):
+        if not command[0].startswith("examples/train_") or "--help" in command:
+            continue
+        options = parse(command, monkeypatch)
+        # One machine has one of these.
+        place = output_of(options), options.strategy
+        resume, options.resume = options.resume, False
+        if resume:
+            # Another configuration would be refused.
+            assert trainings.get(place, options) == options
+        else:
+            assert place not in trainings, command
+        trainings[place] = options
+
+
+PYTEST = sorted(
+    {
+        tuple(shlex.split(command))
+        for page in PAGES
+        for command in re.findall(
+            r"`pytest ([^`]*)`", " ".join(text_of(page).split())
+        )
+    }
+)
+
+
+@pytest.mark.parametrize("arguments", PYTEST, ids=" ".join)
+def test_tests_that_pages_name_exist(arguments):
+    path, *options = arguments
+    tests = re.findall(r"^def (test_\w+)", (ROOT / path).read_text(), re.M)
+    if "-k" in options:
+        selected = options[options.index("-k") + 1]
+        assert any(selected in name for name in tests)
+    assert tests
 
 
 def test_commands_are_found():
     assert ("examples/train_classifier.py",) in COMMANDS
     assert any("benchmarks/three_claims.py" in words for words in COMMANDS)
     assert any("keras_sasa.profile" in words for words in COMMANDS)
+    assert ("tests/test_kernel.py",) in PYTEST
 
 
 @pytest.mark.parametrize("page", PAGES)

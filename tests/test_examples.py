@@ -216,7 +216,7 @@ def test_network_without_attention(classifier, same_process, tmp_path):
 def test_missing_matplotlib(classifier, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(
-        ImportError, match=r"^matplotlib .*keras_sasa\[examples\]"
+        ImportError, match="^matplotlib .*: pip install matplotlib$"
     ):
         classifier.main(["--output", str(tmp_path / "run")])
     assert not (tmp_path / "run").exists()
@@ -309,27 +309,35 @@ def test_default_output(data, output):
     )
 
 
-def test_look_inside(load, tmp_path, monkeypatch):
-    """An untrained model, on digits held out and on files."""
-    network = {
-        "num_blocks": (1, 1),
-        "stem": "small",
-        "kernel_size": 3,
-        "num_heads": 2,
-        "width_multiplier": 1 / 16,
-    }
+PICTURES = {"evidence", "attention_first", "attention_last", "heads"}
+PICTURES |= {"positions"}
+SMALL = {
+    "num_blocks": (1, 1),
+    "stem": "small",
+    "kernel_size": 3,
+    "num_heads": 2,
+    "width_multiplier": 1 / 16,
+}
+
+
+def save_untrained(network, folder):
+    """Saves a model for digits as a training would; returns the digits."""
     data = load_data("digits")
-    build_model(network, data, DIGITS).save(tmp_path / "model.keras")
+    build_model(network, data, DIGITS).save(folder / "model.keras")
     configuration = {"recipe": vars(DIGITS), "classes": data.class_names}
-    (tmp_path / "state.json").write_text(
+    (folder / "state.json").write_text(
         json.dumps({"configuration": configuration})
     )
+    return data
+
+
+def test_look_inside(load, tmp_path, monkeypatch):
+    """An untrained model, on digits held out and on files."""
+    data = save_untrained(SMALL, tmp_path)
     look_inside = load("look_inside")
     look_inside.main([str(tmp_path / "model.keras")])
-    names = {"evidence", "attention_first", "attention_last", "heads"}
-    names |= {"positions"}
     folder = tmp_path / "look_inside"
-    assert {path.stem for path in folder.iterdir()} == names
+    assert {path.stem for path in folder.iterdir()} == PICTURES
     for picture in folder.iterdir():
         pixels = tf.io.decode_png(picture.read_bytes()).numpy()
         assert min(pixels.shape[:2]) > 300 and pixels.std() > 10
@@ -356,6 +364,32 @@ def test_look_inside(load, tmp_path, monkeypatch):
     bad.write_bytes(b"no image")
     with pytest.raises(ValueError, match="bad.png' is not a readable image"):
         look_inside.main([str(tmp_path / "model.keras"), str(bad)])
+
+
+@pytest.mark.parametrize(
+    "changes, missing",
+    [
+        (
+            {"spatial": "conv"},
+            {"attention_first", "attention_last", "heads", "positions"},
+        ),
+        ({"position_encoding": "absolute"}, {"positions"}),
+    ],
+    ids=["conv", "absolute"],
+)
+def test_look_inside_draws_what_there_is(load, tmp_path, changes, missing):
+    save_untrained({**SMALL, **changes}, tmp_path)
+    load("look_inside").main([str(tmp_path / "model.keras")])
+    names = {path.stem for path in (tmp_path / "look_inside").iterdir()}
+    assert names == PICTURES - missing
+
+
+def test_look_inside_at_a_pixel_outside(load, tmp_path):
+    save_untrained(SMALL, tmp_path)
+    model = str(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="`pixels` must be"):
+        load("look_inside").main([model, "--pixel", "9", "9"])
+    assert not (tmp_path / "look_inside").exists()
 
 
 def test_place_of_the_highest_evidence(load):

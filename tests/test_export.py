@@ -180,6 +180,7 @@ def test_layers_of_unknown_size(name, tmp_path):
         "absolute": {"position_encoding": "absolute", "use_bias": True},
         "dilated": {"dilation_rate": (2, 3)},
         "strided": {"strides": 2, "padding": "valid"},
+        "patches": {"implementation": "patches"},
     }
     outputs = {
         key: SelfAttention2D(4, 3, 2, **options)(inputs)

@@ -41,15 +41,14 @@ NETWORKS = (
     importlib.util.find_spec("jax") is None, reason="JAX is not installed"
 )
 @pytest.mark.parametrize(
-    "files",
-    [LAYERS, *(pytest.param((f,), marks=pytest.mark.large) for f in NETWORKS)],
-    ids=["layers", *NETWORKS],
+    "file",
+    [*LAYERS, *(pytest.param(f, marks=pytest.mark.large) for f in NETWORKS)],
 )
-def test_passes_on_jax(files):
-    folder = pathlib.Path(__file__).parent
+def test_passes_on_jax(file):
+    path = pathlib.Path(__file__).parent / file
     process = subprocess.run(
-        [sys.executable, "-m", "pytest", *(str(folder / f) for f in files)],
-        cwd=folder.parent,
+        [sys.executable, "-m", "pytest", str(path)],
+        cwd=path.parents[1],
         env={**os.environ, "KERAS_BACKEND": "jax"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

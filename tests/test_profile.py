@@ -646,14 +646,53 @@ def test_main_needs_sizes_that_are_open(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["nothing.keras"], ["--picture", "p.png"]]
+    "arguments, message",
+    [
+        (["nothing.keras"], "File not found"),
+        (["--picture", "p.png"], "--picture and --input-shape need a MODEL"),
+        (["m.keras", "--csv", "no/m.csv"], "--csv: 'no/m.csv' is no file in"),
+        (["--csv", "."], "--csv: '.' is no file in a folder"),
+        (["m.keras", "--picture", "m.xyz"], "'m.xyz' must end in one of .png"),
+    ],
 )
-def test_main_refuses(arguments, tmp_path, monkeypatch):
+def test_main_refuses(arguments, message, tmp_path, monkeypatch, capsys):
+    """Before anything is measured."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as error:
         main(arguments)
     assert error.value.code not in (0, None)
+    assert message in f"{error.value.code} {capsys.readouterr().err}"
     assert not list(tmp_path.iterdir())
+
+
+def test_main_on_a_model_with_classes_of_its_own(tmp_path):
+    class Own(layers.Layer):
+        def call(self, inputs):
+            return inputs
+
+    path = tmp_path / "m.keras"
+    keras.Sequential([keras.Input((4,)), Own()]).save(path)
+    with pytest.raises(SystemExit, match="only its own.*class 'Own'") as error:
+        main([str(path)])
+    assert "\n" not in error.value.code
+
+
+@pytest.mark.parametrize("input_shape", [8, {"x": (8, 8, 4)}, "shape"])
+def test_input_shape_of_a_wrong_kind(input_shape):
+    with pytest.raises(ValueError, match="`input_shape` must be a shape"):
+        profile(small_model(), input_shape)
+
+
+def test_input_shape_of_numpy():
+    shape = np.array([8, 8, 4])
+    assert profile(small_model(), shape).flops == profile(small_model()).flops
+
+
+def test_times_of_a_model_with_a_dict_of_inputs():
+    inputs = {name: keras.Input((4,), name=name) for name in ("two", "one")}
+    outputs = layers.Dense(2)(inputs["one"]) + inputs["two"][:, :2]
+    measured = profile(keras.Model(inputs, outputs), repeats=1)
+    assert measured.milliseconds is not None
 
 
 def test_picture_joins_small_layers():

@@ -398,7 +398,7 @@ def test_tfds_set_without_labels():
 def test_missing_package(monkeypatch, module, distribution, name):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(
-        ImportError, match=rf"^{distribution} .*keras_sasa\[examples\]"
+        ImportError, match=rf"^{distribution} .*: pip install {distribution}$"
     ):
         load_data(name)
 

@@ -48,7 +48,7 @@ def load_data(name):
     """Finds a set of images with boxes.
 
     Args:
-        name: `"digits"` (scenes of scikit-learn's digits on noise, see
+        name: `"digit_scenes"` (scenes of scikit-learn's digits on noise, see
             `digit_scenes`), `"tfds:NAME"` (a set of TensorFlow Datasets with
             `objects`, for instance `"tfds:coco/2017"`), or the path of a folder
             in COCO's format: `annotations/instances_SPLIT.json` and the images
@@ -64,7 +64,7 @@ def load_data(name):
             sense; the error names the image and the annotation.
         ImportError: If the package that reads it is not installed.
     """
-    if name == "digits":
+    if name == "digit_scenes":
         return _load_digits()
     if str(name).startswith("tfds:"):
         return _load_tfds(name.removeprefix("tfds:"))
@@ -163,8 +163,8 @@ def _load_digits():
 def _load_coco(folder):
     if not folder.is_dir():
         raise ValueError(
-            "The data must be 'digits', 'tfds:NAME' or a folder in COCO's "
-            f"format. There is no folder {str(folder)!r}."
+            "The data must be 'digit_scenes', 'tfds:NAME' or a folder in "
+            f"COCO's format. There is no folder {str(folder)!r}."
         )
     splits = []
     for start in ("train", "val"):

@@ -117,7 +117,7 @@ def average_precision(truths, detections, num_classes):
     >>> round(average_precision([truth], [found], 1)["AP"], 6)
     1.0
     """
-    needs("pycocotools", extra="detection")
+    needs("pycocotools")
     from pycocotools.cocoeval import COCOeval
 
     if not any(len(truth["labels"]) for truth in truths):

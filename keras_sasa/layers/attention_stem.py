@@ -59,7 +59,8 @@ class AttentionStem(ImageLayer):
             `values="conv"`, float64 and images of more than 64 channels. It
             does not change the result.
         momentum: Float, momentum of the batch normalization.
-        kernel_initializer: Initializer of the projections.
+        kernel_initializer: Initializer of the projections. One with a seed
+            draws the same numbers for those of one shape.
         embedding_initializer: Initializer of row, column and mixture
             embeddings.
         kernel_regularizer: Regularizer of the projections.

@@ -69,7 +69,8 @@ class SelfAttention2D(ImageLayer):
             `"tiled"` lets tiles of queries share their keys, `"native"` calls
             a compiled kernel on CPU. `None` takes the fastest that runs here,
             see `keras_sasa.local_attention.available`.
-        kernel_initializer: Initializer of the three projections.
+        kernel_initializer: Initializer of the three projections. One with a
+            seed draws the same numbers for each.
         value_initializer: Initializer of the projection to values, `None` for
             that of all three.
         embedding_initializer: Initializer of the two relative embeddings.

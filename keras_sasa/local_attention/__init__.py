@@ -316,9 +316,12 @@ def choose_implementation(implementation: str | None, for_kernel: bool) -> str:
                 '`implementation="native"` does not run here: '
                 f"{reason}. `None` takes the fastest that does."
             )
+    # Other runtimes have no kernel, and LiteRT no `extract_patches`.
+    if exporting():
+        return "tiled"
     if implementation not in (None, "native"):
         return implementation
-    if not for_kernel or exporting():
+    if not for_kernel:
         return "tiled"
     reason = native.why_not()
     if reason is None:

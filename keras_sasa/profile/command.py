@@ -1,6 +1,7 @@
 """`python -m keras_sasa.profile`: a saved model, or the paper's networks."""
 
 import argparse
+import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -16,6 +17,8 @@ from keras_sasa.profile.published import (
     profile_published,
     write_published,
 )
+
+PICTURES = (".png", ".pdf", ".svg", ".jpg")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -52,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--picture", metavar="FILE", help="also draw the layers of a model here"
     )
     options = parser.parse_args(arguments)
+    for name in ("csv", "picture"):
+        _check_file(parser, name, getattr(options, name))
     if options.model is None:
         if options.picture or options.input_shape:
             parser.error("--picture and --input-shape need a MODEL")
@@ -61,17 +66,49 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.csv:
             write_published(rows, options.csv)
         return
-    if options.picture:
-        # Found missing now, not when all is measured.
-        needs("matplotlib", extra="plots")
     try:
-        model = keras.saving.load_model(options.model, compile=False)
+        if options.picture:
+            # Found missing now, not when all is measured.
+            needs("matplotlib")
+        model = _load(options.model)
         measured = profile(model, options.input_shape, options.repeats)
-    except (ValueError, OSError) as error:
+        print(measured)
+        if options.csv:
+            measured.write_csv(options.csv)
+        if options.picture:
+            title = f"{model.name}: {options.model}"
+            plot_profile(measured, title).savefig(options.picture, dpi=150)
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"{parser.prog}: {error}")
-    print(measured)
-    if options.csv:
-        measured.write_csv(options.csv)
-    if options.picture:
-        title = f"{model.name}: {options.model}"
-        plot_profile(measured, title).savefig(options.picture, dpi=150)
+
+
+def _check_file(parser, option, name):
+    """Ends the program, before anything is measured, where none can be written.
+
+    Args:
+        parser: The parser of the program.
+        option: Name of the option.
+        name: Its value, a path or `None`.
+    """
+    if name is None:
+        return
+    path = pathlib.Path(name)
+    if path.is_dir() or not path.parent.is_dir():
+        parser.error(f"--{option}: {name!r} is no file in a folder that exists")
+    if option == "picture" and path.suffix not in PICTURES:
+        parser.error(
+            f"--{option}: {name!r} must end in one of {', '.join(PICTURES)}"
+        )
+
+
+def _load(path):
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except TypeError as error:
+        # The last line of Keras' message says which class or function.
+        reason = str(error).strip().splitlines()[-1]
+        raise ValueError(
+            f"{path!r} needs classes or functions that only its own program "
+            "knows. Load it there, and call `keras_sasa.profile.profile(model, "
+            f"repeats=10)`. Keras says: {reason}"
+        ) from error

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import functools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -207,7 +208,10 @@ def profile(
     walk.add_rest(model, model.name)
     whole = None
     if repeats:
-        whole = milliseconds(model, (call_inputs,), {}, repeats)
+        # A dict of inputs, where the model was made with one.
+        structure = getattr(model, "input", call_inputs)
+        timed = tree.pack_sequence_as(structure, inputs)
+        whole = milliseconds(model, (timed,), {}, repeats)
     return Profile(tuple(walk.rows), whole)
 
 
@@ -620,16 +624,15 @@ def _inner_layers(operation, args, kwargs) -> keras.Function | None:
 def _symbolic_inputs(model, input_shape) -> list[keras.KerasTensor]:
     """Returns the inputs for one image, with all sizes known."""
     declared = getattr(model, "inputs", None)
-    shapes = input_shape
     if input_shape is None:
         shapes = [tensor.shape[1:] for tensor in declared or ()]
-    elif not input_shape or not isinstance(input_shape[0], (list, tuple)):
-        shapes = [input_shape]
+    else:
+        shapes = _given_shapes(input_shape)
     unknown = [
         f"axis {axis} of input {number}"
         for number, shape in enumerate(shapes)
         for axis, size in enumerate(shape, start=1)
-        if not isinstance(size, int) or size < 1
+        if size is None or size < 1
     ]
     if unknown or not shapes:
         raise ValueError(
@@ -653,6 +656,24 @@ def _symbolic_inputs(model, input_shape) -> list[keras.KerasTensor]:
         keras.KerasTensor((1, *shape), dtype=dtype)
         for shape, dtype in zip(shapes, kinds, strict=True)
     ]
+
+
+def _given_shapes(input_shape):
+    """Returns a list of shapes: `input_shape`, or the one that it is."""
+    try:
+        shapes = list(input_shape)
+        if not any(isinstance(shape, (list, tuple)) for shape in shapes):
+            shapes = [shapes]
+        return [
+            [None if size is None else operator.index(size) for size in shape]
+            for shape in shapes
+        ]
+    except TypeError as error:
+        raise ValueError(
+            "`input_shape` must be a shape without the batch, of integers, or "
+            "a list of one for each input. "
+            f"Received: input_shape={input_shape!r}."
+        ) from error
 
 
 def _check_channels(operation, name, inputs):

@@ -30,7 +30,7 @@ def plot_profile(profile, title=None):
     >>> [axes.get_title() for axes in figure.axes]
     ['parameters, 36', 'FLOPs, 68']
     """
-    needs("matplotlib", extra="plots")
+    needs("matplotlib")
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 

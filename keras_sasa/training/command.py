@@ -43,7 +43,7 @@ def make_parser(description, data, network, recipe, recipes=None):
     add(
         "--data",
         default=data,
-        help=f"digits, a folder, or tfds:NAME (default {data})",
+        help=f"a folder or tfds:NAME (default {data})",
     )
     add("--output", type=pathlib.Path, help="folder (default runs/NAME)")
     add("--resume", action="store_true", help="go on with what is there")
