@@ -138,11 +138,25 @@ def machine(folders=()):
 
 
 def write_rows(path, rows):
-    """Writes dicts with equal keys as a CSV file."""
+    """Writes dicts with equal keys as a CSV file.
+
+    Rows that are there from another machine, or by another command, stay.
+    """
+    source = ("processor", "command")
+    kept = []
+    if path.exists():
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if reader.fieldnames == list(rows[0]):
+                kept = [
+                    row
+                    for row in reader
+                    if any(row[name] != rows[0][name] for name in source)
+                ]
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(kept + rows)
 
 
 def append_row(path, row):

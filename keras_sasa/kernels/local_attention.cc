@@ -753,7 +753,7 @@ class Projector {
     const int64_t columns = layout.columns.keys;
     rows =
         min(max(kRows, ceil_div(kProjectedPixels, columns)), layout.rows.keys);
-    lanes_ = tile_count(rows) * kTile * kLanes;
+    lanes_ = tile_count(rows) * kTile * kWideLanes;
     columns_ = round_up(layout.heads * layout.width, kUnit);
     const int64_t channels = projection_.channels;
     const int64_t filters = layout.all_heads * layout.width;
@@ -796,7 +796,7 @@ class Projector {
     const int64_t pixel_count = count * columns;
     const int64_t ahead = count * layout_.rows.dilation * columns * stride;
     int64_t row = 0, column = 0, tile = 0;
-    for (int64_t lane = 0; lane < round_up(pixel_count, kLanes);
+    for (int64_t lane = 0; lane < round_up(pixel_count, kWideLanes);
          lane += kLanes) {
       const float* pixels[kLanes];
       for (int64_t i = 0; i < kLanes; ++i) {
@@ -809,7 +809,7 @@ class Projector {
         }
       }
       if (lane == tile_start(tile + 1, count)) ++tile;
-      constexpr int64_t kWidth = kTile * kLanes;
+      constexpr int64_t kWidth = kTile * kWideLanes;
       float* to =
           tiles + tile * kWidth * channels + lane - tile_start(tile, count);
       int64_t channel = 0;
@@ -843,12 +843,13 @@ class Projector {
         kernels_.data() + (map * layout_.groups + group) * matrix_size();
     for (int64_t tile = 0; tile < tile_count(count); ++tile) {
       const int64_t start = tile_start(tile, count);
-      const int64_t vectors = (tile_start(tile + 1, count) - start) / kLanes;
+      const int64_t vectors =
+          (tile_start(tile + 1, count) - start) / kWideLanes;
       for (int64_t first = 0; first < projection_.channels;
            first += kProjectedChannels) {
         const int64_t channels =
             min(kProjectedChannels, projection_.channels - first);
-        const float* from = tiles + first * kTile * kLanes;
+        const float* from = tiles + first * kTile * kWideLanes;
         for (int64_t column = 0; column < columns_; column += kPanel) {
           const int64_t width = min(kPanel, columns_ - column);
           const float* panel =
@@ -862,7 +863,7 @@ class Projector {
             multiply<1>(channels, first, from, panel, width, to);
         }
       }
-      tiles += kTile * kLanes * projection_.channels;
+      tiles += kTile * kWideLanes * projection_.channels;
     }
   }
 
@@ -898,11 +899,11 @@ class Projector {
 
   // Tiles are of about the same size: small ones are slow.
   int64_t tile_count(int64_t rows) const {
-    return ceil_div(rows * layout_.columns.keys, kTile * kLanes);
+    return ceil_div(rows * layout_.columns.keys, kTile * kWideLanes);
   }
   int64_t tile_start(int64_t tile, int64_t rows) const {
-    const int64_t vectors = ceil_div(rows * layout_.columns.keys, kLanes);
-    return tile * vectors / tile_count(rows) * kLanes;
+    const int64_t vectors = ceil_div(rows * layout_.columns.keys, kWideLanes);
+    return tile * vectors / tile_count(rows) * kWideLanes;
   }
 
   // planes = panel * tile, or += where this is not the first channel.
@@ -929,34 +930,36 @@ class Projector {
                                           const float* tile, const float* panel,
                                           int64_t width, float* planes) const {
     const int64_t lanes = lanes_;
-    Vector sums[columns][vectors] = {};
+    Wide sums[columns][vectors] = {};
     if (first > 0) {
       KERAS_SASA_UNROLL
       for (int i = 0; i < columns; ++i) {
         KERAS_SASA_UNROLL
         for (int v = 0; v < vectors; ++v) {
-          sums[i][v] = load(planes + i * lanes + v * kLanes);
+          sums[i][v] = load_wide(planes + i * lanes + v * kWideLanes);
         }
       }
     }
     for (; channels > 0; --channels) {
-      Vector pixels[vectors];
+      Wide pixels[vectors];
       KERAS_SASA_UNROLL
-      for (int v = 0; v < vectors; ++v) pixels[v] = load(tile + v * kLanes);
+      for (int v = 0; v < vectors; ++v) {
+        pixels[v] = load_wide(tile + v * kWideLanes);
+      }
       KERAS_SASA_UNROLL
       for (int i = 0; i < columns; ++i) {
-        const Vector weight = all(panel[i]);
+        const Wide weight = panel[i] - Wide{};
         KERAS_SASA_UNROLL
         for (int v = 0; v < vectors; ++v) sums[i][v] += weight * pixels[v];
       }
-      tile += kTile * kLanes;
+      tile += kTile * kWideLanes;
       panel += width;
     }
     KERAS_SASA_UNROLL
     for (int i = 0; i < columns; ++i) {
       KERAS_SASA_UNROLL
       for (int v = 0; v < vectors; ++v) {
-        store(planes + i * lanes + v * kLanes, sums[i][v]);
+        store_wide(planes + i * lanes + v * kWideLanes, sums[i][v]);
       }
     }
   }

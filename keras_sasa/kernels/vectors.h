@@ -39,6 +39,16 @@ typedef float Unaligned
     __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
 typedef int32_t Bits __attribute__((vector_size(kLanes * 4)));
 
+// Vectors of products of matrices, whose rows are long enough for the widest.
+#if defined(__AVX512F__)
+constexpr int kWideLanes = 16;
+#else
+constexpr int kWideLanes = kLanes;
+#endif
+typedef float Wide __attribute__((vector_size(kWideLanes * 4)));
+typedef float UnalignedWide
+    __attribute__((vector_size(kWideLanes * 4), aligned(4), may_alias));
+
 // Logit of a key that takes no part, as in the other implementations.
 constexpr float kMaskedLogit = -1e30f;
 constexpr float kLog2E = 1.4426950408889634f;
@@ -57,6 +67,12 @@ inline Vector load(const float* from) {
 }
 inline void store(float* to, Vector value) {
   *reinterpret_cast<Unaligned*>(to) = value;
+}
+inline Wide load_wide(const float* from) {
+  return *reinterpret_cast<const UnalignedWide*>(from);
+}
+inline void store_wide(float* to, Wide value) {
+  *reinterpret_cast<UnalignedWide*>(to) = value;
 }
 inline Vector all(float value) { return value - Vector{}; }
 inline Vector select(Bits condition, Vector yes, Vector no) {
