@@ -112,8 +112,15 @@ def test_small_images_have_fewer_boxes_than_asked_for():
     assert (found["labels"][0, -1], found["scores"][0, -1]) == (-1, 0)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "policy, jit_compile",
+    [
+        ("float32", True),
+        ("mixed_bfloat16", False),
+        # XLA takes minutes to compile it.
+        pytest.param("mixed_bfloat16", True, marks=pytest.mark.large),
+    ],
+)
 def test_precision_and_xla(policy, jit_compile):
     before = keras.config.dtype_policy()
     try:

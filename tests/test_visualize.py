@@ -471,7 +471,7 @@ def test_plot_history_of_nothing():
 )
 def test_plots_without_matplotlib(monkeypatch, plot):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"keras_sasa\[plots\]"):
+    with pytest.raises(ImportError, match="pip install matplotlib$"):
         plot()
 
 

@@ -70,7 +70,7 @@ def _draw_box(axes, box, color, text):
             bottom - top,
             fill=False,
             edgecolor=color,
-            lw=1.2,
+            linewidth=2,
         )
     )
     # Above the box, unless the border of the image would cut it off.

@@ -7,7 +7,7 @@ from keras_sasa.optional import needs
 
 def new_figure(width, height, title=None):
     """Makes a figure of a size in inches, which no window system knows of."""
-    figures = needs("matplotlib.figure", "matplotlib", extra="plots")
+    figures = needs("matplotlib.figure", "matplotlib")
     figure = figures.Figure(figsize=(width, height), layout="constrained")
     if title:
         figure.suptitle(title)
