@@ -176,6 +176,200 @@ def test_batch_normalization_is_not_training():
         np.testing.assert_allclose(alone[name], weights[:1], atol=1e-5)
 
 
+def assert_same_maps(actual, expected):
+    assert list(actual) == list(expected)
+    for name, weights in expected.items():
+        np.testing.assert_allclose(actual[name], weights, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["sequential", "layer"])
+def test_augmentation_inside_a_model_is_not_training(kind):
+    """Keras' augmentations are of training unless they are told."""
+
+    class Block(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.flip = keras.layers.RandomFlip()
+
+        def call(self, inputs, training=None):
+            return self.flip(inputs, training=training)
+
+    flip = (
+        Block()
+        if kind == "layer"
+        else keras.Sequential([keras.layers.RandomFlip()])
+    )
+    layer, batch = attention("attend"), images(6, 4, 5, 3)
+    model = keras.Sequential([keras.Input((4, 5, 3)), flip, layer])
+    before = [ops.convert_to_numpy(variable) for variable in model.variables]
+    assert_same_maps(
+        attention_maps(model, batch),
+        attention_maps(
+            keras.Sequential([keras.Input((4, 5, 3)), layer]), batch
+        ),
+    )
+    for variable, value in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+
+
+def test_inputs_by_name():
+    """In another order than that of their names."""
+    zoom, area = (
+        keras.Input((4, 5, 3), name=name) for name in ("zoom", "area")
+    )
+    outputs = attention("both")(attention("one")(zoom) + attention("two")(area))
+    inner = keras.Model([zoom, area], outputs, name="inner")
+    outer = [keras.Input((4, 5, 3)), keras.Input((4, 5, 3))]
+    model = keras.Model(outer, inner({"zoom": outer[0], "area": outer[1]}))
+    one, two = images(2, 2, 4, 5, 3)
+    expected = attention_maps(inner, [one, two])
+    assert_same_maps(
+        attention_maps(inner, {"area": two, "zoom": one}), expected
+    )
+    assert_same_maps(
+        attention_maps(model, [one, two]),
+        {f"inner/{name}": weights for name, weights in expected.items()},
+    )
+
+
+def test_image_among_other_inputs():
+    image = keras.Input((8, 10, 3), name="image")
+    box = keras.Input((5, 4), name="box")
+    outputs = {"a": attention("attend")(image), "b": keras.layers.Dense(2)(box)}
+    model = keras.Model({"image": image, "box": box}, outputs)
+    inputs = {"image": images(2, 8, 10, 3), "box": images(2, 5, 4)}
+    look = pixel_attention(model, inputs, (7, 9))["attend"]
+    np.testing.assert_array_equal(look.positions, [[7, 9]] * 2)
+
+
+def test_no_image_among_the_inputs():
+    inputs = keras.Input((16,))
+    outputs = attention("attend")(keras.layers.Reshape((4, 4, 1))(inputs))
+    with pytest.raises(ValueError, match=r"of `images` must be .*\(2, 16\)"):
+        pixel_attention(keras.Model(inputs, outputs), images(2, 16), (1, 1))
+
+
+class Scaled(keras.Model):
+    """A subclassed model, inside of which there may be attention."""
+
+    def __init__(self, *inside):
+        super().__init__(name="scaled")
+        self.inside = list(inside)
+
+    def call(self, inputs):
+        for layer in self.inside:
+            inputs = layer(inputs)
+        return 2 * inputs
+
+
+def test_subclassed_model_inside_a_model():
+    inputs = keras.Input((4, 4, 3))
+    layer, batch = attention("attend"), images(2, 4, 4, 3)
+    model = keras.Model(inputs, layer(Scaled()(inputs)))
+    alone = keras.Sequential([keras.Input((4, 4, 3)), layer])
+    assert_same_maps(
+        attention_maps(model, batch), attention_maps(alone, 2 * batch)
+    )
+
+
+def test_attention_out_of_reach_is_named():
+    inputs = keras.Input((4, 4, 3))
+    model = keras.Model(inputs, Scaled(attention("hidden"))(inputs))
+    with pytest.raises(
+        ValueError, match=r"'scaled'.*of which are \['hidden'\]"
+    ):
+        attention_maps(model, images(1, 4, 4, 3))
+
+
+def test_inner_model_called_by_keyword():
+    layer, inputs = attention("attend"), keras.Input((4, 4, 3))
+    inner = keras.Sequential([keras.Input((4, 4, 3)), layer], name="inner")
+    model, batch = (
+        keras.Model(inputs, inner(inputs=inputs)),
+        images(2, 4, 4, 3),
+    )
+    np.testing.assert_array_equal(
+        attention_maps(model, batch)["inner/attend"],
+        attention_maps(inner, batch)["attend"],
+    )
+
+
+def test_output_that_nobody_needs_is_let_go_of():
+    class Two(keras.layers.Layer):
+        unused = []
+
+        def call(self, inputs):
+            outputs = inputs - 1
+            self.unused.append(weakref.ref(outputs))
+            return inputs + 1, outputs
+
+        def compute_output_shape(self, input_shape):
+            return input_shape, input_shape
+
+    inputs = x = keras.Input((4, 4, 4))
+    for number in range(2):
+        x, _ = Two()(x)
+        x = attention(f"attend_{number}")(x)
+    model = keras.Model(inputs, x)
+    Two.unused.clear()
+    calls = layer_calls.find_calls(model)
+    for _ in layer_calls.attention_calls(model, images(1, 4, 4, 4), calls):
+        assert not any(output() is not None for output in Two.unused)
+    assert len(Two.unused) == 2
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [lambda batch: batch.tolist(), list, lambda batch: [batch]],
+    ids=["numbers", "arrays", "one_input"],
+)
+def test_lists_of_images(convert):
+    model, batch = small_resnet(), images(2, 8, 8, 3)
+    assert_same_maps(
+        attention_maps(model, convert(batch)), attention_maps(model, batch)
+    )
+
+
+@pytest.mark.parametrize(
+    "batch, message",
+    [
+        (images(0, 8, 8, 3), r"`images` must be .*\[\(0, 8, 8, 3\)\]"),
+        ([], r"`images` must be .*\[\(0,\)\]"),
+        ([[1.0], [1.0, 2.0]], "`images` must be an array, or lists of equal"),
+    ],
+    ids=["empty", "nothing", "ragged"],
+)
+def test_wrong_images(batch, message):
+    with pytest.raises(ValueError, match=message):
+        attention_maps(small_resnet(), batch)
+
+
+def test_inputs_of_unlike_batches():
+    inputs = [keras.Input((4, 4, 3)), keras.Input((4, 4, 3))]
+    model = keras.Model(inputs, attention("attend")(inputs[0] + inputs[1]))
+    with pytest.raises(ValueError, match="as many in each input"):
+        attention_maps(model, [images(2, 4, 4, 3), images(3, 4, 4, 3)])
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [None, 5, (1, 2, 3), (1.5, 2.0), (True, False), [(1, 2)] * 3, [(1, 2), 3]],
+    ids=str,
+)
+def test_wrong_pixels(pixels):
+    with pytest.raises(ValueError, match="`pixels` must be a pair of integers"):
+        pixel_attention(small_resnet(), images(2, 8, 8, 3), pixels)
+
+
+def test_layers_of_other_kinds():
+    model, batch = small_resnet(), images(1, 8, 8, 3)
+    name = "group2_block1_attention"
+    assert list(attention_maps(model, batch, (n for n in [name]))) == [name]
+    for layers in (1, model.get_layer(name)):
+        with pytest.raises(ValueError, match="^`layers` must be among"):
+            attention_maps(model, batch, layers)
+
+
 def test_inner_models_and_shared_layers():
     inputs = keras.Input((6, 6, 4))
     shared = attention("shared")
@@ -413,6 +607,21 @@ def test_plot_attention(tmp_path, channels):
     assert query.get_xy() == (2.5, 6.5)
     figure.savefig(tmp_path / "attention.png")
     assert (tmp_path / "attention.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    "shapes, message",
+    [
+        (((4, 4, 3), (2, 2, 3, 3), (2, 2)), "`images` must be an array"),
+        (((2, 4, 4, 3), (1, 2, 3, 3), (2, 2)), r"the 2 images.*\(1, 2, 3, 3\)"),
+        (((2, 4, 4, 3), (2, 2, 3, 3), (2,)), r"the 2 images.*and \(2,\)"),
+    ],
+    ids=["one_image", "weights", "positions"],
+)
+def test_plot_attention_of_wrong_shapes(shapes, message):
+    picture, weights, positions = map(np.zeros, shapes)
+    with pytest.raises(ValueError, match=message):
+        plot_attention(picture, weights, positions.astype(int), (4, 4))
 
 
 def test_plot_history(tmp_path):

@@ -120,6 +120,16 @@ def test_evidence_of_a_model_inside_a_model():
     )
 
 
+def test_evidence_behind_augmentation():
+    model, batch = classifier(head=[dense()]), images(5, 6, 8, 3)
+    inputs = keras.Input((6, 8, 3))
+    flipped = keras.Sequential([layers.RandomFlip()])(inputs)
+    outer = keras.Model(inputs, model(inputs=flipped))
+    np.testing.assert_allclose(
+        class_evidence(outer, batch), class_evidence(model, batch), atol=1e-6
+    )
+
+
 def test_evidence_channels_first():
     """The map before the pooling is the input, as CPUs do not convolve it."""
     inputs = keras.Input((5, 2, 3))
@@ -202,3 +212,7 @@ def test_plot_class_evidence_of_wrong_shapes():
         plot_class_evidence(np.zeros((2, 6, 6, 1)), np.zeros((1, 3, 3, 2)))
     with pytest.raises(ValueError, match=r"Received: shape \(2, 3, 3\)"):
         plot_class_evidence(np.zeros((2, 6, 6, 1)), np.zeros((2, 3, 3)))
+    with pytest.raises(ValueError, match="`captions` must have 2 strings"):
+        plot_class_evidence(
+            np.zeros((1, 6, 6, 1)), np.zeros((1, 3, 3, 2)), [["cat"]]
+        )

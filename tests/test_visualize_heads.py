@@ -138,6 +138,18 @@ def test_queries_without_a_key_do_not_count():
     np.testing.assert_allclose(heads.entropy, 0, atol=1e-6)
 
 
+def test_image_without_any_key_has_no_statistics():
+    inputs, mask = keras.Input((1, 4, 4)), keras.Input((1, 4), dtype="bool")
+    layer = attention(kernel_size=(1, 3))
+    model = keras.Model([inputs, mask], layer(inputs, mask=mask))
+    allowed = np.array([[[False] * 4], [[True] * 4]])
+    (heads,) = attention_statistics(
+        model, [images(2, 1, 4, 4), allowed]
+    ).values()
+    for numbers in (heads.distance, heads.entropy):
+        assert np.isnan(numbers[0]).all() and np.isfinite(numbers[1]).all()
+
+
 def test_many_images_are_those_one_by_one(monkeypatch):
     monkeypatch.setattr(layer_calls, "_TOGETHER", 2)
     model, batch = (
@@ -289,6 +301,26 @@ def test_plot_statistics_of_many_heads_and_unlike_layers(tmp_path):
     assert labels == ["equal weights"]
     assert len(figure.axes[0].collections[11].get_offsets()) == 1
     figure.savefig(tmp_path / "heads.png")
+
+
+def test_plot_statistics_of_long_names(tmp_path):
+    """The axes keep their size."""
+    statistics = {
+        f"backbone/{name}_of_a_long_name": heads
+        for name, heads in statistics_of(60, 4).items()
+    }
+    figure = plot_attention_statistics(statistics)
+    figure.savefig(tmp_path / "heads.png")
+    for axes in figure.axes[:2]:
+        assert axes.get_window_extent().height > 1.5 * figure.dpi
+
+
+@pytest.mark.parametrize(
+    "plot", [plot_attention_statistics, plot_position_logits]
+)
+def test_plots_of_no_layer(plot):
+    with pytest.raises(ValueError, match="must have at least one layer"):
+        plot({})
 
 
 def test_plot_position_logits(tmp_path):

@@ -4,6 +4,7 @@ import numpy as np
 
 from keras_sasa.visualize.attention_weights import window_in_image
 from keras_sasa.visualize.figures import (
+    as_images,
     new_color_scale,
     new_figure,
     show,
@@ -45,6 +46,8 @@ def plot_attention(
 
     Raises:
         ImportError: If matplotlib is missing.
+        ValueError: If `images` are no images, or there are not the weights and
+            the position of one query for each.
 
     Example:
 
@@ -61,7 +64,19 @@ def plot_attention(
     >>> len(figure.axes)
     18
     """
-    images, weights = np.asarray(images), np.asarray(weights)
+    images, weights = as_images(images), np.asarray(weights)
+    positions = np.asarray(positions)
+    if (
+        weights.ndim != 4
+        or len(weights) != len(images)
+        or positions.shape != (len(images), 2)
+    ):
+        raise ValueError(
+            "`weights` must be an array (batch, num_heads, kernel_height, "
+            "kernel_width) and `positions` one of (batch, 2), with the batch "
+            f"of the {len(images)} images. Received: shapes {weights.shape} "
+            f"and {positions.shape}."
+        )
     input_size = input_size or images.shape[1:3]
     columns = 1 + weights.shape[1]
     figure = new_figure(1.25 * columns, 1.4 * len(images) + 0.7, title)
@@ -114,6 +129,7 @@ def plot_attention_statistics(statistics, title=None):
 
     Raises:
         ImportError: If matplotlib is missing.
+        ValueError: If there is no layer.
 
     Example:
 
@@ -128,8 +144,13 @@ def plot_attention_statistics(statistics, title=None):
     >>> [text.get_text() for text in figure.axes[1].get_xticklabels()]
     ['group1_block1_attention', 'group2_block1_attention']
     """
-    names = list(statistics)
-    figure = new_figure(max(6.5, 2.5 + 0.6 * len(names)), 6.5, title)
+    _check_layers("statistics", statistics)
+    names = [name.replace("/", "/\n") for name in statistics]
+    # Written from top to bottom, names take height.
+    rotation = 0 if len(names) < 4 else 90
+    longest = max(map(len, "\n".join(names).split("\n")))
+    height = 6.5 + (0.08 * longest if rotation else 0)
+    figure = new_figure(max(6.5, 2.5 + 0.6 * len(names)), height, title)
     upper, lower = figure.subplots(2, 1, sharex=True)
     for axes, field in ((upper, "distance"), (lower, "entropy")):
         means = [getattr(each, field).mean(0) for each in statistics.values()]
@@ -155,7 +176,6 @@ def plot_attention_statistics(statistics, title=None):
         axes.grid(axis="x", which="minor", alpha=0.3)
     upper.set_ylabel("mean distance from the query\n(pixels of the layer)")
     lower.set_ylabel("entropy (nats)")
-    rotation = 0 if len(names) < 4 else 90
     lower.set_xticks(places, names, fontsize=8, rotation=rotation)
     pixels = lower.twinx()
     pixels.set_ylim(lower.get_ylim())
@@ -184,6 +204,7 @@ def plot_position_logits(logits, title=None):
 
     Raises:
         ImportError: If matplotlib is missing.
+        ValueError: If there is no layer.
 
     Example:
 
@@ -193,6 +214,7 @@ def plot_position_logits(logits, title=None):
     >>> [axes.get_title() for axes in figure.axes[:4]]
     ['head 1', 'head 2', 'head 3', 'head 4']
     """
+    _check_layers("logits", logits)
     columns = max(len(heads) for heads in logits.values())
     figure = new_figure(1.35 * columns + 1.4, 1.5 * len(logits) + 0.8, title)
     all_axes = figure.subplots(len(logits), columns, squeeze=False)
@@ -248,7 +270,8 @@ def plot_class_evidence(images, evidence, captions=None, title=None):
 
     Raises:
         ImportError: If matplotlib is missing.
-        ValueError: If there is not one map of evidence for each image.
+        ValueError: If `images` are no images, or there is not one map of
+            evidence, and one list of captions, for each.
 
     Example:
 
@@ -260,12 +283,19 @@ def plot_class_evidence(images, evidence, captions=None, title=None):
     >>> [axes.get_title() for axes in figure.axes]
     ['image', 'cat', 'dog', '']
     """
-    images, evidence = np.asarray(images), np.asarray(evidence)
+    images, evidence = as_images(images), np.asarray(evidence)
     if evidence.ndim != 4 or len(evidence) != len(images):
         raise ValueError(
             "`evidence` must be an array (batch, height, width, shown) with "
             f"the batch of the {len(images)} images. "
             f"Received: shape {evidence.shape}."
+        )
+    if captions is not None and [len(texts) for texts in captions] != [
+        evidence.shape[-1]
+    ] * len(images):
+        raise ValueError(
+            f"`captions` must have {evidence.shape[-1]} strings for each of "
+            f"the {len(images)} images. Received: captions={captions}."
         )
     columns = 1 + evidence.shape[-1]
     figure = new_figure(1.8 * columns + 0.8, 1.9 * len(images) + 0.8, title)
@@ -292,6 +322,13 @@ def plot_class_evidence(images, evidence, captions=None, title=None):
         fontsize=8,
     )
     return figure
+
+
+def _check_layers(argument, layers):
+    if not layers:
+        raise ValueError(
+            f"`{argument}` must have at least one layer. Received: {layers!r}."
+        )
 
 
 def _tinted(image, colors):

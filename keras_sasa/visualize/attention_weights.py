@@ -2,10 +2,14 @@
 
 import dataclasses
 
-import keras
 import numpy as np
 
-from keras_sasa.visualize.layer_calls import attention_calls, find_calls
+from keras_sasa.visualize.layer_calls import (
+    as_batch,
+    as_declared,
+    attention_calls,
+    find_calls,
+)
 
 
 def attention_maps(model, images, layers=None):
@@ -28,7 +32,8 @@ def attention_maps(model, images, layers=None):
             `None` for all of them. A layer of a model inside the model is
             called `"{name of the inner model}/{name of the layer}"`. If a
             layer is called several times, its second call is
-            `"{name of the layer}:1"`, and so on.
+            `"{name of the layer}:1"`, and so on. What is inside of other
+            layers or of subclassed models is not found.
 
     Returns:
         A dict from the name of the layer, in the order of the model, to a
@@ -38,7 +43,7 @@ def attention_maps(model, images, layers=None):
 
     Raises:
         ValueError: If the model is not functional, if there is no
-            `SelfAttention2D` in it, or none of the name asked for.
+            `SelfAttention2D` in it, none of the name asked for, or no image.
 
     Example:
 
@@ -54,6 +59,7 @@ def attention_maps(model, images, layers=None):
     group2_block1_attention (2, 16, 16, 8, 7, 7)
     """
     calls = find_calls(model, layers)
+    images = as_batch(model, images)
     maps = {
         call.name: call.weights()
         for call in attention_calls(model, images, calls)
@@ -102,16 +108,19 @@ def pixel_attention(model, images, pixels, layers=None):
 
     Args:
         model: A model as for `attention_maps`.
-        images: What the model takes; if several inputs, images first.
-        pixels: Row and column of a pixel of the images, either one pair for
-            all of them or `batch` pairs.
+        images: What the model takes. If it has several inputs, the first that
+            has four axes is that of the images; they must have the data format
+            of the layers.
+        pixels: Row and column of a pixel of the images, integers, either one
+            pair for all of them or `batch` pairs.
         layers: As for `attention_maps`.
 
     Returns:
         A dict from the name of the layer to a `PixelAttention`.
 
     Raises:
-        ValueError: If a pixel is not in the image, or as in `attention_maps`.
+        ValueError: If a pixel is not in the image, if no input is of images,
+            or as in `attention_maps`.
 
     Example:
 
@@ -129,8 +138,15 @@ def pixel_attention(model, images, pixels, layers=None):
     group3_block1_attention [6 1] (2, 8, 8, 8)
     """
     calls = find_calls(model, layers)
-    (array, *_) = keras.tree.flatten(images)
-    shape = np.shape(array)
+    images = as_batch(model, images)
+    shapes = [tuple(array.shape) for array in as_declared(model, images)]
+    shape = next((shape for shape in shapes if len(shape) == 4), None)
+    if shape is None:
+        raise ValueError(
+            "One of `images` must be an array (batch, height, width, channels)."
+            f" Received: shapes {shapes}."
+        )
+    pixels = _as_pairs(pixels, shape[0])
     looks = {
         call.name: _look(call, shape, pixels)
         for call in attention_calls(model, images, calls)
@@ -138,10 +154,22 @@ def pixel_attention(model, images, pixels, layers=None):
     return {name: looks[name] for name in calls}
 
 
+def _as_pairs(pixels, batch):
+    try:
+        pairs = np.asarray(pixels)
+    except ValueError:  # Pairs of different lengths.
+        pairs = np.empty(0)
+    if pairs.dtype.kind not in "iu" or pairs.shape not in ((2,), (batch, 2)):
+        raise ValueError(
+            "`pixels` must be a pair of integers (row, column), or one for "
+            f"each of the {batch} images. Received: pixels={pixels!r}."
+        )
+    return np.broadcast_to(pairs, (batch, 2))
+
+
 def _look(call, shape, pixels):
     first = call.layer.data_format == "channels_first"
     image_size = np.array(shape[2:4] if first else shape[1:3])
-    pixels = np.broadcast_to(pixels, (shape[0], 2))
     if (pixels < 0).any() or (pixels >= image_size).any():
         raise ValueError(
             "`pixels` must be rows and columns of the images, whose height and "

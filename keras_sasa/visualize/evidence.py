@@ -5,6 +5,8 @@ import numpy as np
 from keras import layers
 
 from keras_sasa.visualize.layer_calls import (
+    first_argument,
+    has_graph,
     in_parts,
     node_of,
     outputs_of,
@@ -65,14 +67,20 @@ def class_evidence(model, images):
         map has no 1 / (height * width); ours has, so that its mean, not its
         sum, is the logit.
     """
-    return np.concatenate([_evidence(model, part) for part in in_parts(images)])
+    return np.concatenate(
+        [_evidence(model, part) for part in in_parts(model, images)]
+    )
 
 
 def _evidence(model, inputs):
     end = _skip(outputs_of(model), _ACTIVATIONS)
-    if isinstance(end.operation, keras.Model) and len(model.outputs) == 1:
-        ((_, arguments, _),) = run_up_to(model, inputs, [end])
-        return _evidence(end.operation, arguments[0])
+    if (
+        isinstance(end.operation, keras.Model)
+        and has_graph(end.operation)
+        and len(model.outputs) == 1
+    ):
+        ((_, arguments, options),) = run_up_to(model, inputs, [end])
+        return _evidence(end.operation, first_argument(arguments, options))
     before = (
         _skip(end.input_tensors, layers.Dropout) if end.input_tensors else end
     )
@@ -87,8 +95,8 @@ def _evidence(model, inputs):
             f"model={model.name!r} with {len(model.outputs)} outputs, which "
             f"ends in {[type(layer).__name__ for layer in model.layers[-3:]]}."
         )
-    ((_, arguments, _),) = run_up_to(model, inputs, [before])
-    features = to_numpy(arguments[0])
+    ((_, arguments, options),) = run_up_to(model, inputs, [before])
+    features = to_numpy(first_argument(arguments, options))
     if before.operation.data_format == "channels_first":
         features = np.moveaxis(features, 1, -1)
     return features @ to_numpy(end.operation.kernel)

@@ -22,6 +22,21 @@ def new_color_scale(name, low, high):
     return ScalarMappable(Normalize(low, high), name)
 
 
+def as_images(images):
+    """Returns an array of images to draw.
+
+    Raises:
+        ValueError: If it has not four axes, or no image.
+    """
+    images = np.asarray(images)
+    if images.ndim != 4 or not len(images):
+        raise ValueError(
+            "`images` must be an array (batch, height, width, channels) of at "
+            f"least one image. Received: shape {images.shape}."
+        )
+    return images
+
+
 def to_unit_range(image):
     image = np.asarray(image, "float32")
     low, high = image.min(), image.max()

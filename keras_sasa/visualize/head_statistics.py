@@ -47,7 +47,8 @@ def attention_statistics(model, images, layers=None):
 
     where (i, j) and (a, b) are rows and columns of the input of the layer.
     Keys outside the image, and masked ones, have weight 0 and add nothing;
-    queries without any key do not count.
+    queries without any key do not count. An image without any key, where all is
+    masked, has NaN.
 
     Any number of images: a few are computed at a time, and of those never more
     than one layer's weights are in memory.
@@ -83,7 +84,7 @@ def attention_statistics(model, images, layers=None):
     """
     calls = find_calls(model, layers)
     parts = collections.defaultdict(list)
-    for part in in_parts(images):
+    for part in in_parts(model, images):
         for call in attention_calls(model, part, calls):
             parts[call.name].append(_statistics(call))
     return {
@@ -136,13 +137,21 @@ def _distance(weights, far):
     window = weights.sum(axis=(1, 2), dtype="float64")
     # The weights of a query sum to 1, so that all of them sum to the number of
     # queries; those without a key have weights of 0.
-    return (window * far).sum(axis=(-2, -1)) / window.sum(axis=(-2, -1))
+    return _ratio((window * far).sum(axis=(-2, -1)), window.sum(axis=(-2, -1)))
 
 
 def _entropy(weights):
     queries = weights.sum(axis=(1, 2, 4, 5), dtype="float64")
     # Image by image: the logarithms take as much memory as the weights.
-    return np.stack([_sum_of_entropies(image) for image in weights]) / queries
+    return _ratio(
+        np.stack([_sum_of_entropies(image) for image in weights]), queries
+    )
+
+
+def _ratio(numbers, queries):
+    return np.divide(
+        numbers, queries, out=np.full_like(numbers, np.nan), where=queries > 0
+    )
 
 
 def _sum_of_entropies(weights):
@@ -206,7 +215,7 @@ def position_logits(model, images, layers=None):
         )
     calls = {name: call for name, call in calls.items() if name not in others}
     queries = collections.defaultdict(list)
-    for part in in_parts(images):
+    for part in in_parts(model, images):
         for call in attention_calls(model, part, calls):
             queries[call.name].append(_queries(call))
     return {

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import graphlib
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -35,7 +36,7 @@ class AttentionCall:
     @property
     def inputs(self):
         """Tensor `(batch, height, width, channels)`."""
-        (inputs, *_) = keras.tree.flatten((self.arguments, self.options))
+        inputs = first_argument(self.arguments, self.options)
         if self.layer.data_format == "channels_first":
             inputs = ops.transpose(inputs, (0, 2, 3, 1))
         return inputs
@@ -95,15 +96,24 @@ def find_calls(model, layers=None):
     """
     calls = _all_calls(model)
     if not calls:
+        hidden = [
+            layer.name
+            for layer in model._flatten_layers()
+            if isinstance(layer, SelfAttention2D)
+        ]
         raise ValueError(
-            "`model` must contain at least one `SelfAttention2D` layer. "
+            "`model` must contain at least one `SelfAttention2D` layer, in "
+            "itself or in functional models inside it. "
             f"Received: model={model.name!r} with the layers "
-            f"{[layer.name for layer in model.layers]}."
+            f"{[layer.name for layer in model.layers]}"
+            + (f", inside of which are {hidden}." if hidden else ".")
         )
     if layers is None:
         return calls
-    names = [layers] if isinstance(layers, str) else layers
-    if any(name not in calls for name in names):
+    names = list(layers) if isinstance(layers, Iterable) else [layers]
+    if isinstance(layers, str):
+        names = [layers]
+    if any(name not in list(calls) for name in names):
         raise ValueError(
             f"`layers` must be among {list(calls)}, the attention layers of "
             f"{model.name!r}. Received: layers={layers!r}."
@@ -122,7 +132,8 @@ def _all_calls(model):
             name = f"{layer.name}:{number}" if number else layer.name
             if isinstance(layer, SelfAttention2D):
                 calls[name] = (node,)
-            elif isinstance(layer, keras.Model):
+            # The calls in a subclassed model are not known.
+            elif isinstance(layer, keras.Model) and has_graph(layer):
                 calls.update(
                     (f"{name}/{inner}", (node, *path))
                     for inner, path in _all_calls(layer).items()
@@ -133,14 +144,22 @@ def _all_calls(model):
 
 def outputs_of(model):
     """Returns the symbolic outputs of a functional model."""
-    outputs = getattr(model, "outputs", None)
-    if not outputs:
+    if not has_graph(model):
         raise ValueError(
             "`model` must be a functional or a built sequential "
             "`keras.Model`, whose layers are known without a call. "
             f"Received: model={model!r}."
         )
-    return outputs
+    return model.outputs
+
+
+def has_graph(model):
+    return bool(getattr(model, "outputs", None))
+
+
+def first_argument(arguments, options):
+    """Returns what a layer or a model is called with, also if by name."""
+    return arguments[0] if arguments else options["inputs"]
 
 
 def node_of(tensor):
@@ -184,7 +203,9 @@ def attention_calls(model, inputs, calls):
             yield AttentionCall(name, node.operation, arguments, options)
         else:
             yield from attention_calls(
-                node.operation, arguments[0], inside[node]
+                node.operation,
+                first_argument(arguments, options),
+                inside[node],
             )
 
 
@@ -206,30 +227,81 @@ def run_up_to(model, inputs, wanted):
     uses = collections.Counter(
         id(tensor) for node in nodes for tensor in node.input_tensors
     )
-    # Keras brings inputs to the dtype and the number of axes of the model.
-    as_declared = keras.Model(model.inputs, list(model.inputs))
-    tensors = keras.tree.flatten(as_declared(keras.tree.flatten(inputs)))
-    values = dict(zip(map(id, model.inputs), tensors, strict=True))
+    values = dict(
+        zip(map(id, model.inputs), as_declared(model, inputs), strict=True)
+    )
     for node in nodes:
         if node.is_input:
             continue
         arguments, options = node.arguments.fill_in(values)
-        if "training" in options:
+        # Keras' augmentations are of training unless they are told.
+        if isinstance(node.operation, keras.Layer):
             options["training"] = False
         if node in wanted:
             yield node, arguments, options
         if any(uses[id(tensor)] for tensor in node.outputs):
             outputs = node.operation(*arguments, **options)
-            outputs = keras.tree.flatten(outputs)
-            values.update(zip(map(id, node.outputs), outputs, strict=True))
+            values.update(
+                (id(tensor), output)
+                for tensor, output in zip(
+                    node.outputs, keras.tree.flatten(outputs), strict=True
+                )
+                if uses[id(tensor)]
+            )
+            # Not held to the next call.
+            del outputs
         for tensor in node.input_tensors:
             uses[id(tensor)] -= 1
             if not uses[id(tensor)]:
                 del values[id(tensor)]
 
 
-def in_parts(inputs):
+def as_declared(model, inputs):
+    """Returns a list of tensors, one for each of `model.inputs`.
+
+    Keras finds those that are given by name, and brings all to the dtype and
+    the number of axes of the model.
+    """
+    if len(model.inputs) == 1:
+        # Keras warns where one input is in a list and was declared otherwise.
+        (structure,), (inputs,) = model.inputs, keras.tree.flatten(inputs)
+    else:
+        structure = model.input
+    declared = keras.Model(structure, list(model.inputs), name=model.name)
+    return keras.tree.flatten(declared(inputs))
+
+
+def as_batch(model, images):
+    """Returns what a model takes, with lists of numbers as arrays.
+
+    Raises:
+        ValueError: If there is no image, or if inputs have different numbers
+            of them.
+    """
+    outputs_of(model)  # Raises where the inputs are not known either.
+    if len(model.inputs) == 1 and isinstance(images, (list, tuple)):
+        try:
+            images = np.asarray(images)
+        except ValueError as error:
+            raise ValueError(
+                f"`images` must be an array, or lists of equal lengths: {error}"
+            ) from error
+        # A list of the one input, as Keras takes it too.
+        if images.ndim > len(model.inputs[0].shape) and len(images) == 1:
+            (images,) = images
+    shapes = [tuple(np.shape(array)) for array in keras.tree.flatten(images)]
+    batches = {shape[:1] for shape in shapes}
+    if len(batches) != 1 or batches & {(), (0,)}:
+        raise ValueError(
+            "`images` must be at least one image, and as many in each input of "
+            f"{model.name!r}. Received: shapes {shapes}."
+        )
+    return images
+
+
+def in_parts(model, images):
     """Yields what a model takes, a few images at a time."""
+    inputs = as_batch(model, images)
     number = len(keras.tree.flatten(inputs)[0])
     for first in range(0, number, _TOGETHER):
         part = slice(first, first + _TOGETHER)
