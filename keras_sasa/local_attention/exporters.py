@@ -9,8 +9,16 @@ _EXPORTERS = (
     "tensorflow.lite.python.lite",
     "jax._src.export",
     "jax.experimental.jax2tf",
+    "tf2onnx",
 )
-_LITERT = ("keras.src.export.litert", "tensorflow.lite.python.lite")
+# LiteRT has no loops that stack tensors of unknown size, and tf2onnx copies the
+# graph again and again for every loop in it.
+_WITHOUT_LOOPS = (
+    "keras.src.export.litert",
+    "keras.src.export.onnx",
+    "tensorflow.lite.python.lite",
+    "tf2onnx",
+)
 
 
 def exporting() -> bool:
@@ -18,9 +26,9 @@ def exporting() -> bool:
     return _called_by(_EXPORTERS)
 
 
-def exporting_to_litert() -> bool:
-    """Returns whether the export is one to LiteRT."""
-    return _called_by(_LITERT)
+def exporting_without_loops() -> bool:
+    """Returns whether the export is one that takes no loops."""
+    return _called_by(_WITHOUT_LOOPS)
 
 
 def _called_by(modules):

@@ -25,7 +25,7 @@ from keras import ops
 from keras_sasa.local_attention import geometry
 from keras_sasa.local_attention.exporters import (
     exporting,
-    exporting_to_litert,
+    exporting_without_loops,
 )
 from keras_sasa.local_attention.geometry import MASKED_LOGIT
 from keras_sasa.local_attention.patches import softmax
@@ -63,8 +63,7 @@ def local_attention(
         axes,
         keys=(key_height, key_width),
         queries=(height, width),
-        # LiteRT has no loops that stack tensors of unknown size.
-        one_band=explicit_weights or exporting_to_litert(),
+        one_band=explicit_weights or exporting_without_loops(),
         dtype=keras.backend.standardize_dtype(value.dtype),
         masked=mask is not None,
     )
