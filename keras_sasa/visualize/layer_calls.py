@@ -110,9 +110,8 @@ def find_calls(model, layers=None):
         )
     if layers is None:
         return calls
-    names = list(layers) if isinstance(layers, Iterable) else [layers]
-    if isinstance(layers, str):
-        names = [layers]
+    one = isinstance(layers, str) or not isinstance(layers, Iterable)
+    names = [layers] if one else list(layers)
     if any(name not in list(calls) for name in names):
         raise ValueError(
             f"`layers` must be among {list(calls)}, the attention layers of "
