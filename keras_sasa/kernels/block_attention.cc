@@ -309,15 +309,18 @@ void scatter(const Blocks& blocks, int64_t number, const float* vectors,
   const int64_t step = blocks.step() * filters;
   map += place.pixel * filters;
   int64_t channel = 0;
-  for (; channel + kLanes <= head_width; channel += kLanes) {
-    Vector square[kLanes];
-    KERAS_SASA_UNROLL
-    for (int i = 0; i < kLanes; ++i) {
-      square[i] = load(vectors + (channel + i) * kLanes);
-    }
-    transpose(square);
-    for (int64_t lane = 0; lane < place.lanes; ++lane) {
-      store(map + lane * step + channel, square[lane]);
+  for (; channel + kSide <= head_width; channel += kSide) {
+    for (int64_t first = 0; first < place.lanes; first += kSide) {
+      Side square[kSide];
+      KERAS_SASA_UNROLL
+      for (int i = 0; i < kSide; ++i) {
+        square[i] = load_side(vectors + (channel + i) * kLanes + first);
+      }
+      transpose(square);
+      const int64_t lanes = min(kSide, place.lanes - first);
+      for (int64_t lane = 0; lane < lanes; ++lane) {
+        store_side(map + (first + lane) * step + channel, square[lane]);
+      }
     }
   }
   for (; channel < head_width; ++channel) {
@@ -334,15 +337,18 @@ void gather(const Blocks& blocks, int64_t number, const float* map,
   const int64_t step = blocks.step() * filters;
   map += place.pixel * filters;
   int64_t channel = 0;
-  for (; channel + kLanes <= head_width; channel += kLanes) {
-    Vector square[kLanes] = {};
-    for (int64_t lane = 0; lane < place.lanes; ++lane) {
-      square[lane] = load(map + lane * step + channel);
-    }
-    transpose(square);
-    KERAS_SASA_UNROLL
-    for (int i = 0; i < kLanes; ++i) {
-      store(vectors + (channel + i) * kLanes, square[i]);
+  for (; channel + kSide <= head_width; channel += kSide) {
+    for (int64_t first = 0; first < kLanes; first += kSide) {
+      Side square[kSide] = {};
+      const int64_t lanes = min(kSide, place.lanes - first);
+      for (int64_t lane = 0; lane < lanes; ++lane) {
+        square[lane] = load_side(map + (first + lane) * step + channel);
+      }
+      transpose(square);
+      KERAS_SASA_UNROLL
+      for (int i = 0; i < kSide; ++i) {
+        store_side(vectors + (channel + i) * kLanes + first, square[i]);
+      }
     }
   }
   for (; channel < head_width; ++channel) {

@@ -620,7 +620,7 @@ class Packing {
     const int64_t heads = layout_.heads;
     const int64_t head_stride = layout_.head_stride;
     // 0 * x is 0 for finite numbers and NaN for the others.
-    Vector finite[2] = {};
+    Side finite[2] = {};
     for (int64_t phase = 0; phase < phases_; ++phase) {
       const int64_t columns = ceil_div(columns_ - phase, phases_);
       const float* from =
@@ -628,37 +628,37 @@ class Packing {
       // From the last column and the first head on: the last block of a head
       // may write over the first columns of the next one, which come later.
       // What it writes behind the last head is finite and never used.
-      for (int64_t column = floor_div(columns - 1, kLanes) * kLanes;
-           column >= 0; column -= kLanes) {
-        const float* pixels[kLanes];
-        const int64_t last = min(kLanes, columns - column) - 1;
+      for (int64_t column = floor_div(columns - 1, kSide) * kSide; column >= 0;
+           column -= kSide) {
+        const float* pixels[kSide];
+        const int64_t last = min(kSide, columns - column) - 1;
         KERAS_SASA_UNROLL
-        for (int64_t i = 0; i < kLanes; ++i) {
+        for (int64_t i = 0; i < kSide; ++i) {
           pixels[i] = from + (column + min(i, last)) * step;
         }
         float* head_planes = strip_row + phase * layout_.pitch + column;
         for (int64_t head = 0; head < heads; ++head) {
           float* planes = head_planes;
           int64_t channel = 0;
-          for (; channel + kLanes <= width; channel += kLanes) {
-            Vector square[kLanes];
+          for (; channel + kSide <= width; channel += kSide) {
+            Side square[kSide];
             KERAS_SASA_UNROLL
-            for (int64_t i = 0; i < kLanes; ++i) {
+            for (int64_t i = 0; i < kSide; ++i) {
               const float* pixel = pixels[i] + channel;
-              square[i] = load(pixel);
+              square[i] = load_side(pixel);
               finite[i % 2] += square[i] * 0.0f;
               square[i] *= factor;
               __builtin_prefetch(pixel + ahead, 0, 2);
             }
             transpose(square);
             KERAS_SASA_UNROLL
-            for (int64_t i = 0; i < kLanes; ++i) {
-              store(planes, square[i]);
+            for (int64_t i = 0; i < kSide; ++i) {
+              store_side(planes, square[i]);
               planes += plane;
             }
           }
           for (; channel < width; ++channel) {
-            for (int64_t i = 0; i < kLanes; ++i) {
+            for (int64_t i = 0; i < kSide; ++i) {
               const float number = pixels[i][channel];
               finite[0][i] += number * 0.0f;
               planes[i] = number * factor;
@@ -666,13 +666,13 @@ class Packing {
             planes += plane;
           }
           KERAS_SASA_UNROLL
-          for (int64_t i = 0; i < kLanes; ++i) pixels[i] += width;
+          for (int64_t i = 0; i < kSide; ++i) pixels[i] += width;
           head_planes += head_stride;
         }
       }
     }
     float sum = 0;
-    for (int i = 0; i < kLanes; ++i) sum += finite[0][i] + finite[1][i];
+    for (int i = 0; i < kSide; ++i) sum += finite[0][i] + finite[1][i];
     return sum == 0;
   }
 
@@ -701,18 +701,18 @@ class Packing {
     float* row_start =
         map + row * columns_ * pixel_stride_ + first_head * width;
     int64_t channel = 0;
-    for (; channel + kLanes <= width; channel += kLanes) {
-      Vector square[kLanes];
-      KERAS_SASA_UNROLL
-      for (int64_t i = 0; i < kLanes; ++i) {
-        square[i] = load(planes + (channel + i) * kLanes);
-      }
-      transpose(square);
-      KERAS_SASA_UNROLL
-      for (int64_t i = 0; i < kLanes; ++i) {
-        const int64_t place = places[i];
-        if (place >= 0) {
-          store(row_start + place + channel, square[i]);
+    for (; channel + kSide <= width; channel += kSide) {
+      for (int64_t first = 0; first < kLanes; first += kSide) {
+        Side square[kSide];
+        KERAS_SASA_UNROLL
+        for (int64_t i = 0; i < kSide; ++i) {
+          square[i] = load_side(planes + (channel + i) * kLanes + first);
+        }
+        transpose(square);
+        KERAS_SASA_UNROLL
+        for (int64_t i = 0; i < kSide; ++i) {
+          const int64_t place = places[first + i];
+          if (place >= 0) store_side(row_start + place + channel, square[i]);
         }
       }
     }
@@ -753,7 +753,7 @@ class Projector {
     const int64_t columns = layout.columns.keys;
     rows =
         min(max(kRows, ceil_div(kProjectedPixels, columns)), layout.rows.keys);
-    lanes_ = tile_count(rows) * kTile * kWideLanes;
+    lanes_ = tile_count(rows) * kTile * kLanes;
     columns_ = round_up(layout.heads * layout.width, kUnit);
     const int64_t channels = projection_.channels;
     const int64_t filters = layout.all_heads * layout.width;
@@ -796,10 +796,10 @@ class Projector {
     const int64_t pixel_count = count * columns;
     const int64_t ahead = count * layout_.rows.dilation * columns * stride;
     int64_t row = 0, column = 0, tile = 0;
-    for (int64_t lane = 0; lane < round_up(pixel_count, kWideLanes);
-         lane += kLanes) {
-      const float* pixels[kLanes];
-      for (int64_t i = 0; i < kLanes; ++i) {
+    for (int64_t lane = 0; lane < round_up(pixel_count, kLanes);
+         lane += kSide) {
+      const float* pixels[kSide];
+      for (int64_t i = 0; i < kSide; ++i) {
         pixels[i] =
             projection_.image.data + (places[row] * columns + column) * stride;
         // Lanes behind the last pixel repeat it.
@@ -809,28 +809,28 @@ class Projector {
         }
       }
       if (lane == tile_start(tile + 1, count)) ++tile;
-      constexpr int64_t kWidth = kTile * kWideLanes;
+      constexpr int64_t kWidth = kTile * kLanes;
       float* to =
           tiles + tile * kWidth * channels + lane - tile_start(tile, count);
       int64_t channel = 0;
-      for (; channel + kLanes <= channels; channel += kLanes) {
-        Vector square[kLanes];
+      for (; channel + kSide <= channels; channel += kSide) {
+        Side square[kSide];
         KERAS_SASA_UNROLL
-        for (int64_t i = 0; i < kLanes; ++i) {
+        for (int64_t i = 0; i < kSide; ++i) {
           const float* pixel = pixels[i] + channel;
-          square[i] = load(pixel);
+          square[i] = load_side(pixel);
           // The rows that come next.
           __builtin_prefetch(pixel + ahead, 0, 2);
         }
         transpose(square);
         KERAS_SASA_UNROLL
-        for (int64_t i = 0; i < kLanes; ++i) {
-          store(to, square[i]);
+        for (int64_t i = 0; i < kSide; ++i) {
+          store_side(to, square[i]);
           to += kWidth;
         }
       }
       for (; channel < channels; ++channel) {
-        for (int64_t i = 0; i < kLanes; ++i) to[i] = pixels[i][channel];
+        for (int64_t i = 0; i < kSide; ++i) to[i] = pixels[i][channel];
         to += kWidth;
       }
     }
@@ -843,13 +843,12 @@ class Projector {
         kernels_.data() + (map * layout_.groups + group) * matrix_size();
     for (int64_t tile = 0; tile < tile_count(count); ++tile) {
       const int64_t start = tile_start(tile, count);
-      const int64_t vectors =
-          (tile_start(tile + 1, count) - start) / kWideLanes;
+      const int64_t vectors = (tile_start(tile + 1, count) - start) / kLanes;
       for (int64_t first = 0; first < projection_.channels;
            first += kProjectedChannels) {
         const int64_t channels =
             min(kProjectedChannels, projection_.channels - first);
-        const float* from = tiles + first * kTile * kWideLanes;
+        const float* from = tiles + first * kTile * kLanes;
         for (int64_t column = 0; column < columns_; column += kPanel) {
           const int64_t width = min(kPanel, columns_ - column);
           const float* panel =
@@ -863,7 +862,7 @@ class Projector {
             multiply<1>(channels, first, from, panel, width, to);
         }
       }
-      tiles += kTile * kWideLanes * projection_.channels;
+      tiles += kTile * kLanes * projection_.channels;
     }
   }
 
@@ -899,11 +898,11 @@ class Projector {
 
   // Tiles are of about the same size: small ones are slow.
   int64_t tile_count(int64_t rows) const {
-    return ceil_div(rows * layout_.columns.keys, kTile * kWideLanes);
+    return ceil_div(rows * layout_.columns.keys, kTile * kLanes);
   }
   int64_t tile_start(int64_t tile, int64_t rows) const {
-    const int64_t vectors = ceil_div(rows * layout_.columns.keys, kWideLanes);
-    return tile * vectors / tile_count(rows) * kWideLanes;
+    const int64_t vectors = ceil_div(rows * layout_.columns.keys, kLanes);
+    return tile * vectors / tile_count(rows) * kLanes;
   }
 
   // planes = panel * tile, or += where this is not the first channel.
@@ -930,36 +929,34 @@ class Projector {
                                           const float* tile, const float* panel,
                                           int64_t width, float* planes) const {
     const int64_t lanes = lanes_;
-    Wide sums[columns][vectors] = {};
+    Vector sums[columns][vectors] = {};
     if (first > 0) {
       KERAS_SASA_UNROLL
       for (int i = 0; i < columns; ++i) {
         KERAS_SASA_UNROLL
         for (int v = 0; v < vectors; ++v) {
-          sums[i][v] = load_wide(planes + i * lanes + v * kWideLanes);
+          sums[i][v] = load(planes + i * lanes + v * kLanes);
         }
       }
     }
     for (; channels > 0; --channels) {
-      Wide pixels[vectors];
+      Vector pixels[vectors];
       KERAS_SASA_UNROLL
-      for (int v = 0; v < vectors; ++v) {
-        pixels[v] = load_wide(tile + v * kWideLanes);
-      }
+      for (int v = 0; v < vectors; ++v) pixels[v] = load(tile + v * kLanes);
       KERAS_SASA_UNROLL
       for (int i = 0; i < columns; ++i) {
-        const Wide weight = panel[i] - Wide{};
+        const Vector weight = all(panel[i]);
         KERAS_SASA_UNROLL
         for (int v = 0; v < vectors; ++v) sums[i][v] += weight * pixels[v];
       }
-      tile += kTile * kWideLanes;
+      tile += kTile * kLanes;
       panel += width;
     }
     KERAS_SASA_UNROLL
     for (int i = 0; i < columns; ++i) {
       KERAS_SASA_UNROLL
       for (int v = 0; v < vectors; ++v) {
-        store_wide(planes + i * lanes + v * kWideLanes, sums[i][v]);
+        store(planes + i * lanes + v * kLanes, sums[i][v]);
       }
     }
   }

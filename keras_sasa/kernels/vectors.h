@@ -26,28 +26,25 @@ namespace keras_sasa {
 namespace KERAS_SASA_LEVEL {
 namespace {
 
-#if defined(__AVX__)
-// Vectors of 16 lanes are no faster on the machines measured, and narrow maps
-// leave more of them empty.
+#if defined(__AVX512VL__)
+constexpr int kLanes = 16;
+#elif defined(__AVX__)
 constexpr int kLanes = 8;
 #else
 constexpr int kLanes = 4;
 #endif
 
+// Sides of the squares in which channels become lanes and back: heads may have
+// as few as 8 channels.
+constexpr int kSide = kLanes < 8 ? kLanes : 8;
+
 typedef float Vector __attribute__((vector_size(kLanes * 4)));
 typedef float Unaligned
     __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
 typedef int32_t Bits __attribute__((vector_size(kLanes * 4)));
-
-// Vectors of products of matrices, whose rows are long enough for the widest.
-#if defined(__AVX512F__)
-constexpr int kWideLanes = 16;
-#else
-constexpr int kWideLanes = kLanes;
-#endif
-typedef float Wide __attribute__((vector_size(kWideLanes * 4)));
-typedef float UnalignedWide
-    __attribute__((vector_size(kWideLanes * 4), aligned(4), may_alias));
+typedef float Side __attribute__((vector_size(kSide * 4)));
+typedef float UnalignedSide
+    __attribute__((vector_size(kSide * 4), aligned(4), may_alias));
 
 // Logit of a key that takes no part, as in the other implementations.
 constexpr float kMaskedLogit = -1e30f;
@@ -68,11 +65,11 @@ inline Vector load(const float* from) {
 inline void store(float* to, Vector value) {
   *reinterpret_cast<Unaligned*>(to) = value;
 }
-inline Wide load_wide(const float* from) {
-  return *reinterpret_cast<const UnalignedWide*>(from);
+inline Side load_side(const float* from) {
+  return *reinterpret_cast<const UnalignedSide*>(from);
 }
-inline void store_wide(float* to, Wide value) {
-  *reinterpret_cast<UnalignedWide*>(to) = value;
+inline void store_side(float* to, Side value) {
+  *reinterpret_cast<UnalignedSide*>(to) = value;
 }
 inline Vector all(float value) { return value - Vector{}; }
 inline Vector select(Bits condition, Vector yes, Vector no) {
@@ -161,10 +158,10 @@ class Array {
   int64_t size_ = 0;
 };
 
-// Transposes a square of vectors in registers.
+// Transposes a square in registers.
 #if defined(__AVX__)
-inline void transpose(Vector (&m)[8]) {
-  Vector pairs[8], quads[8];
+inline void transpose(Side (&m)[8]) {
+  Side pairs[8], quads[8];
   KERAS_SASA_UNROLL
   for (int i = 0; i < 8; i += 2) {
     pairs[i] =
@@ -176,7 +173,7 @@ inline void transpose(Vector (&m)[8]) {
   for (int i = 0; i < 8; i += 4) {
     KERAS_SASA_UNROLL
     for (int j = 0; j < 2; ++j) {
-      const Vector a = pairs[i + j], b = pairs[i + j + 2];
+      const Side a = pairs[i + j], b = pairs[i + j + 2];
       quads[i + 2 * j] =
           __builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13);
       quads[i + 2 * j + 1] =
@@ -192,11 +189,11 @@ inline void transpose(Vector (&m)[8]) {
   }
 }
 #else
-inline void transpose(Vector (&m)[4]) {
-  const Vector a = __builtin_shufflevector(m[0], m[1], 0, 4, 1, 5);
-  const Vector b = __builtin_shufflevector(m[0], m[1], 2, 6, 3, 7);
-  const Vector c = __builtin_shufflevector(m[2], m[3], 0, 4, 1, 5);
-  const Vector d = __builtin_shufflevector(m[2], m[3], 2, 6, 3, 7);
+inline void transpose(Side (&m)[4]) {
+  const Side a = __builtin_shufflevector(m[0], m[1], 0, 4, 1, 5);
+  const Side b = __builtin_shufflevector(m[0], m[1], 2, 6, 3, 7);
+  const Side c = __builtin_shufflevector(m[2], m[3], 0, 4, 1, 5);
+  const Side d = __builtin_shufflevector(m[2], m[3], 2, 6, 3, 7);
   m[0] = __builtin_shufflevector(a, c, 0, 1, 4, 5);
   m[1] = __builtin_shufflevector(a, c, 2, 3, 6, 7);
   m[2] = __builtin_shufflevector(b, d, 0, 1, 4, 5);
