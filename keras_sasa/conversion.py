@@ -207,7 +207,7 @@ def _compile_pattern(pattern):
 def _compile(clone, model):
     """Compiles a clone as its original was, or warns why it is not."""
     plain = keras.Sequential, type(keras.Model(model.inputs, model.outputs))
-    names = [getattr(m, "output_names", None) for m in (model, clone)]
+    names = [list(getattr(m, "output_names", ())) for m in (model, clone)]
     if type(model) not in plain:
         reason = f"a {type(model).__name__} may train in a way of its own"
     elif names[0] != names[1] and len(model.outputs) > 1:
