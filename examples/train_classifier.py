@@ -5,7 +5,7 @@
     python examples/train_classifier.py --data tfds:cifar10
     python examples/train_classifier.py --resume            # after a stop
 
-Needs `pip install ".[examples]"`; results are in examples/README.md.
+Needs `pip install --editable ".[examples]"`; results are in examples/README.md.
 The first command downloads nothing: scikit-learn brings its 1,797 digits. A
 folder has a folder of images for each class, either directly (a fifth is then
 held out) or in `train` and `validation` (or `val`, or `test`). Written are the

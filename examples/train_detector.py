@@ -8,9 +8,9 @@
         --network resnet50_attention --pyramid attention --filters 256
     python examples/train_detector.py --resume         # after a stop
 
-Needs `pip install ".[examples,detection]"`; results are in examples/README.md.
-The first command downloads nothing: it makes scenes of 1 to 8 of scikit-learn's
-digits on noise. A folder holds two files
+Needs `pip install --editable ".[examples,detection]"`; results are in
+examples/README.md. The first command downloads nothing: it makes scenes of 1 to
+8 of scikit-learn's digits on noise. A folder holds two files
 `annotations/instances_SPLIT.json`, whose splits begin with `train` and `val`,
 and their images in folders `SPLIT`. Written are the state after each epoch, the
 model (`model.keras`; `best.keras` of the best epoch), a table (`history.csv`),

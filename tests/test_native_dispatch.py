@@ -120,6 +120,19 @@ def test_not_compiled_warns_once(not_compiled):
         layer(IMAGES)
 
 
+@pytest.mark.parametrize("clone", [True, False])
+def test_sources_of_a_clone_without_a_kernel(monkeypatch, tmp_path, clone):
+    """Python finds them before a package that is installed elsewhere."""
+    file = tmp_path / "keras_sasa" / "kernels" / "__init__.py"
+    file.parent.mkdir(parents=True)
+    if clone:
+        (tmp_path / "setup.py").touch()
+    monkeypatch.setattr(kernels, "__file__", str(file))
+    reason = kernels.load.__wrapped__()
+    assert "was not compiled" in reason
+    assert ("of a clone" in reason) == clone
+
+
 def test_what_the_kernel_never_takes_does_not_warn(not_compiled):
     for name, implementation in (
         ("float64", None),

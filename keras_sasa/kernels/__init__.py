@@ -44,10 +44,17 @@ def load() -> str | None:
     """
     path = _path()
     if path is None:
-        return (
+        reason = (
             "it was not compiled when the package was installed (that needs a "
             "C++ compiler; `pip install` with `-v` shows what went wrong)"
         )
+        # Python may find these before a package that is installed elsewhere.
+        if pathlib.Path(__file__).parents[2].joinpath("setup.py").is_file():
+            reason += (
+                "; for the sources of a clone, as here, "
+                "`pip install --editable .` compiles it"
+            )
+        return reason
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
