@@ -14,6 +14,7 @@ from keras_sasa import SelfAttention2D
 from keras_sasa.applications import ResNet
 from keras_sasa.visualize import (
     attention_maps,
+    attention_statistics,
     layer_calls,
     pixel_attention,
     plot_attention,
@@ -191,8 +192,8 @@ def test_augmentation_inside_a_model_is_not_training(kind):
             super().__init__()
             self.flip = keras.layers.RandomFlip()
 
-        def call(self, inputs, training=None):
-            return self.flip(inputs, training=training)
+        def call(self, inputs):
+            return self.flip(inputs)
 
     flip = (
         Block()
@@ -230,6 +231,34 @@ def test_inputs_by_name():
         attention_maps(model, [one, two]),
         {f"inner/{name}": weights for name, weights in expected.items()},
     )
+
+
+def test_input_that_is_one_of_the_names():
+    inputs = keras.Input((4, 5, 3), name="image")
+    model = keras.Model(inputs, attention("attend")(inputs))
+    batch, other = images(2, 2, 4, 5, 3)
+    assert_same_maps(
+        attention_maps(model, {"another": other, "image": batch}),
+        attention_maps(model, batch),
+    )
+
+
+def test_optional_input_that_is_left_out():
+    class Add(keras.layers.Layer):
+        def call(self, inputs, other=None):
+            return inputs if other is None else inputs + other
+
+    image = keras.Input((4, 5, 3))
+    other = keras.Input((4, 5, 3), optional=True)
+    layer, batch = attention("attend"), images(2, 4, 5, 3)
+    model = keras.Model([other, image], layer(Add()(image, other)))
+    alone = keras.Sequential([keras.Input((4, 5, 3)), layer])
+    assert_same_maps(
+        attention_maps(model, [None, batch]), attention_maps(alone, batch)
+    )
+    assert list(pixel_attention(model, [None, batch], (1, 1))) == ["attend"]
+    statistics = attention_statistics(model, [None, batch])["attend"]
+    assert statistics.distance.shape == (2, 2)
 
 
 def test_image_among_other_inputs():
@@ -291,6 +320,22 @@ def test_inner_model_called_by_keyword():
     np.testing.assert_array_equal(
         attention_maps(model, batch)["inner/attend"],
         attention_maps(inner, batch)["attend"],
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Layer 'inner':UserWarning")
+def test_mask_of_an_inner_model():
+    """Keras warns that the mask is not handed on behind the inner model."""
+    layer, inputs = attention("attend"), keras.Input((4, 4, 3))
+    inner = keras.Sequential([keras.Input((4, 4, 3)), layer], name="inner")
+    mask = keras.Input((4, 4), dtype="bool")
+    model = keras.Model([inputs, mask], inner(inputs, mask=mask))
+    batch, allowed = images(2, 4, 4, 3), images(2, 4, 4) > 0
+    _, expected = layer(batch, mask=allowed, return_attention_scores=True)
+    np.testing.assert_allclose(
+        attention_maps(model, [batch, allowed])["inner/attend"],
+        ops.convert_to_numpy(expected),
+        atol=1e-6,
     )
 
 
@@ -613,10 +658,14 @@ def test_plot_attention(tmp_path, channels):
     "shapes, message",
     [
         (((4, 4, 3), (2, 2, 3, 3), (2, 2)), "`images` must be an array"),
+        (
+            ((2, 3, 4, 4), (2, 2, 3, 3), (2, 2)),
+            r"channels last.*\(2, 3, 4, 4\)",
+        ),
         (((2, 4, 4, 3), (1, 2, 3, 3), (2, 2)), r"the 2 images.*\(1, 2, 3, 3\)"),
         (((2, 4, 4, 3), (2, 2, 3, 3), (2,)), r"the 2 images.*and \(2,\)"),
     ],
-    ids=["one_image", "weights", "positions"],
+    ids=["one_image", "channels_first", "weights", "positions"],
 )
 def test_plot_attention_of_wrong_shapes(shapes, message):
     picture, weights, positions = map(np.zeros, shapes)

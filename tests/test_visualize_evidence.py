@@ -212,6 +212,8 @@ def test_plot_class_evidence_of_wrong_shapes():
         plot_class_evidence(np.zeros((2, 6, 6, 1)), np.zeros((1, 3, 3, 2)))
     with pytest.raises(ValueError, match=r"Received: shape \(2, 3, 3\)"):
         plot_class_evidence(np.zeros((2, 6, 6, 1)), np.zeros((2, 3, 3)))
+    with pytest.raises(ValueError, match=r"Received: shape \(2, 3, 3, 0\)"):
+        plot_class_evidence(np.zeros((2, 6, 6, 1)), np.zeros((2, 3, 3, 0)))
     with pytest.raises(ValueError, match="`captions` must have 2 strings"):
         plot_class_evidence(
             np.zeros((1, 6, 6, 1)), np.zeros((1, 3, 3, 2)), [["cat"]]

@@ -304,23 +304,40 @@ def test_plot_statistics_of_many_heads_and_unlike_layers(tmp_path):
 
 
 def test_plot_statistics_of_long_names(tmp_path):
-    """The axes keep their size."""
+    """As in a detector. The axes keep their size, and labels are whole."""
     statistics = {
-        f"backbone/{name}_of_a_long_name": heads
+        f"classification_head:1/classification_head_{name}": heads
         for name, heads in statistics_of(60, 4).items()
     }
     figure = plot_attention_statistics(statistics)
     figure.savefig(tmp_path / "heads.png")
     for axes in figure.axes[:2]:
-        assert axes.get_window_extent().height > 1.5 * figure.dpi
+        assert axes.get_window_extent().height > 1.2 * figure.dpi
+    label = figure.axes[0].yaxis.label.get_window_extent()
+    assert 0 <= label.y0 and label.y1 <= figure.bbox.y1
+
+
+def test_plot_statistics_of_images_without_any_key():
+    """They do not count, and a layer without others is empty."""
+    some, none = statistics_of(1, 4)["layer_0"], statistics_of(1, 4)["layer_0"]
+    some.distance[0] = none.distance[:] = np.nan
+    distance, *_ = plot_attention_statistics({"a": some, "b": none}).axes
+    first, *_ = distance.collections
+    np.testing.assert_allclose(
+        np.ma.filled(first.get_offsets(), np.nan)[:, 1],
+        [some.distance[1, 0], np.nan],
+    )
+    assert np.isfinite(some.distance[1]).all()
+    assert distance.get_ylim()[1] > some.distance[1].max()
 
 
 @pytest.mark.parametrize(
     "plot", [plot_attention_statistics, plot_position_logits]
 )
-def test_plots_of_no_layer(plot):
-    with pytest.raises(ValueError, match="must have at least one layer"):
-        plot({})
+@pytest.mark.parametrize("layers", [{}, np.zeros((4, 7, 7))], ids=type)
+def test_plots_of_no_layer(plot, layers):
+    with pytest.raises(ValueError, match="must be a dict with at least one"):
+        plot(layers)
 
 
 def test_plot_position_logits(tmp_path):

@@ -153,7 +153,11 @@ def plot_attention_statistics(statistics, title=None):
     figure = new_figure(max(6.5, 2.5 + 0.6 * len(names)), height, title)
     upper, lower = figure.subplots(2, 1, sharex=True)
     for axes, field in ((upper, "distance"), (lower, "entropy")):
-        means = [getattr(each, field).mean(0) for each in statistics.values()]
+        # Images where all is masked have NaN, and do not count.
+        means = [
+            np.ma.masked_invalid(getattr(each, field)).mean(0).filled(np.nan)
+            for each in statistics.values()
+        ]
         uniform = [
             getattr(each, f"uniform_{field}") for each in statistics.values()
         ]
@@ -171,7 +175,9 @@ def plot_attention_statistics(statistics, title=None):
         axes.set_xticks(places[1:] - 0.5, minor=True)
         axes.tick_params("x", which="both", length=0)
         axes.set_xlim(-0.5, len(names) - 0.5)
-        axes.set_ylim(0, 1.08 * max(*uniform, *map(np.max, means)) or 1)
+        axes.set_ylim(
+            0, 1.08 * np.nanmax([*uniform, *np.concatenate(means)]) or 1
+        )
         axes.grid(axis="y", alpha=0.3)
         axes.grid(axis="x", which="minor", alpha=0.3)
     upper.set_ylabel("mean distance from the query\n(pixels of the layer)")
@@ -284,7 +290,7 @@ def plot_class_evidence(images, evidence, captions=None, title=None):
     ['image', 'cat', 'dog', '']
     """
     images, evidence = as_images(images), np.asarray(evidence)
-    if evidence.ndim != 4 or len(evidence) != len(images):
+    if evidence.ndim != 4 or len(evidence) != len(images) or not evidence.size:
         raise ValueError(
             "`evidence` must be an array (batch, height, width, shown) with "
             f"the batch of the {len(images)} images. "
@@ -325,9 +331,10 @@ def plot_class_evidence(images, evidence, captions=None, title=None):
 
 
 def _check_layers(argument, layers):
-    if not layers:
+    if not isinstance(layers, dict) or not layers:
         raise ValueError(
-            f"`{argument}` must have at least one layer. Received: {layers!r}."
+            f"`{argument}` must be a dict with at least one layer. "
+            f"Received: {layers!r}."
         )
 
 

@@ -139,7 +139,7 @@ def pixel_attention(model, images, pixels, layers=None):
     """
     calls = find_calls(model, layers)
     images = as_batch(model, images)
-    shapes = [tuple(array.shape) for array in as_declared(model, images)]
+    shapes = [tuple(np.shape(array)) for array in as_declared(model, images)]
     shape = next((shape for shape in shapes if len(shape) == 4), None)
     if shape is None:
         raise ValueError(

@@ -26,13 +26,20 @@ def as_images(images):
     """Returns an array of images to draw.
 
     Raises:
-        ValueError: If it has not four axes, or no image.
+        ValueError: If it has not four axes, the channels first, or no image.
     """
     images = np.asarray(images)
-    if images.ndim != 4 or not len(images):
+    channels = (1, 3)
+    if (
+        images.ndim != 4
+        or not len(images)
+        # Drawn, their rows would be taken for channels.
+        or (images.shape[1] in channels and images.shape[-1] not in channels)
+    ):
         raise ValueError(
-            "`images` must be an array (batch, height, width, channels) of at "
-            f"least one image. Received: shape {images.shape}."
+            "`images` must be an array (batch, height, width, channels), the "
+            "channels last, of at least one image. "
+            f"Received: shape {images.shape}."
         )
     return images
 

@@ -187,7 +187,7 @@ def _call_number(node):
     return node.operation._inbound_nodes.index(node)
 
 
-def attention_calls(model, inputs, calls):
+def attention_calls(model, inputs, calls, mask=None):
     """Yields an `AttentionCall` for each of `calls` that `find_calls` found.
 
     They come in an order of computation. What is not needed for those to come
@@ -196,7 +196,8 @@ def attention_calls(model, inputs, calls):
     inside = {}
     for name, (node, *path) in calls.items():
         inside.setdefault(node, {})[name] = path
-    for node, arguments, options in run_up_to(model, inputs, list(inside)):
+    wanted = list(inside)
+    for node, arguments, options in run_up_to(model, inputs, wanted, mask):
         if isinstance(node.operation, SelfAttention2D):
             (name,) = inside[node]
             yield AttentionCall(name, node.operation, arguments, options)
@@ -205,10 +206,11 @@ def attention_calls(model, inputs, calls):
                 node.operation,
                 first_argument(arguments, options),
                 inside[node],
+                options.get("mask"),
             )
 
 
-def run_up_to(model, inputs, wanted):
+def run_up_to(model, inputs, wanted, mask=None):
     """Runs a model call by call, as far as some calls in it.
 
     Unlike `model(inputs)`, which keeps the output of every layer to the end,
@@ -218,6 +220,7 @@ def run_up_to(model, inputs, wanted):
         model: A functional `keras.Model`.
         inputs: What the model takes.
         wanted: List of nodes of the model.
+        mask: What the model is called with as such, if anything.
 
     Yields:
         Each wanted node, its positional arguments, and those by name.
@@ -227,7 +230,11 @@ def run_up_to(model, inputs, wanted):
         id(tensor) for node in nodes for tensor in node.input_tensors
     )
     values = dict(
-        zip(map(id, model.inputs), as_declared(model, inputs), strict=True)
+        zip(
+            map(id, model.inputs),
+            as_declared(model, inputs, mask),
+            strict=True,
+        )
     )
     for node in nodes:
         if node.is_input:
@@ -255,19 +262,19 @@ def run_up_to(model, inputs, wanted):
                 del values[id(tensor)]
 
 
-def as_declared(model, inputs):
+def as_declared(model, inputs, mask=None):
     """Returns a list of tensors, one for each of `model.inputs`.
 
     Keras finds those that are given by name, and brings all to the dtype and
     the number of axes of the model.
     """
-    if len(model.inputs) == 1:
+    structure = model.inputs if len(model.inputs) == 1 else model.input
+    leaves = keras.tree.flatten(inputs)
+    if len(leaves) == 1:
         # Keras warns where one input is in a list and was declared otherwise.
-        (structure,), (inputs,) = model.inputs, keras.tree.flatten(inputs)
-    else:
-        structure = model.input
+        inputs = leaves
     declared = keras.Model(structure, list(model.inputs), name=model.name)
-    return keras.tree.flatten(declared(inputs))
+    return keras.tree.flatten(declared(inputs, mask=mask))
 
 
 def as_batch(model, images):
@@ -288,7 +295,12 @@ def as_batch(model, images):
         # A list of the one input, as Keras takes it too.
         if images.ndim > len(model.inputs[0].shape) and len(images) == 1:
             (images,) = images
-    shapes = [tuple(np.shape(array)) for array in keras.tree.flatten(images)]
+    # `None` is for an optional input.
+    shapes = [
+        tuple(np.shape(array))
+        for array in keras.tree.flatten(images)
+        if array is not None
+    ]
     batches = {shape[:1] for shape in shapes}
     if len(batches) != 1 or batches & {(), (0,)}:
         raise ValueError(
@@ -301,10 +313,12 @@ def as_batch(model, images):
 def in_parts(model, images):
     """Yields what a model takes, a few images at a time."""
     inputs = as_batch(model, images)
-    number = len(keras.tree.flatten(inputs)[0])
-    for first in range(0, number, _TOGETHER):
+    arrays = [each for each in keras.tree.flatten(inputs) if each is not None]
+    for first in range(0, len(arrays[0]), _TOGETHER):
         part = slice(first, first + _TOGETHER)
-        yield keras.tree.map_structure(lambda array, at=part: array[at], inputs)
+        yield keras.tree.map_structure(
+            lambda array, at=part: None if array is None else array[at], inputs
+        )
 
 
 def to_numpy(tensor):
