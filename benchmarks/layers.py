@@ -38,7 +38,7 @@ def layer_functions(size, channels):
             "Conv2D 3x3",
             keras.layers.Conv2D(channels, 3, padding="same", use_bias=False),
         ),
-        ("SelfAttention2D", SelfAttention2D(channels, 7, NUM_HEADS)),
+        ("SelfAttention2D", SelfAttention2D(channels, 7, num_heads=NUM_HEADS)),
     ):
         layer.build(images.shape)
 

@@ -116,7 +116,7 @@ def native_layer(shape, backward):
 
     image, *_, gradient = arrays(shape)
     layer = SelfAttention2D(
-        shape[-1], KERNEL_SIZE, NUM_HEADS, implementation="native"
+        shape[-1], KERNEL_SIZE, num_heads=NUM_HEADS, implementation="native"
     )
     layer.build(shape)
     return tf_call(

@@ -28,6 +28,7 @@ SHARED_ARGUMENTS = (
     "strides",
     "dilation_rate",
     "data_format",
+    "activation",
     "use_bias",
     "kernel_initializer",
     "bias_initializer",
@@ -71,7 +72,7 @@ class Conversion:
         ]
         for name in self.replaced:
             before = _rows(self.before, name)
-            after = _rows(self.after, name, _activation_name(name))
+            after = _rows(self.after, name)
             shape = "x".join(map(str, before.rows[0].output_shape))
             lines.append(
                 (name, before.rows[0].layer, shape, *_counts(before, after))
@@ -108,10 +109,9 @@ def replace_convolutions(
     `pattern` is replaced, in models inside the model, too. 1x1 convolutions
     always stay, and so do those of classes derived from the three.
 
-    Attention takes over the name, strides, dilation, dtype, initializers,
-    regularizers, and whether there is a bias. An activation becomes a layer
-    `"{name}_activation"` behind it. All channels of the input are seen, even
-    where the convolution was in groups or depthwise.
+    Attention takes over the name, strides, dilation, dtype, activation,
+    initializers, regularizers, and whether there is a bias. All channels of
+    the input are seen, even where the convolution was in groups or depthwise.
 
     Padding "same" stays. A "valid" convolution of an image that was padded to
     the "same" size by a `ZeroPadding2D` gets "same" attention to the image
@@ -207,11 +207,8 @@ def _compile_pattern(pattern):
 def _compile(clone, model):
     """Compiles a clone as its original was, or warns why it is not."""
     plain = keras.Sequential, type(keras.Model(model.inputs, model.outputs))
-    names = [list(getattr(m, "output_names", ())) for m in (model, clone)]
     if type(model) not in plain:
         reason = f"a {type(model).__name__} may train in a way of its own"
-    elif names[0] != names[1] and len(model.outputs) > 1:
-        reason = f"the outputs {names[0]} are called {names[1]} now"
     else:
         try:
             clone.compile_from_config(model.get_compile_config())
@@ -245,10 +242,8 @@ class _Cloner:
         # Keyed by identity, so that shared layers are shared by the clone.
         self._copies = {}
         self._replacements = {}
-        self._names = set()
 
     def clone(self, model):
-        self._names |= {layer.name for layer in model.layers}
         sequential = isinstance(model, keras.Sequential)
         # Of one that was never called, Keras knows no `input`.
         inputs = model.inputs if sequential else model.input
@@ -304,19 +299,16 @@ class _Cloner:
             self._replacements[id(convolution)] = self._replacement(
                 convolution, padding, image
             )
-        attention, *activation = self._replacements[id(convolution)]
+        attention = self._replacements[id(convolution)]
         if attention.padding != padding:
             raise _cannot_replace(
                 convolution,
                 "it is called on images that were padded and on others.",
             )
-        outputs = attention(image)
-        for layer in activation:
-            outputs = layer(outputs)
-        return outputs
+        return attention(image)
 
     def _replacement(self, convolution, padding, image):
-        """Returns the attention layer, and that of the activation if any."""
+        """Returns the attention layer."""
         # The objects themselves, which need not be serializable.
         arguments = {
             name: getattr(
@@ -331,24 +323,6 @@ class _Cloner:
             filters = image.shape[axis] * convolution.depth_multiplier
         else:
             filters = convolution.filters
-        behind = []
-        if convolution.activation is not keras.activations.linear:
-            name = _activation_name(convolution.name)
-            if name in self._names:
-                raise _cannot_replace(
-                    convolution,
-                    f"its activation would be a layer {name!r}, and there is "
-                    "one of this name already.",
-                )
-            behind.append(
-                keras.layers.Activation(
-                    convolution.activation,
-                    activity_regularizer=convolution.activity_regularizer,
-                    dtype=convolution.dtype_policy,
-                    name=name,
-                )
-            )
-            del arguments["activity_regularizer"]
         try:
             attention = SelfAttention2D(
                 filters,
@@ -369,7 +343,7 @@ class _Cloner:
                 f"kernel_size={convolution.kernel_size}. "
                 f"Received: kernel_size={self._options['kernel_size']}.",
             )
-        return attention, *behind
+        return attention
 
 
 def _copy_operation(operation):
@@ -423,15 +397,9 @@ def _cannot_replace(convolution, reason):
     )
 
 
-def _activation_name(name):
-    return f"{name}_activation"
-
-
-def _rows(whole: Profile, *names: str) -> Profile:
-    """Returns the part of a profile that belongs to some layers."""
-    rows: tuple[Row, ...] = tuple(
-        row for row in whole.rows if row.name in names
-    )
+def _rows(whole: Profile, name: str) -> Profile:
+    """Returns the part of a profile that belongs to layers of this name."""
+    rows: tuple[Row, ...] = tuple(row for row in whole.rows if row.name == name)
     return Profile(rows)
 
 

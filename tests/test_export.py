@@ -183,7 +183,7 @@ def test_layers_of_unknown_size(name, tmp_path):
         "patches": {"implementation": "patches"},
     }
     outputs = {
-        key: SelfAttention2D(4, 3, 2, **options)(inputs)
+        key: SelfAttention2D(4, 3, num_heads=2, **options)(inputs)
         for key, options in layers.items()
     }
     assert_equal_in_runtime(

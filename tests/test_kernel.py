@@ -396,7 +396,7 @@ def attend(arrays, implementation="native", **options):
     options = {"kernel_size": 3, "num_heads": 2, **options}
     filters = value.shape[-1]
     layer = SelfAttention2D(
-        filters, options["kernel_size"], options["num_heads"]
+        filters, options["kernel_size"], num_heads=options["num_heads"]
     )
     layer.build((None, None, None, filters))
     random = np.random.default_rng(7)
@@ -464,7 +464,9 @@ def test_empty_maps(native_calls, queries, keys, options):
 def test_window_larger_than_a_map_of_unknown_size(native_available):
     import tensorflow as tf
 
-    layer = SelfAttention2D(8, 5, 2, padding="valid", implementation="native")
+    layer = SelfAttention2D(
+        8, 5, num_heads=2, padding="valid", implementation="native"
+    )
     layer.build((None, None, None, 3))
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3))])
@@ -575,7 +577,7 @@ def test_same_bits_for_any_number_of_threads(native_available, threads):
 def test_two_threads_call_the_same_layer(native_calls, compiled):
     import tensorflow as tf
 
-    layer = SelfAttention2D(16, 5, 2, implementation="native")
+    layer = SelfAttention2D(16, 5, num_heads=2, implementation="native")
     layer.build((None, None, None, 6))
 
     def gradient(images):

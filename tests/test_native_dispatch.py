@@ -26,9 +26,9 @@ def to_numpy(tensor):
 
 def network(implementation=None, **options):
     images = keras.Input((None, None, 5))
-    x = SelfAttention2D(8, 3, 2, implementation=implementation, **options)(
-        images
-    )
+    x = SelfAttention2D(
+        8, 3, num_heads=2, implementation=implementation, **options
+    )(images)
     x = keras.layers.GlobalAveragePooling2D()(x)
     return keras.Model(images, keras.layers.Dense(3, dtype="float32")(x))
 
@@ -77,7 +77,7 @@ def test_compiled_library_is_taken():
 
 
 def test_default_is_native(native_calls):
-    layer = SelfAttention2D(8, 3, 2)
+    layer = SelfAttention2D(8, 3, num_heads=2)
     outputs = to_numpy(layer(IMAGES))
     assert len(native_calls) == 1
     layer.implementation = "patches"
@@ -91,12 +91,12 @@ def test_switch(switched_off, monkeypatch, value):
     assert kernels.SWITCH in package.available()["native"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        layer = SelfAttention2D(8, 3, 2)
+        layer = SelfAttention2D(8, 3, num_heads=2)
         outputs = to_numpy(layer(IMAGES))
     layer.implementation = "tiled"
     np.testing.assert_array_equal(outputs, to_numpy(layer(IMAGES)))
     with pytest.raises(ValueError, match=f"does not run.*{kernels.SWITCH}"):
-        SelfAttention2D(8, 3, 2, implementation="native")(IMAGES)
+        SelfAttention2D(8, 3, num_heads=2, implementation="native")(IMAGES)
 
 
 @pytest.mark.parametrize("value", ["1", "", "true"])
@@ -107,11 +107,11 @@ def test_switch_left_on(native_available, monkeypatch, value):
 
 def test_not_compiled_warns_once(not_compiled):
     assert "was not compiled" in package.available()["native"]
-    layer = SelfAttention2D(8, 3, 2)
+    layer = SelfAttention2D(8, 3, num_heads=2)
     with pytest.warns(RuntimeWarning, match="tiled.*was not compiled") as seen:
         outputs = to_numpy(layer(IMAGES))
         layer(IMAGES)
-        SelfAttention2D(8, 5, 2)(IMAGES)
+        SelfAttention2D(8, 5, num_heads=2)(IMAGES)
     assert len(seen) == 1
     layer.implementation = "tiled"
     np.testing.assert_array_equal(outputs, to_numpy(layer(IMAGES)))
@@ -139,9 +139,9 @@ def test_what_the_kernel_never_takes_does_not_warn(not_compiled):
         ("float32", "tiled"),
         ("float32", "patches"),
     ):
-        SelfAttention2D(8, 3, 2, implementation=implementation, dtype=name)(
-            IMAGES
-        )
+        SelfAttention2D(
+            8, 3, num_heads=2, implementation=implementation, dtype=name
+        )(IMAGES)
 
 
 def test_library_that_does_not_load(not_compiled, monkeypatch, tmp_path):
@@ -157,7 +157,7 @@ def test_accelerator(fresh, monkeypatch):
     assert "there is a GPU" in package.available()["native"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        SelfAttention2D(8, 3, 2)(IMAGES)
+        SelfAttention2D(8, 3, num_heads=2)(IMAGES)
 
 
 UNFIT = {
@@ -176,7 +176,7 @@ def test_what_the_kernel_does_not_take(native_calls, implementation, name):
     def run(implementation):
         keras.utils.set_random_seed(2)
         layer = SelfAttention2D(
-            8, 3, 2, implementation=implementation, **options
+            8, 3, num_heads=2, implementation=implementation, **options
         )
         outputs = layer(IMAGES, **call)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
@@ -188,7 +188,7 @@ def test_what_the_kernel_does_not_take(native_calls, implementation, name):
 
 
 def test_dropout_only_drops_in_training(native_calls):
-    layer = SelfAttention2D(8, 3, 2, dropout=0.5)
+    layer = SelfAttention2D(8, 3, num_heads=2, dropout=0.5)
     layer(IMAGES, training=False)
     assert len(native_calls) == 1
 
@@ -357,7 +357,7 @@ SWITCH = """
     warnings.simplefilter("error", RuntimeWarning)
     import keras_sasa
     from test_native_dispatch import IMAGES, to_numpy
-    layer = keras_sasa.SelfAttention2D(8, 3, 2)
+    layer = keras_sasa.SelfAttention2D(8, 3, num_heads=2)
     shape = layer(IMAGES).shape
     print(json.dumps([keras_sasa.local_attention.available(), list(shape)]))
 """
@@ -400,7 +400,9 @@ def test_devices_of_jax_divide_the_batch(native_available, kind, arrays):
         ):
             keras.utils.set_random_seed(0)
             if sys.argv[1] == "windows":
-                layer = SelfAttention2D(8, 3, 2, implementation=implementation)
+                layer = SelfAttention2D(
+                    8, 3, num_heads=2, implementation=implementation
+                )
             else:
                 layer = AttentionStem(8, implementation=implementation)
                 # Else it would need the images of all devices.

@@ -366,7 +366,7 @@ def test_shared_layer_counts_each_call_and_its_parameters_once():
 
 
 def test_shared_layer_at_two_sizes():
-    layer = SelfAttention2D(4, 3, 2, name="head")
+    layer = SelfAttention2D(4, 3, num_heads=2, name="head")
     large, small = keras.Input((8, 8, 4)), keras.Input((4, 4, 4))
     model = keras.Model([large, small], [layer(large), layer(small)])
     rows = {row.output_shape: row for row in profile(model).rows}
@@ -490,7 +490,9 @@ def test_input_shape():
 
 def test_model_is_left_as_it_was():
     inputs = keras.Input((4, 4, 2))
-    model = keras.Model(inputs, SelfAttention2D(4, 3, 2, name="a")(inputs))
+    model = keras.Model(
+        inputs, SelfAttention2D(4, 3, num_heads=2, name="a")(inputs)
+    )
     profile(model, (8, 8, 2))
     # Fails once a layer has been called a second time.
     assert model.get_layer("a").output.shape == (None, 4, 4, 4)

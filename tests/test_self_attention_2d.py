@@ -81,6 +81,7 @@ def test_config_holds_every_argument():
         padding="valid",
         dilation_rate=1,
         data_format="channels_first",
+        activation="relu",
         position_encoding="absolute",
         use_content=True,
         use_bias=True,
@@ -102,7 +103,9 @@ def test_config_holds_every_argument():
 
 
 def test_config_holds_what_excludes_each_other():
-    layer = SelfAttention2D(8, 3, 2, dilation_rate=(2, 3), use_content=False)
+    layer = SelfAttention2D(
+        8, 3, num_heads=2, dilation_rate=(2, 3), use_content=False
+    )
     config = layer.get_config()
     assert config["dilation_rate"] == (2, 3)
     assert config["use_content"] is False
@@ -110,8 +113,36 @@ def test_config_holds_what_excludes_each_other():
     assert again.get_config() == config
 
 
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_activation(data_format):
+    """Last of all; of the outputs alone, and along the axis of `Conv2D`."""
+    options = {"num_heads": 2, "use_bias": True, "data_format": data_format}
+    plain = SelfAttention2D(8, 3, bias_initializer="ones", **options)
+    layer = SelfAttention2D(8, 3, activation="softmax", **options)
+    plain.build(IMAGES.shape)
+    layer.build(IMAGES.shape)
+    layer.set_weights(plain.get_weights())
+    expected, expected_scores = plain(IMAGES, return_attention_scores=True)
+    outputs, scores = layer(IMAGES, return_attention_scores=True)
+    np.testing.assert_array_equal(to_numpy(scores), to_numpy(expected_scores))
+    for actual in (outputs, layer(IMAGES)):
+        np.testing.assert_allclose(
+            to_numpy(actual),
+            to_numpy(keras.ops.softmax(expected, axis=-1)),
+            rtol=1e-5,
+        )
+    again = SelfAttention2D.from_config(layer.get_config())
+    assert again.activation is keras.activations.softmax
+
+
+def test_only_filters_and_window_are_positional():
+    # A third number would mean strides in `Conv2D`, and heads here.
+    with pytest.raises(TypeError, match="positional arguments"):
+        SelfAttention2D(8, 3, 2)
+
+
 def test_values_may_have_an_initializer_of_their_own():
-    layer = SelfAttention2D(8, 3, 2, value_initializer="zeros")
+    layer = SelfAttention2D(8, 3, num_heads=2, value_initializer="zeros")
     layer.build((None, None, None, 7))
     assert not to_numpy(layer.value_kernel).any()
     assert to_numpy(layer.query_kernel).any()
@@ -119,7 +150,7 @@ def test_values_may_have_an_initializer_of_their_own():
 
 
 def test_names_and_shapes_of_weights():
-    layer = SelfAttention2D(12, (3, 5), 3, use_bias=True)
+    layer = SelfAttention2D(12, (3, 5), num_heads=3, use_bias=True)
     layer.build((None, None, None, 7))
     shapes = {weight.name: tuple(weight.shape) for weight in layer.weights}
     assert shapes == {
@@ -135,13 +166,13 @@ def test_names_and_shapes_of_weights():
 
 
 def test_no_key_without_content():
-    layer = SelfAttention2D(8, 3, 2, use_content=False, use_bias=True)
+    layer = SelfAttention2D(8, 3, num_heads=2, use_content=False, use_bias=True)
     layer.build((None, None, None, 7))
     assert not any("key" in weight.name for weight in layer.weights)
 
 
 def test_weights_begin_different():
-    layer = SelfAttention2D(8, 3, 2)
+    layer = SelfAttention2D(8, 3, num_heads=2)
     layer.build((None, None, None, 8))
     weights = [to_numpy(weight) for weight in layer.weights]
     for first, second in itertools.combinations(weights, 2):
@@ -179,7 +210,7 @@ def test_shapes_of_conv_2d(padding, data_format):
 
 def test_symbolic_call_with_unknown_sizes():
     images = keras.Input((None, None, 5))
-    layer = SelfAttention2D(8, 3, 2, strides=2)
+    layer = SelfAttention2D(8, 3, num_heads=2, strides=2)
     outputs, scores = layer(images, return_attention_scores=True)
     assert outputs.shape == (None, None, None, 8)
     assert scores.shape == (None, None, None, 2, 3, 3)
@@ -193,7 +224,7 @@ def test_symbolic_call_with_unknown_sizes():
 
 
 def test_mask_of_the_output():
-    layer = SelfAttention2D(8, 3, 2, strides=2, padding="valid")
+    layer = SelfAttention2D(8, 3, num_heads=2, strides=2, padding="valid")
     mask = np.random.default_rng(0).random((2, 9, 8)) < 0.5
     assert layer.compute_mask(None, None) is None
     np.testing.assert_array_equal(
@@ -204,7 +235,7 @@ def test_mask_of_the_output():
 def test_mask_of_a_layer_before():
     images = keras.Input((9, 8, 5))
     masked = keras.layers.Masking()(images)
-    outputs = SelfAttention2D(8, 3, 2, name="attention")(masked)
+    outputs = SelfAttention2D(8, 3, num_heads=2, name="attention")(masked)
     model = keras.Model(images, outputs)
     inputs = IMAGES.copy()
     inputs[:, :5, :5] = 0
@@ -226,8 +257,8 @@ def test_one_fit_step(policy):
     model = keras.Sequential(
         [
             keras.Input((9, 8, 5)),
-            SelfAttention2D(8, 3, 2, strides=2, dropout=0.1),
-            SelfAttention2D(8, 3, 2),
+            SelfAttention2D(8, 3, num_heads=2, strides=2, dropout=0.1),
+            SelfAttention2D(8, 3, num_heads=2),
             keras.layers.GlobalAveragePooling2D(),
             keras.layers.Dense(3, dtype="float32"),
         ]
@@ -245,10 +276,10 @@ def test_one_fit_step(policy):
 
 
 def test_half_precision_is_close_to_float32():
-    layer = SelfAttention2D(8, 3, 2)
+    layer = SelfAttention2D(8, 3, num_heads=2)
     expected = to_numpy(layer(IMAGES))
     for policy, tolerance in (("mixed_float16", 1e-2), ("mixed_bfloat16", 0.1)):
-        half = SelfAttention2D(8, 3, 2, dtype=policy)
+        half = SelfAttention2D(8, 3, num_heads=2, dtype=policy)
         half.build(IMAGES.shape)
         half.set_weights(layer.get_weights())
         np.testing.assert_allclose(
@@ -258,7 +289,7 @@ def test_half_precision_is_close_to_float32():
 
 @pytest.mark.parametrize("strides", [1, 2])
 def test_integer_images(strides):
-    layer = SelfAttention2D(8, 3, 2, strides=strides)
+    layer = SelfAttention2D(8, 3, num_heads=2, strides=strides)
     images = np.random.default_rng(0).integers(0, 5, (1, 6, 7, 3), "uint8")
     np.testing.assert_array_equal(
         to_numpy(layer(images)), to_numpy(layer(images.astype("float32")))
@@ -270,7 +301,7 @@ def test_fit_compiled_and_not(jit_compile):
     model = keras.Sequential(
         [
             keras.Input((9, 8, 5)),
-            SelfAttention2D(8, 3, 2),
+            SelfAttention2D(8, 3, num_heads=2),
             keras.layers.GlobalAveragePooling2D(),
             keras.layers.Dense(3),
         ]
@@ -285,7 +316,7 @@ def test_file_of_one_implementation_loads_into_another(tmp_path):
     def network(implementation):
         images = keras.Input((None, None, 5))
         outputs = SelfAttention2D(
-            8, 3, 2, strides=2, implementation=implementation
+            8, 3, num_heads=2, strides=2, implementation=implementation
         )(images)
         return keras.Model(images, outputs)
 
@@ -346,14 +377,14 @@ def test_bad_arguments(arguments, message):
 
 
 def test_bad_inputs():
-    layer = SelfAttention2D(8, 3, 2)
+    layer = SelfAttention2D(8, 3, num_heads=2)
     with pytest.raises(ValueError, match=r"four axes.*\(2, 9, 5\)"):
         layer.build((2, 9, 5))
     with pytest.raises(ValueError, match="ndim=4"):
         layer(np.zeros((2, 9, 5), "float32"))
     with pytest.raises(ValueError, match=r"channels.*must be known.*None"):
-        SelfAttention2D(8, 3, 2)(keras.Input((9, 8, None)))
-    valid = SelfAttention2D(8, 5, 2, padding="valid")
+        SelfAttention2D(8, 3, num_heads=2)(keras.Input((9, 8, None)))
+    valid = SelfAttention2D(8, 5, num_heads=2, padding="valid")
     with pytest.raises(ValueError, match=r"at least as large.*\(2, 4, 9, 5\)"):
         valid.compute_output_shape((2, 4, 9, 5))
     layer.build((None, None, None, 5))
@@ -366,7 +397,7 @@ def test_window_of_one_pixel_trains(implementation):
     model = keras.Sequential(
         [
             keras.Input((4, 4, 5)),
-            SelfAttention2D(8, 1, 2, implementation=implementation),
+            SelfAttention2D(8, 1, num_heads=2, implementation=implementation),
             keras.layers.GlobalAveragePooling2D(),
             keras.layers.Dense(1),
         ]

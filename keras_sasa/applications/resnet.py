@@ -134,7 +134,7 @@ def ResNet(
         return SelfAttention2D(
             filters,
             kernel_size,
-            num_heads,
+            num_heads=num_heads,
             strides=strides,
             position_encoding=position_encoding,
             use_content=use_content,

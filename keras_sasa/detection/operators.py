@@ -57,7 +57,7 @@ def spatial_operator(
     attention = SelfAttention2D(
         filters,
         KERNEL_SIZE,
-        NUM_HEADS,
+        num_heads=NUM_HEADS,
         value_initializer=small,
         embedding_initializer=initializers.RandomNormal(
             stddev=EMBEDDING_SCALE / math.sqrt(filters / NUM_HEADS)

@@ -1,6 +1,6 @@
 import keras
 import numpy as np
-from keras import ops, regularizers
+from keras import activations, ops, regularizers
 
 from keras_sasa.layers.image_layer import (
     ImageLayer,
@@ -56,6 +56,8 @@ class SelfAttention2D(ImageLayer):
             Not together with `strides` > 1.
         data_format: `"channels_last"` or `"channels_first"`. `None` takes that
             of `keras.config.image_data_format()`.
+        activation: Activation function of the output, as in `Conv2D`. `None`
+            applies none.
         position_encoding: `"relative"` for the learned embeddings above,
             `"absolute"` for a sinusoidal encoding of rows and columns that is
             added to the input, `None` for neither.
@@ -129,11 +131,13 @@ class SelfAttention2D(ImageLayer):
         self,
         filters,
         kernel_size=7,
+        *,
         num_heads=8,
         strides=1,
         padding="same",
         dilation_rate=1,
         data_format=None,
+        activation=None,
         position_encoding="relative",
         use_content=True,
         use_bias=False,
@@ -179,6 +183,7 @@ class SelfAttention2D(ImageLayer):
         geometry.check_window(
             self.kernel_size, self.strides, self.padding, self.dilation_rate
         )
+        self.activation = activations.get(activation)
         self.position_encoding = position_encoding
         self.use_content = bool(use_content)
         self.use_bias = bool(use_bias)
@@ -311,6 +316,7 @@ class SelfAttention2D(ImageLayer):
         outputs, *scores = outputs if return_attention_scores else (outputs,)
         if self.data_format == "channels_first":
             outputs = ops.transpose(outputs, (0, 3, 1, 2))
+        outputs = self.activation(outputs)
         return (outputs, *scores) if scores else outputs
 
     def _dropout_mask(self, query):
@@ -417,6 +423,7 @@ class SelfAttention2D(ImageLayer):
             strides=self.strides,
             padding=self.padding,
             dilation_rate=self.dilation_rate,
+            activation=activations.serialize(self.activation),
             position_encoding=self.position_encoding,
             use_content=self.use_content,
             use_bias=self.use_bias,

@@ -400,7 +400,10 @@ def _count_self_attention(layer, inputs, output):
         layer.use_content,
         layer.use_bias,
     )
-    return count(separable=False), count(separable=True)
+    activation = _count_activation(layer, inputs, output)
+    return tuple(
+        count(separable=separable) + activation for separable in (False, True)
+    )
 
 
 def _count_attention_stem(layer, inputs, output):
