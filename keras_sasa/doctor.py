@@ -12,6 +12,7 @@ import keras
 
 from keras_sasa import kernels, local_attention
 from keras_sasa._version import __version__
+from keras_sasa.kernels import build_report
 
 # Everything that the package or its extras import.
 _DISTRIBUTIONS = (
@@ -51,7 +52,7 @@ def report():
 
     >>> from keras_sasa.doctor import report
     >>> list(report())
-    ['versions', 'machine', 'Keras', 'attention', 'environment']
+    ['versions', 'machine', 'Keras', 'attention', 'kernel', 'environment']
     """
     return {
         "versions": {
@@ -75,6 +76,9 @@ def report():
         "attention": {
             name: "runs" if reason is None else f"does not run: {reason}"
             for name, reason in local_attention.available().items()
+        },
+        "kernel": {
+            "compiled": build_report.describe(build_report.read()),
         },
         "environment": {
             name: os.environ.get(name, "not set") for name in _SETTINGS

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import hashlib
+import os
 import pathlib
 import platform
 import shutil
@@ -33,7 +34,7 @@ on_tensorflow = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def compiler(tmp_path_factory):
     """A compiler and the flags of a program that watches its own memory."""
-    found = shutil.which("g++") or shutil.which("c++")
+    found = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("c++")
     if found is None:
         pytest.skip("there is no C++ compiler")
     command = [

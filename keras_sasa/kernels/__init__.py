@@ -11,6 +11,8 @@ import pathlib
 
 import keras
 
+from keras_sasa.kernels import build_report
+
 # Set to 0, it turns the kernel off.
 SWITCH = "KERAS_SASA_NATIVE"
 
@@ -44,9 +46,12 @@ def load() -> str | None:
     """
     path = _path()
     if path is None:
-        reason = (
-            "it was not compiled when the package was installed (that needs a "
-            "C++ compiler; `pip install` with `-v` shows what went wrong)"
+        cause = build_report.failure(build_report.read())
+        reason = "it was not compiled when the package was installed" + (
+            f" ({cause})"
+            if cause
+            else " (that needs a C++ compiler; `pip install` with `-v` shows "
+            "what went wrong)"
         )
         # Python may find these before a package that is installed elsewhere.
         if pathlib.Path(__file__).parents[2].joinpath("setup.py").is_file():

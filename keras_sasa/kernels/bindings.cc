@@ -49,16 +49,19 @@
 
 namespace keras_sasa {
 
-// One for each instruction set that setup.py compiles.
+// One for each instruction set that setup.py compiles; it defines which ones the
+// compiler was able to.
 namespace baseline {
 extern const Level level;
 extern const BlockLevel block_level;
 }  // namespace baseline
-#if defined(__x86_64__)
+#if defined(KERAS_SASA_HAS_X86_64_V3)
 namespace x86_64_v3 {
 extern const Level level;
 extern const BlockLevel block_level;
 }  // namespace x86_64_v3
+#endif
+#if defined(KERAS_SASA_HAS_X86_64_V4)
 namespace x86_64_v4 {
 extern const Level level;
 extern const BlockLevel block_level;
@@ -78,25 +81,33 @@ struct Best {
   const BlockLevel* blocks = &baseline::block_level;
 
   Best() {
-#if defined(__x86_64__)
-    const bool v3 = __builtin_cpu_supports("avx2") &&
-                    __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("bmi2");
-    const bool v4 = v3 && __builtin_cpu_supports("avx512f") &&
-                    __builtin_cpu_supports("avx512bw") &&
-                    __builtin_cpu_supports("avx512cd") &&
-                    __builtin_cpu_supports("avx512dq") &&
-                    __builtin_cpu_supports("avx512vl");
-    if (v3) {
+#if defined(KERAS_SASA_HAS_X86_64_V3)
+    if (runs_v3()) {
       windows = &x86_64_v3::level;
       blocks = &x86_64_v3::block_level;
     }
-    if (v4) {
+#endif
+#if defined(KERAS_SASA_HAS_X86_64_V4)
+    if (runs_v4()) {
       windows = &x86_64_v4::level;
       blocks = &x86_64_v4::block_level;
     }
 #endif
   }
+
+#if defined(__x86_64__)
+  static bool runs_v3() {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("bmi2");
+  }
+  static bool runs_v4() {
+    return runs_v3() && __builtin_cpu_supports("avx512f") &&
+           __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512cd") &&
+           __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl");
+  }
+#endif
 };
 
 const Best& best() {

@@ -158,46 +158,53 @@ class Array {
   int64_t size_ = 0;
 };
 
+// Selects numbers of both sides: those of `b` are counted after those of `a`.
+template <int... order>
+inline Side shuffle(Side a, Side b) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, order...);
+#else
+  // The same instructions; GCC has Clang's function from version 12 on only.
+  typedef int32_t Order __attribute__((vector_size(kSide * 4)));
+  return __builtin_shuffle(a, b, Order{order...});
+#endif
+}
+
 // Transposes a square in registers.
 #if defined(__AVX__)
 inline void transpose(Side (&m)[8]) {
   Side pairs[8], quads[8];
   KERAS_SASA_UNROLL
   for (int i = 0; i < 8; i += 2) {
-    pairs[i] =
-        __builtin_shufflevector(m[i], m[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
-    pairs[i + 1] =
-        __builtin_shufflevector(m[i], m[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+    pairs[i] = shuffle<0, 8, 1, 9, 4, 12, 5, 13>(m[i], m[i + 1]);
+    pairs[i + 1] = shuffle<2, 10, 3, 11, 6, 14, 7, 15>(m[i], m[i + 1]);
   }
   KERAS_SASA_UNROLL
   for (int i = 0; i < 8; i += 4) {
     KERAS_SASA_UNROLL
     for (int j = 0; j < 2; ++j) {
       const Side a = pairs[i + j], b = pairs[i + j + 2];
-      quads[i + 2 * j] =
-          __builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13);
-      quads[i + 2 * j + 1] =
-          __builtin_shufflevector(a, b, 2, 3, 10, 11, 6, 7, 14, 15);
+      quads[i + 2 * j] = shuffle<0, 1, 8, 9, 4, 5, 12, 13>(a, b);
+      quads[i + 2 * j + 1] = shuffle<2, 3, 10, 11, 6, 7, 14, 15>(a, b);
     }
   }
   KERAS_SASA_UNROLL
   for (int i = 0; i < 4; ++i) {
-    m[i] = __builtin_shufflevector(quads[i], quads[i + 4], 0, 1, 2, 3, 8, 9, 10,
-                                   11);
-    m[i + 4] = __builtin_shufflevector(quads[i], quads[i + 4], 4, 5, 6, 7, 12,
-                                       13, 14, 15);
+    const Side a = quads[i], b = quads[i + 4];
+    m[i] = shuffle<0, 1, 2, 3, 8, 9, 10, 11>(a, b);
+    m[i + 4] = shuffle<4, 5, 6, 7, 12, 13, 14, 15>(a, b);
   }
 }
 #else
 inline void transpose(Side (&m)[4]) {
-  const Side a = __builtin_shufflevector(m[0], m[1], 0, 4, 1, 5);
-  const Side b = __builtin_shufflevector(m[0], m[1], 2, 6, 3, 7);
-  const Side c = __builtin_shufflevector(m[2], m[3], 0, 4, 1, 5);
-  const Side d = __builtin_shufflevector(m[2], m[3], 2, 6, 3, 7);
-  m[0] = __builtin_shufflevector(a, c, 0, 1, 4, 5);
-  m[1] = __builtin_shufflevector(a, c, 2, 3, 6, 7);
-  m[2] = __builtin_shufflevector(b, d, 0, 1, 4, 5);
-  m[3] = __builtin_shufflevector(b, d, 2, 3, 6, 7);
+  const Side a = shuffle<0, 4, 1, 5>(m[0], m[1]);
+  const Side b = shuffle<2, 6, 3, 7>(m[0], m[1]);
+  const Side c = shuffle<0, 4, 1, 5>(m[2], m[3]);
+  const Side d = shuffle<2, 6, 3, 7>(m[2], m[3]);
+  m[0] = shuffle<0, 1, 4, 5>(a, c);
+  m[1] = shuffle<2, 3, 6, 7>(a, c);
+  m[2] = shuffle<0, 1, 4, 5>(b, d);
+  m[3] = shuffle<2, 3, 6, 7>(b, d);
 }
 #endif
 

@@ -1,0 +1,47 @@
+"""What `setup.py` wrote down about the compilation of the kernel."""
+
+import json
+import pathlib
+
+# Beside the library; setup.py has the same name.
+PATH = pathlib.Path(__file__).with_name("_native.json")
+
+
+def read(path=None) -> dict | None:
+    """Reads the report.
+
+    Returns:
+        Dict of `"compiler"` (what it says about itself, `None` if it was never
+        reached), `"levels"` (names of the instruction sets that were
+        compiled), `"left_out"` (why the others were not, by name) and
+        `"failure"` (why there is no kernel, or `None`); or `None` if there is
+        no report.
+    """
+    try:
+        return json.loads((path or PATH).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def failure(report: dict | None) -> str | None:
+    """Returns why there is no kernel, if the report says so."""
+    if report is None or report["failure"] is None:
+        return None
+    return f"{_with_compiler(report)}{report['failure']}"
+
+
+def describe(report: dict | None) -> str:
+    """Returns one line about what was compiled and what was not."""
+    if report is None:
+        return "no report"
+    if report["failure"] is not None:
+        return f"failed: {failure(report)}"
+    left_out = "".join(
+        f"; without {level}: {why}" for level, why in report["left_out"].items()
+    )
+    levels = ", ".join(report["levels"])
+    return f"{_with_compiler(report)}{levels}{left_out}"
+
+
+def _with_compiler(report):
+    return f"{report['compiler']}: " if report["compiler"] else ""
