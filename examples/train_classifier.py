@@ -78,7 +78,9 @@ def draw(model, history, batches, folder):
         for name in history[0]
         if name != "epoch"
     }
-    plot_history(curves).savefig(folder / "training.png", dpi=150)
+    plot_history(curves, "validation with averaged weights").savefig(
+        folder / "training.png", dpi=150
+    )
     images = one_of_each_class(batches, number=4)
     names = [
         layer.name

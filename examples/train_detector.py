@@ -112,7 +112,9 @@ def draw(model, history, data, recipe, folder):
         name: [row[name] for row in history]
         for name in ("loss", "val_loss", "val_AP", "val_AP50")
     }
-    plot_history(curves).savefig(folder / "training.png", dpi=150)
+    plot_history(curves, "validation with averaged weights").savefig(
+        folder / "training.png", dpi=150
+    )
     images = first_images(data, recipe, SHOWN)
     found = detect(model, images, recipe.image_size, SHOWN_SCORE)
     plot_detections(

@@ -59,11 +59,75 @@ def test_schedule_without_warmup():
 def test_optimizer(recipe):
     optimizer = recipe.make_optimizer(steps_per_epoch=3)
     config = optimizer.get_config()
-    assert type(optimizer).__name__.lower() == recipe.optimizer
+    assert type(optimizer).__name__.lower() == f"averaging{recipe.optimizer}"
     assert config["use_ema"] and config["ema_momentum"] == recipe.ema_momentum
     assert config["weight_decay"] == recipe.weight_decay
     if recipe.optimizer == "sgd":
         assert config["nesterov"] and config["momentum"] == recipe.momentum
+
+
+def averaged(recipe, gradients, scaled=False, saved_after=None):
+    """Returns a weight and its average after each step, the first one too."""
+    weight = keras.Variable(1.0)
+    optimizer = recipe.make_optimizer(steps_per_epoch=len(gradients))
+    if scaled:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    optimizer.build([weight])
+    values = []
+    for step, gradient in enumerate(gradients):
+        if step == saved_after:
+            # As in a file.
+            variables = [np.array(v) for v in optimizer.variables]
+            optimizer = keras.saving.deserialize_keras_object(
+                keras.saving.serialize_keras_object(optimizer)
+            )
+            optimizer.build([weight])
+            for variable, value in zip(
+                optimizer.variables, variables, strict=True
+            ):
+                variable.assign(value)
+        scale = 2.0**15 if scaled else 1.0
+        optimizer.apply([keras.ops.convert_to_tensor(gradient * scale)])
+        inner = optimizer.inner_optimizer if scaled else optimizer
+        (average,) = inner._model_variables_moving_average
+        values.append((float(weight), float(average)))
+    return values
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_average(optimizer, scaled):
+    """The momentum grows as step / (step + 9), to 0.75 in step 27."""
+    recipe = dataclasses.replace(
+        DIGITS, optimizer=optimizer, ema_momentum=0.75, warmup_epochs=0
+    )
+    gradients = np.random.default_rng(0).normal(size=40)
+    values = averaged(recipe, gradients, scaled, saved_after=20)
+    expected = 0.0
+    for step, (weight, average) in enumerate(values):
+        momentum = min(0.75, step / (step + 9))
+        expected = momentum * expected + (1 - momentum) * weight
+        assert average == pytest.approx(expected, rel=1e-5)
+    # The numbers are those of a training, with an average of its own.
+    assert len({weight for weight, _ in values}) == 40
+    assert values[-1][0] != values[-1][1]
+
+
+def test_average_forgets_the_initial_weights():
+    """Keras' own average has 30 % of them left after these 240 steps."""
+    recipe = dataclasses.replace(
+        CIFAR10, optimizer="sgd", momentum=0.0, weight_decay=0.0
+    )
+    recipe = dataclasses.replace(
+        recipe, warmup_epochs=0, base_learning_rate=1.0
+    )
+    # The weight is 1 for a tenth of the training, and then 0.
+    values = averaged(recipe, [0.0] * 24 + [1.0] + [0.0] * 215)
+    assert values[23] == (1.0, pytest.approx(1.0))
+    assert values[-1] == (
+        pytest.approx(0.0, abs=1e-3),
+        pytest.approx(0.0, abs=1e-3),
+    )
 
 
 def test_no_weight_decay_of_biases_and_normalization():

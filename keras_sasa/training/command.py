@@ -201,6 +201,7 @@ def summary(options, model, network, data, recipe, devices, folder):
         "data": f"{options.data}: {data.num_train:,} images to train, "
         f"{data.num_validation:,} to validate, {data.num_classes} classes",
         "devices": devices.describe(),
+        "validation": "with the moving average of the weights, as saved",
         "precision": MIXED_PRECISION[options.mixed_precision],
         "seed": options.seed,
         "output": folder,

@@ -10,6 +10,8 @@ import dataclasses
 
 import keras
 
+from keras_sasa.optimizers import AveragingAdamW, AveragingSGD
+
 OPTIMIZERS = ("sgd", "adamw")
 AUGMENTATIONS = ("shift", "resized_crop", "scale_jitter")
 
@@ -34,7 +36,9 @@ class Recipe:
             Not for biases and batch normalization.
         label_smoothing: Float from 0 to 1.
         ema_momentum: Float, decay of the exponential moving average of the
-            weights with which the network is evaluated and saved.
+            weights with which the network is validated and saved. It grows
+            from 0 to this value, `step / (step + 9)` until it is reached, so
+            that short trainings forget the initial weights, too.
         batch_norm_momentum: Float, decay of the moving mean and variance.
         image_size: Integer, height and width in pixels.
         augmentation: `"shift"` (images are resized, then moved by up to an
@@ -124,7 +128,7 @@ class Recipe:
         )
 
     def make_optimizer(self, steps_per_epoch):
-        """Returns a Keras optimizer that keeps an average of the weights."""
+        """Returns an optimizer that keeps an average of the weights."""
         schedule = self.make_schedule(steps_per_epoch)
         common = {
             "weight_decay": self.weight_decay or None,
@@ -132,11 +136,11 @@ class Recipe:
             "ema_momentum": self.ema_momentum,
         }
         if self.optimizer == "sgd":
-            optimizer = keras.optimizers.SGD(
+            optimizer = AveragingSGD(
                 schedule, momentum=self.momentum, nesterov=True, **common
             )
         else:
-            optimizer = keras.optimizers.AdamW(schedule, **common)
+            optimizer = AveragingAdamW(schedule, **common)
         if self.weight_decay:
             optimizer.exclude_from_weight_decay(
                 var_names=["bias", "gamma", "beta"]
