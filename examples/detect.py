@@ -15,13 +15,12 @@ import pathlib
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 # The class that the file names; keras finds it once it is imported.
 from keras_sasa.detection import RetinaNet
 from keras_sasa.detection.evaluation import detect
 from keras_sasa.optional import needs
-from keras_sasa.training import command, read_training
+from keras_sasa.training import command, read_image, read_training
 from keras_sasa.visualize import plot_detections
 
 
@@ -55,7 +54,7 @@ def main(argv=None):
     written = {}
     # One at a time: any number of photographs shall fit into memory.
     for path in options.images:
-        image = read(path, channels)
+        image = read_image(path, channels)
         (found,) = detect(model, [image], recipe.image_size, options.score)
         written[str(path)] = [
             {
@@ -73,18 +72,6 @@ def main(argv=None):
     path = options.output / "detections.json"
     path.write_text(json.dumps(written, indent=1), encoding="utf-8")
     print(f"written: {path}")
-
-
-def read(path, channels):
-    try:
-        return tf.io.decode_image(
-            tf.io.read_file(str(path)), channels, expand_animations=False
-        ).numpy()
-    except tf.errors.OpError as error:
-        raise ValueError(
-            f"{str(path)!r} is not a readable image: "
-            f"{error.message.splitlines()[0]}"
-        ) from error
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_sasa.detection import transforms
 from keras_sasa.training.data import epochs_of_batches, steps_per_epoch
+from keras_sasa.training.decoding import decode_image
 
 # Of a set that is larger than this, images are drawn from this many.
 _SHUFFLE_BUFFER = 1000
@@ -151,9 +152,7 @@ def _decode(image, data):
     if data.reads_files:
         image = tf.io.read_file(image)
     if image.dtype == tf.string:
-        image = tf.io.decode_image(
-            image, channels=data.channels, expand_animations=False
-        )
+        return decode_image(image, data.channels)
     image.set_shape((None, None, data.channels))
     return image
 

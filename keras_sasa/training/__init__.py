@@ -8,6 +8,7 @@ from keras_sasa.training.data import (
     steps_per_epoch,
     training_batches,
 )
+from keras_sasa.training.decoding import decode_image, read_image
 from keras_sasa.training.devices import Devices, check_supported, make_devices
 from keras_sasa.training.fit import build_model, fit
 from keras_sasa.training.recipe import CIFAR10, DIGITS, IMAGENET, Recipe
@@ -24,11 +25,13 @@ __all__ = [
     "SaveRun",
     "build_model",
     "check_supported",
+    "decode_image",
     "evaluation_batches",
     "find_corrupt",
     "fit",
     "load_data",
     "make_devices",
+    "read_image",
     "read_training",
     "steps_per_epoch",
     "training_batches",

@@ -14,6 +14,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_sasa.optional import needs
+from keras_sasa.training.decoding import (
+    decode_image,
+    decode_part,
+    reason_of,
+)
 from keras_sasa.training.rand_augment import rand_augment
 
 # Which images are held out never depends on the seed of a training.
@@ -228,12 +233,10 @@ def find_corrupt(paths):
 
     def reason(path):
         try:
-            tf.io.decode_image(tf.io.read_file(path))
+            decode_image(tf.io.read_file(path), channels=3)
         except tf.errors.OpError as error:
-            # Without the names of the operation before and after the reason.
-            why = error.message.rpartition("}} ")[2].partition(" [Op:")[0]
-            return path.numpy(), why
-        return path.numpy(), ""
+            return path, reason_of(error)
+        return path, ""
 
     pairs = tf.data.Dataset.from_tensor_slices(list(paths)).map(
         lambda path: tf.py_function(reason, [path], [tf.string, tf.string]),
@@ -472,9 +475,7 @@ def _read(image, data):
 
 def _decode(image, data):
     if image.dtype == tf.string:
-        image = tf.io.decode_image(
-            image, channels=data.channels, expand_animations=False
-        )
+        return decode_image(image, data.channels)
     image.set_shape((None, None, data.channels))
     return image
 
@@ -522,7 +523,7 @@ def _augment(image, label, seed, data, recipe):
 def _random_part(image, seed, data):
     """Cuts out a part; of a JPEG no more than that part is decoded."""
 
-    def place(shape):
+    def choose(shape):
         begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
             shape,
             tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
@@ -532,25 +533,12 @@ def _random_part(image, seed, data):
             # The default leaves out all below a tenth of the area.
             min_object_covered=0.0,
         )
-        return begin, size
-
-    def cut(image):
-        begin, size = place(tf.shape(image))
-        return tf.slice(image, begin, size)
-
-    def decode_part():
-        begin, size = place(tf.io.extract_jpeg_shape(image))
-        window = tf.concat([begin[:2], size[:2]], axis=0)
-        return tf.io.decode_and_crop_jpeg(image, window, data.channels)
+        return tf.concat([begin[:2], size[:2]], axis=0)
 
     image = _read(image, data)
     if image.dtype == tf.string:
-        part = tf.cond(
-            tf.io.is_jpeg(image),
-            decode_part,
-            lambda: cut(_decode(image, data)),
-        )
-    else:
-        part = cut(image)
+        return decode_part(image, data.channels, choose)
+    top, left, height, width = tf.unstack(choose(tf.shape(image)))
+    part = image[top : top + height, left : left + width]
     part.set_shape((None, None, data.channels))
     return part
