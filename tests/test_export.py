@@ -1,6 +1,7 @@
 """Exported models in their own runtimes."""
 
 import dataclasses
+import warnings
 
 import keras
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from backend import BACKEND
 from networks import open_blocks
 
-from keras_sasa import SelfAttention2D, training
+from keras_sasa import AttentionStem, SelfAttention2D, local_attention, training
 from keras_sasa.applications import CONFIGURATIONS, ResNet
 from keras_sasa.detection import RetinaNet
 
@@ -162,6 +163,78 @@ def test_classifier(name, tmp_path, native_calls):
     (expected,) = outputs_of(model, batch)
     ((actual,),) = RUNTIMES[name](path, [batch])
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4)
+
+
+@pytest.fixture
+def servers(native_available):
+    """Makes modules with one function `serve`, which is not traced yet."""
+    import tensorflow as tf
+
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), SelfAttention2D(4, 3, num_heads=2)]
+    )
+    model.add(AttentionStem(4))
+    batch = images(1, 8, 8, 3)
+
+    def make():
+        module = tf.Module()
+        module.model = model
+        module.serve = tf.function(lambda images: {"outputs": model(images)})
+        return module
+
+    return make, batch
+
+
+def test_traces_without_the_kernel(servers, native_calls, tmp_path):
+    """By `get_concrete_function` and `portable`; saving does not warn."""
+    import tensorflow as tf
+
+    make, batch = servers
+    concrete, portable = make(), make()
+    native_calls.clear()
+    signature = concrete.serve.get_concrete_function(batch)
+    with local_attention.portable():
+        portable.serve(batch)
+    portable.first = signature
+    portable.second = portable.serve.get_concrete_function(batch)
+    assert not native_calls
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tf.saved_model.save(portable, tmp_path / "saved", signature)
+    assert not native_calls
+    make().serve(batch)
+    assert native_calls
+
+
+def test_saving_a_trace_with_the_kernel_warns(servers, tmp_path):
+    import tensorflow as tf
+
+    make, batch = servers
+    module = make()
+    module.serve(batch)
+    signature = module.serve.get_concrete_function(batch)
+    with pytest.warns(UserWarning, match="<lambda>.*`keras_sasa.*portable") as (
+        caught
+    ):
+        tf.saved_model.save(module, tmp_path / "kernel", signature)
+    assert len(caught) == 1
+    # What TensorFlow traces while it saves, and Keras' own functions.
+    model = module.model
+    model.predict(batch, verbose=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tf.saved_model.save(model, tmp_path / "model")
+
+
+def test_data_sets_call_the_kernel(servers, native_calls):
+    """TensorFlow traces them by `get_concrete_function`, too."""
+    import tensorflow as tf
+
+    make, batch = servers
+    native_calls.clear()
+    data = tf.data.Dataset.from_tensors(batch).map(make().model)
+    assert native_calls
+    assert list(data)
 
 
 @pytest.mark.parametrize("name", RUNTIMES)

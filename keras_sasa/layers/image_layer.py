@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import constraints, initializers, regularizers
 
+from keras_sasa.local_attention.exporters import warn_of_kernel_calls
+
 _PARTS = {
     "initializer": initializers,
     "regularizer": regularizers,
@@ -93,6 +95,11 @@ class ImageLayer(keras.layers.Layer):
                 for name in self._parts
             },
         }
+
+    def _export_to_saved_model_graph(self, *args, **kwargs):
+        # A part of `tf.saved_model.save` that every layer takes.
+        warn_of_kernel_calls()
+        return super()._export_to_saved_model_graph(*args, **kwargs)
 
 
 def _module(name):

@@ -18,6 +18,7 @@ from keras import ops
 
 from keras_sasa.local_attention import geometry, native, patches, tiled
 from keras_sasa.local_attention.exporters import exporting
+from keras_sasa.local_attention.exporters import portable as portable
 
 # Fastest first. A way to compute never changes the result or the weights.
 IMPLEMENTATIONS = {
