@@ -205,23 +205,31 @@ def test_resized_crop_of_a_gradient():
     assert abs(jpeg - raw).max() <= 6
 
 
-def test_central_part_is_evaluated_after_resized_crops():
-    pixels = np.zeros((16, 16, 3), "uint8")
-    pixels[1:15, 1:15] = 200
+@pytest.mark.parametrize("recipe, side", [(SMALL, 16), (CROPPED, 14)])
+@pytest.mark.parametrize("height, width", [(16, 16), (16, 48), (37, 16)])
+def test_middle_square_is_evaluated(recipe, side, height, width):
+    """All of it, and nothing else, so that the proportions stay."""
+    top, left = (height - side) // 2, (width - side) // 2
+    pixels = np.zeros((height, width, 3), "uint8")
+    pixels[top : top + side, left : left + side] = 200
     dataset = tf.data.Dataset.from_tensors((pixels, 0))
     data = ImageData(dataset, dataset, ["a", "b"])
-    images, _, weights = arrays(evaluation_batches(data, CROPPED))[0]
+    images, _, weights = arrays(evaluation_batches(data, recipe))[0]
     assert (images[weights > 0] == 200).all()
 
 
-def test_central_part_keeps_the_proportions():
-    """Of a wide image the middle square is taken."""
-    pixels = np.zeros((16, 48, 3), "uint8")
-    pixels[:, 17:31] = 200
-    dataset = tf.data.Dataset.from_tensors((pixels, 0))
+def test_photos_keep_their_proportions():
+    """A square in a wide image is one after the training's shifts, too."""
+    pixels = np.zeros((32, 64, 3), "uint8")
+    pixels[12:20, 28:36] = 255
+    dataset = tf.data.Dataset.from_tensors((pixels, 0)).repeat(4)
     data = ImageData(dataset, dataset, ["a", "b"])
-    images, _, weights = arrays(evaluation_batches(data, CROPPED))[0]
-    assert (images[weights > 0] == 200).all()
+    recipe = dataclasses.replace(SMALL, image_size=16)
+    trained = arrays(training_batches(data, recipe))[0][0]
+    evaluated = arrays(evaluation_batches(data, recipe))[0][0]
+    for image in (*trained, *evaluated):
+        bright = image[..., 0] > 127
+        assert bright.any(0).sum() == bright.any(1).sum() == 4
 
 
 def test_rand_augment():
@@ -421,6 +429,14 @@ def test_wrong_shard(shard):
     for function in (training_batches, evaluation_batches):
         with pytest.raises(ValueError, match="`shard` must be"):
             function(data, SMALL, shard=shard)
+
+
+@pytest.mark.parametrize("batches", [training_batches, evaluation_batches])
+def test_augmentation_of_detectors(batches):
+    data, _ = numbered(8)
+    recipe = dataclasses.replace(SMALL, augmentation="scale_jitter")
+    with pytest.raises(ValueError, match="`augmentation` must be 'shift' or"):
+        batches(data, recipe)
 
 
 def test_digits_are_not_mirrored():

@@ -29,9 +29,9 @@ _VALIDATION_FOLDERS = ("validation", "val", "test")
 _CACHE_BYTES = 2 * 2**30
 # Of a set that is larger than this, images are drawn from this many.
 _SHUFFLE_BUFFER = 10_000
-# Pictures are classified by the middle 7/8 of their shorter side, as is usual
-# for networks that were trained with resized crops.
-_CENTRAL_FRACTION = 0.875
+# Which part of the shorter side the square has that an image is classified by.
+# 7/8 is usual for networks that were trained with resized crops.
+_CENTRAL_PARTS = {"shift": 1.0, "resized_crop": 0.875}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -310,11 +310,7 @@ def training_batches(data, recipe, seed=0, initial_epoch=0, shard=(0, 1)):
         `(batch, num_classes)`. Each epoch has `steps_per_epoch` batches, all
         full: the images that are left over differ from epoch to epoch.
     """
-    if recipe.augmentation not in ("shift", "resized_crop"):
-        raise ValueError(
-            "`augmentation` must be 'shift' or 'resized_crop' to classify "
-            f"images. Received: augmentation={recipe.augmentation!r}."
-        )
+    _check_augmentation(recipe)
     steps = steps_per_epoch(data, recipe)
     examples, is_prepared = data.train, False
     if recipe.augmentation == "shift" and _fits_in_memory(
@@ -462,11 +458,35 @@ def _prepared(data, dataset, recipe):
 
 def _prepare(image, label, data, recipe):
     """All that does not change from epoch to epoch."""
-    image = _decode(_read(image, data), data)
-    if recipe.augmentation == "resized_crop":
-        image = _central_part(image)
-    image = _resize(image, recipe.image_size)
+    image = prepare_image(_decode(_read(image, data), data), recipe)
     return image, tf.one_hot(label, data.num_classes)
+
+
+def prepare_image(image, recipe):
+    """Makes of an image what a classifier is evaluated with.
+
+    The middle square is resized, so that the proportions stay. Its side is
+    the shorter side of the image, or 7/8 of that after a training with resized
+    crops.
+
+    Args:
+        image: `uint8` tensor `(height, width, channels)`.
+        recipe: The `Recipe` of the training: image size, augmentation.
+
+    Returns:
+        A `uint8` tensor `(image_size, image_size, channels)`.
+    """
+    _check_augmentation(recipe)
+    part = _CENTRAL_PARTS[recipe.augmentation]
+    return _resize(_central_square(image, part), recipe.image_size)
+
+
+def _check_augmentation(recipe):
+    if recipe.augmentation not in _CENTRAL_PARTS:
+        raise ValueError(
+            "`augmentation` must be 'shift' or 'resized_crop' to classify "
+            f"images. Received: augmentation={recipe.augmentation!r}."
+        )
 
 
 def _read(image, data):
@@ -488,11 +508,15 @@ def _resize(image, side):
     return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), "uint8")
 
 
-def _central_part(image):
-    """Cuts out the middle square."""
+def _central_square(image, part):
+    """Cuts out the middle square; its side is a part of the shorter one."""
+    height, width = image.shape[:2]
+    if part == 1 and height is not None and height == width:
+        return image
     shape = tf.shape(image)[:2]
-    side = tf.cast(tf.reduce_min(shape), "float32") * _CENTRAL_FRACTION
-    side = tf.cast(tf.round(side), "int32")
+    side = tf.cast(tf.reduce_min(shape), "float32") * part
+    # Of one pixel, 7/8 is one pixel, too.
+    side = tf.maximum(tf.cast(tf.round(side), "int32"), 1)
     top, left = tf.unstack((shape - side) // 2)
     return image[top : top + side, left : left + side]
 

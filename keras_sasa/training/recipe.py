@@ -41,8 +41,8 @@ class Recipe:
             that short trainings forget the initial weights, too.
         batch_norm_momentum: Float, decay of the moving mean and variance.
         image_size: Integer, height and width in pixels.
-        augmentation: `"shift"` (images are resized, then moved by up to an
-            eighth of their side), `"resized_crop"` (a random part of 8 to
+        augmentation: `"shift"` (the middle square is resized, then moved by up
+            to an eighth of its side), `"resized_crop"` (a random part of 8 to
             100 % of the area, its sides 3:4 to 4:3, is resized), or for
             detection `"scale_jitter"` (images are resized to 80 to 120 % of
             `image_size`, and what is larger than that is cut at random).
