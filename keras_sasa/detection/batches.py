@@ -12,9 +12,12 @@ from keras_sasa.training.decoding import decode_image
 
 # Of a set that is larger than this, images are drawn from this many.
 _SHUFFLE_BUFFER = 1000
+BOX_FORMAT = "xyxy"
 # What fills up: boxes and labels of images with fewer boxes than others, and
 # the identity of images in the last batch.
 NOTHING = -1
+# A batch is filled up to this number of boxes, or twice, four times, ... it.
+_FEWEST_BOXES = 8
 
 
 def training_batches(data, recipe, seed=0, initial_epoch=0, shard=(0, 1)):
@@ -33,8 +36,9 @@ def training_batches(data, recipe, seed=0, initial_epoch=0, shard=(0, 1)):
     Returns:
         A `tf.data.Dataset` of pairs `(images, labels)`: `uint8`
         `(batch, image_size, image_size, channels)`, and the dict of `"boxes"`
-        (in "xyxy") and `"labels"` that `RetinaNet` learns from, filled up to
-        `data.max_boxes` boxes.
+        (in `BOX_FORMAT`) and `"labels"` that `RetinaNet` learns from, filled up
+        with `NOTHING` to 8, 16, 32, ... boxes, as the fullest image of the
+        batch needs.
     """
     if recipe.augmentation != "scale_jitter":
         raise ValueError(
@@ -56,10 +60,7 @@ def training_batches(data, recipe, seed=0, initial_epoch=0, shard=(0, 1)):
         if recipe.flip:
             image, boxes = transforms.random_flip(image, boxes, flip_seed)
         kept = tf.logical_and(is_visible, ~example["is_crowd"])
-        return image, {
-            "boxes": _fill_up(boxes[kept], data),
-            "labels": _fill_up(example["labels"][kept], data),
-        }
+        return image, {"boxes": boxes[kept], "labels": example["labels"][kept]}
 
     return epochs_of_batches(
         data.train,
@@ -70,6 +71,7 @@ def training_batches(data, recipe, seed=0, initial_epoch=0, shard=(0, 1)):
         seed,
         initial_epoch,
         shard,
+        batch=_batch,
     )
 
 
@@ -101,25 +103,24 @@ def letterboxed_batches(data, recipe, dataset=None):
             "scale": scale,
             "height": height,
             "width": width,
-            **{
-                name: _fill_up(example[name], data)
-                for name in ("boxes", "labels", "areas")
-            },
-            "is_crowd": _fill_up(tf.cast(example["is_crowd"], "int64"), data),
+            "boxes": example["boxes"],
+            "labels": example["labels"],
+            "areas": example["areas"],
+            "is_crowd": tf.cast(example["is_crowd"], "int64"),
         }
 
     prepared = dataset.map(change, num_parallel_calls=tf.data.AUTOTUNE)
     nothing = tf.nest.map_structure(
-        lambda spec: tf.cast(tf.fill(spec.shape, NOTHING), spec.dtype),
+        # Without boxes, whose number is unknown.
+        lambda spec: tf.fill(
+            [side or 0 for side in spec.shape], tf.cast(NOTHING, spec.dtype)
+        ),
         prepared.element_spec[1],
     )
     shape = (recipe.image_size, recipe.image_size, data.channels)
     filling = tf.data.Dataset.from_tensors((tf.zeros(shape, "uint8"), nothing))
-    return (
-        prepared.concatenate(filling.repeat(-number % recipe.batch_size))
-        .batch(recipe.batch_size, drop_remainder=True)
-        .prefetch(tf.data.AUTOTUNE)
-    )
+    filled = prepared.concatenate(filling.repeat(-number % recipe.batch_size))
+    return _batch(filled, recipe.batch_size).prefetch(tf.data.AUTOTUNE)
 
 
 def validation_batches(data, recipe):
@@ -157,12 +158,41 @@ def _decode(image, data):
     return image
 
 
-def _fill_up(values, data):
-    number = tf.shape(values)[0]
-    paddings = [(0, data.max_boxes - number)] + [(0, 0)] * (
-        values.shape.rank - 1
+def _batch(dataset, batch_size):
+    """Batches pairs of an image and a dict, of different numbers of boxes.
+
+    Each batch is filled up to the number of boxes of its fullest image, and
+    further to one of few numbers, since XLA compiles a program for each.
+    """
+    filling = tf.nest.map_structure(
+        lambda spec: tf.cast(NOTHING, spec.dtype), dataset.element_spec[1]
     )
-    values = tf.pad(
+
+    def round_up(images, examples):
+        number = tf.shape(examples["boxes"])[1]
+        missing = _round_up(number) - number
+        return images, {
+            # The others, for instance heights, have one value an image.
+            name: _fill_up(values, missing) if values.shape.rank > 1 else values
+            for name, values in examples.items()
+        }
+
+    # Images have one size and are not filled up.
+    return dataset.padded_batch(
+        batch_size,
+        padding_values=(tf.constant(0, "uint8"), filling),
+        drop_remainder=True,
+    ).map(round_up, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _round_up(number):
+    """Returns the smallest power of two times a smallest number of boxes."""
+    steps = tf.constant([_FEWEST_BOXES * 2**step for step in range(20)])
+    return steps[tf.searchsorted(steps, number[None])[0]]
+
+
+def _fill_up(values, number):
+    paddings = [(0, 0), (0, number)] + [(0, 0)] * (values.shape.rank - 2)
+    return tf.pad(
         values, paddings, constant_values=tf.cast(NOTHING, values.dtype)
     )
-    return tf.ensure_shape(values, (data.max_boxes, *values.shape[1:]))

@@ -7,18 +7,17 @@ or the path of one), `image_id`, `boxes` `(num_boxes, 4)` ("xyxy", in pixels),
 """
 
 import dataclasses
-import json
 import pathlib
+import warnings
 
 import numpy as np
 import tensorflow as tf
 
+from keras_sasa.detection import coco
 from keras_sasa.detection.transforms import area
 from keras_sasa.optional import needs
 from keras_sasa.training.data import ImageData
 
-# More than the 93 of COCO's fullest image.
-_TFDS_MAX_BOXES = 200
 _SCENE_SIDE = 128
 _SCENES = 2000
 _VALIDATION_SCENES = 200
@@ -34,14 +33,7 @@ class DetectionData(ImageData):
 
     Its examples are those of the head of this module, and `class_names` has a
     string for each label of a box.
-
-    Args:
-        max_boxes: Integer, boxes of an image at most.
-        left_out: Integer, boxes without area, which are in neither set.
     """
-
-    max_boxes: int
-    left_out: int = 0
 
 
 def load_data(name):
@@ -57,11 +49,12 @@ def load_data(name):
 
     Returns:
         A `DetectionData`. Boxes that reach beyond their image are cut off at
-        its borders, and those without area are left out.
+        its borders, and those without area are left out; for a folder,
+        warnings say how many.
 
     Raises:
-        ValueError: If the data cannot be found, or an annotation makes no
-            sense; the error names the image and the annotation.
+        ValueError: If the data cannot be found, or an entry of a JSON file
+            cannot be right; the error names the file and the entry.
         ImportError: If the package that reads it is not installed.
     """
     if name == "digit_scenes":
@@ -146,7 +139,7 @@ def _load_digits():
             images,
             range(1, number + 1),
             [
-                _Annotations(b, c, np.zeros(len(c), bool), area(b))
+                coco.Annotations(b, c, np.zeros(len(c), bool), area(b))
                 for b, c in zip(boxes, labels, strict=True)
             ],
         )
@@ -155,7 +148,6 @@ def _load_digits():
         scenes(digits.train, _SCENES, 0),
         scenes(digits.validation, _VALIDATION_SCENES, 1),
         digits.class_names,
-        max_boxes=_MOST_DIGITS,
         channels=1,
     )
 
@@ -168,126 +160,53 @@ def _load_coco(folder):
         )
     splits = []
     for start in ("train", "val"):
-        found = sorted(folder.glob(f"annotations/instances_{start}*.json"))
+        found = sorted(
+            path
+            for path in folder.glob(f"annotations/instances_{start}*.json")
+            if path.is_file()
+        )
         if len(found) != 1:
             raise ValueError(
                 f"{str(folder)!r} must hold one annotations/instances_{start}"
                 f"*.json. Found: {[path.name for path in found]}."
             )
         images = folder / found[0].stem.removeprefix("instances_")
-        splits.append(_read_coco(found[0], images))
-    (train, names, *_), (validation, other_names, *_) = splits
+        split = coco.read(found[0], images)
+        for note in split.notes:
+            warnings.warn(f"{str(found[0])!r}: {note}", stacklevel=3)
+        splits.append((split, images))
+    names, other_names = (split.class_names for split, _ in splits)
     if names != other_names:
         raise ValueError(
-            f"Both splits of {str(folder)!r} must have the same categories. "
-            f"Received: {names} and {other_names}."
+            f"Both splits of {str(folder)!r} must have the same categories in "
+            "the same order of their ids. Received: "
+            f"{_describe_difference(names, other_names)}."
         )
-    return DetectionData(
-        train,
-        validation,
-        names,
-        max_boxes=max(max_boxes for *_, max_boxes, _ in splits),
-        reads_files=True,
-        left_out=sum(left_out for *_, left_out in splits),
-    )
-
-
-def _read_coco(path, folder):
-    """Returns a split, its class names, most boxes, and how many left out."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        categories = sorted(content["categories"], key=lambda c: c["id"])
-        images = {image["id"]: image for image in content["images"]}
-        listed = {key: [] for key in images}
-        for annotation in content["annotations"]:
-            if annotation["image_id"] not in listed:
-                raise ValueError(
-                    f"annotation {annotation['id']} is of image "
-                    f"{annotation['image_id']}, which is not listed"
-                )
-            listed[annotation["image_id"]].append(annotation)
-        label_of = {c["id"]: label for label, c in enumerate(categories)}
-        read = {
-            key: _check_annotations(images[key], listed[key], label_of)
-            for key in images
-        }
-        paths = [folder / image["file_name"] for image in images.values()]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{str(path)!r} is not in COCO's format: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    except ValueError as error:
-        raise ValueError(f"{str(path)!r}: {error}") from error
-    if not paths:
-        raise ValueError(f"{str(path)!r} lists no images.")
-    missing = [path for path in paths if not path.exists()]
-    if missing:
-        raise ValueError(
-            f"{len(missing)} images of {path.name} are missing, the first is "
-            f"{str(missing[0])!r}."
+    train, validation = (
+        _dataset(
+            [str(images / name) for name in split.file_names],
+            split.image_ids,
+            split.annotations,
         )
-    annotations = list(read.values())
-    return (
-        _dataset([str(path) for path in paths], list(images), annotations),
-        [category["name"] for category in categories],
-        max(len(each.labels) for each in annotations),
-        len(content["annotations"]) - sum(len(a.labels) for a in annotations),
+        for split, images in splits
     )
+    return DetectionData(train, validation, names, reads_files=True)
 
 
-@dataclasses.dataclass
-class _Annotations:
-    """The boxes of one image, as arrays."""
-
-    boxes: np.ndarray
-    labels: np.ndarray
-    is_crowd: np.ndarray
-    areas: np.ndarray
-
-
-def _check_annotations(image, annotations, label_of):
-    """Makes arrays of the annotations of an image."""
-    boxes, labels, is_crowd, areas = [], [], [], []
-    width, height = image["width"], image["height"]
-    for annotation in annotations:
-        where = f"image {image['file_name']!r}, annotation {annotation['id']}"
-        category = annotation["category_id"]
-        if category not in label_of:
-            raise ValueError(
-                f"{where}: `category_id` must be one of {sorted(label_of)}. "
-                f"Received: {category!r}."
-            )
-        x, y, *sides = box = annotation["bbox"]
-        if len(sides) != 2 or not np.isfinite(box).all() or min(sides) < 0:
-            raise ValueError(
-                f"{where}: `bbox` must be finite numbers x, y, width and "
-                f"height, the last two not negative. Received: {box}."
-            )
-        if x > width or y > height or x + sides[0] < 0 or y + sides[1] < 0:
-            raise ValueError(
-                f"{where}: `bbox` must lie in the image of {width} x {height} "
-                f"pixels, at least in part. Received: {box}."
-            )
-        cut = np.clip(
-            [x, y, x + sides[0], y + sides[1]], 0, [width, height] * 2
+def _describe_difference(names, other_names):
+    only = [
+        f"{sorted(set(one) - set(other))} only in {split!r}"
+        for split, one, other in (
+            ("train", names, other_names),
+            ("val", other_names, names),
         )
-        if not area(cut[None])[0]:
-            continue
-        boxes.append(cut)
-        labels.append(label_of[category])
-        is_crowd.append(bool(annotation.get("iscrowd", 0)))
-        areas.append(annotation.get("area", sides[0] * sides[1]))
-    return _Annotations(
-        np.array(boxes, "float32").reshape(-1, 4),
-        np.array(labels, "int64"),
-        np.array(is_crowd, bool),
-        np.array(areas, "float32"),
-    )
+        if set(one) - set(other)
+    ]
+    return " and ".join(only) or f"{names} and {other_names}"
 
 
 def _dataset(images, image_ids, annotations):
-    """Makes examples of images and the `_Annotations` of each."""
+    """Makes examples of images and the `coco.Annotations` of each."""
     lengths = [len(each.labels) for each in annotations]
 
     def ragged(name):
@@ -342,7 +261,6 @@ def _load_tfds(name):
         train,
         validation,
         class_names=info.features["objects"].feature["label"].names,
-        max_boxes=_TFDS_MAX_BOXES,
     )
 
 

@@ -60,9 +60,10 @@ def evaluate(model, data, recipe, dataset=None):
         Dict as of `average_precision`.
 
     Raises:
-        ValueError: If there are no images, or no boxes in them.
+        ValueError: If there are no images, or no boxes in them but of crowds.
         ImportError: If pycocotools is missing.
     """
+    check_has_boxes(data.validation if dataset is None else dataset)
     truths, detections = [], []
     batches = letterboxed_batches(data, recipe, dataset)
     for images, examples in batches.as_numpy_iterator():
@@ -88,6 +89,31 @@ def evaluate(model, data, recipe, dataset=None):
     return average_precision(truths, detections, data.num_classes)
 
 
+def check_has_boxes(dataset, purpose="to measure detections by"):
+    """Checks that there is an object that can be learned or found.
+
+    Args:
+        dataset: `tf.data.Dataset`, as of a `DetectionData`.
+        purpose: String, what the boxes are for.
+
+    Raises:
+        ValueError: If there are no images, or no boxes in them but of crowds.
+    """
+    images = crowds = 0
+    for is_crowd in dataset.map(lambda example: example["is_crowd"]):
+        if not np.all(is_crowd):
+            return
+        images += 1
+        crowds += len(is_crowd)
+    raise ValueError(
+        f"There must be a box {purpose}, other than of a crowd. Received: "
+        f"{images} images with {crowds} boxes, all of crowds."
+        if crowds
+        else f"There must be a box {purpose}. Received: {images} images "
+        "without any."
+    )
+
+
 def average_precision(truths, detections, num_classes):
     """Computes COCO's average precisions.
 
@@ -103,7 +129,7 @@ def average_precision(truths, detections, num_classes):
         there is no object of that size.
 
     Raises:
-        ValueError: If there is no box in `truths`.
+        ValueError: If there is no box in `truths` but of crowds.
         ImportError: If pycocotools is missing.
 
     Example:
@@ -120,8 +146,11 @@ def average_precision(truths, detections, num_classes):
     needs("pycocotools")
     from pycocotools.cocoeval import COCOeval
 
-    if not any(len(truth["labels"]) for truth in truths):
-        raise ValueError("There are no boxes to compare detections with.")
+    if all(np.all(truth["is_crowd"]) for truth in truths):
+        raise ValueError(
+            "`truths` must have a box, other than of a crowd, to compare "
+            f"detections with. Received: {len(truths)} images without any."
+        )
     # pycocotools prints what it does.
     with contextlib.redirect_stdout(io.StringIO()):
         measured = COCOeval(

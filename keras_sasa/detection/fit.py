@@ -7,7 +7,7 @@ import keras
 
 from keras_sasa.applications import ResNet
 from keras_sasa.detection import batches
-from keras_sasa.detection.evaluation import evaluate
+from keras_sasa.detection.evaluation import check_has_boxes, evaluate
 from keras_sasa.detection.retinanet import RetinaNet
 from keras_sasa.training.data import check_readable, steps_per_epoch
 from keras_sasa.training.devices import Devices
@@ -25,7 +25,8 @@ def build_detector(network, data, recipe, devices=None):
 
     Args:
         network: Dict of arguments of `RetinaNet`; `"backbone"` is a dict of
-            arguments of `keras_sasa.applications.ResNet`.
+            arguments of `keras_sasa.applications.ResNet`. The boxes of the
+            batches are "xyxy", so `"bounding_box_format"` is, too.
         data: A `DetectionData`.
         recipe: A `Recipe`.
         devices: A `Devices`. Default: one device.
@@ -33,7 +34,12 @@ def build_detector(network, data, recipe, devices=None):
     Returns:
         A compiled `RetinaNet`, which scales pixels itself: its inputs are
         images from 0 to `data.white`.
+
+    Raises:
+        ValueError: If `network` has no backbone, or another format of boxes.
+        TypeError: If `network` has arguments that do not exist.
     """
+    _check_network(network)
     devices = devices or Devices()
     with devices.scope():
         backbone = ResNet(
@@ -45,6 +51,21 @@ def build_detector(network, data, recipe, devices=None):
         model = RetinaNet(num_classes=data.num_classes, **options)
         compile_model(model, recipe, steps_per_epoch(data, recipe), devices)
     return model
+
+
+def _check_network(network):
+    if not isinstance(network.get("backbone"), dict):
+        raise ValueError(
+            "`network` must have a dict of arguments of `ResNet` as its "
+            f"'backbone'. Received: {network.get('backbone')!r}."
+        )
+    box_format = network.get("bounding_box_format", batches.BOX_FORMAT)
+    if box_format != batches.BOX_FORMAT:
+        raise ValueError(
+            f"`bounding_box_format` must be {batches.BOX_FORMAT!r} to train on "
+            "a `DetectionData`, whose boxes are in that format. Received: "
+            f"bounding_box_format={box_format!r}."
+        )
 
 
 def fit(network, data, recipe, folder, devices=None, **options):
@@ -66,7 +87,9 @@ def fit(network, data, recipe, folder, devices=None, **options):
         all images held out.
 
     Raises:
-        ValueError: If something does not fit, before the training starts.
+        ValueError: If something does not fit, before the training starts; for
+            instance a set without boxes.
+        TypeError: If `network` has arguments that do not exist.
         OSError: If the folder cannot be written to.
         FloatingPointError: If the loss is no number any more.
     """
@@ -75,6 +98,8 @@ def fit(network, data, recipe, folder, devices=None, **options):
             "A detector can be trained by one process only, on any number of "
             f"devices. Received: {devices.describe()}."
         )
+    check_has_boxes(data.train, "to learn from")
+    check_has_boxes(data.validation)
     task = Task(
         build=functools.partial(build_detector, network, data, recipe),
         recipe=recipe,

@@ -341,8 +341,20 @@ def training_batches(data, recipe, seed=0, initial_epoch=0, shard=(0, 1)):
     )
 
 
+def _batch(dataset, batch_size):
+    return dataset.batch(batch_size, drop_remainder=True)
+
+
 def epochs_of_batches(
-    examples, change, recipe, buffer, steps, seed, initial_epoch, shard
+    examples,
+    change,
+    recipe,
+    buffer,
+    steps,
+    seed,
+    initial_epoch,
+    shard,
+    batch=_batch,
 ):
     """Shuffles, changes and batches examples, epoch after epoch.
 
@@ -357,6 +369,7 @@ def epochs_of_batches(
         seed: Integer, see `training_batches`.
         initial_epoch: Integer, the same.
         shard: Pair of integers, the same.
+        batch: Function of a dataset and a batch size that returns full batches.
 
     Returns:
         A `tf.data.Dataset`.
@@ -379,7 +392,7 @@ def epochs_of_batches(
             lambda place, example: change(tf.stack([order, place]), example),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
-        return changed.batch(recipe.batch_size // count, drop_remainder=True)
+        return batch(changed, recipe.batch_size // count)
 
     return (
         tf.data.Dataset.range(initial_epoch, recipe.epochs)
