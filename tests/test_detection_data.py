@@ -105,7 +105,6 @@ def test_coco_folder(tmp_path):
     data = load_data(coco_folder(tmp_path / "set"))
     assert tuple(data.class_names) == NAMES and data.reads_files
     assert (data.num_train, data.num_validation) == (4, 3)
-    assert (data.max_boxes, data.left_out) == (2, 0)
     numbers = []
     for example in data.train.as_numpy_iterator():
         image = tf.io.decode_png(tf.io.read_file(example["image"]))
@@ -122,7 +121,7 @@ def test_batches(tmp_path):
     assert len(made) == 4
     for images, labels in made:
         assert images.shape == (2, 64, 64, 3) and images.dtype == "uint8"
-        assert labels["boxes"].shape == (2, 2, 4)
+        assert labels["boxes"].shape == (2, 8, 4)
         for image, boxes, classes in zip(
             images, labels["boxes"], labels["labels"], strict=True
         ):
@@ -136,8 +135,42 @@ def test_batches(tmp_path):
         keras.tree.map_structure(np.testing.assert_array_equal, one, other)
 
 
+def test_batches_are_as_wide_as_their_fullest_image(tmp_path):
+    """The boxes of one image do not widen the batches of all others."""
+
+    def crowd_in(content):
+        first = {a["image_id"]: a for a in content["annotations"]}
+        content["annotations"] = [
+            {**first[100 + image], "id": 100 * image + i}
+            for image, number in enumerate((0, 8, 9, 40))
+            for i in range(number)
+        ]
+
+    folder = coco_folder(tmp_path / "set", (4, 4), crowd_in)
+    with pytest.warns(UserWarning, match="categories have no box"):
+        data = load_data(folder)
+    one = dataclasses.replace(SMALL, batch_size=1, epochs=1)
+    for made in (
+        batches.training_batches(data, one),
+        batches.letterboxed_batches(data, one),
+    ):
+        numbers = []
+        for _, labels in made.as_numpy_iterator():
+            (found,), (boxes,) = labels["labels"], labels["boxes"]
+            number = np.sum(found >= 0)
+            assert (found[number:] == -1).all() and (boxes[number:] == -1).all()
+            assert (boxes[:number] >= 0).all()
+            numbers.append((number, len(found), len(boxes)))
+        assert sorted(numbers) == [
+            (0, 8, 8),
+            (8, 8, 8),
+            (9, 16, 16),
+            (40, 64, 64),
+        ]
+
+
 def test_batches_of_the_images_held_out(tmp_path):
-    data = load_data(coco_folder(tmp_path / "set", (2, 3)))
+    data = load_data(coco_folder(tmp_path / "set", (3, 3)))
     made = list(batches.letterboxed_batches(data, SMALL).as_numpy_iterator())
     ids = np.concatenate([examples["image_id"] for _, examples in made])
     assert ids.tolist() == [100, 101, 102, -1]
@@ -163,7 +196,8 @@ def test_crowds_are_measured_and_not_learned(tmp_path):
         for annotation in content["annotations"]:
             annotation["iscrowd"] = 1
 
-    data = load_data(coco_folder(tmp_path / "set", change=crowd))
+    with pytest.warns(UserWarning, match="3 of 3 categories have no box"):
+        data = load_data(coco_folder(tmp_path / "set", change=crowd))
     for _, labels in batches.training_batches(data, SMALL).as_numpy_iterator():
         assert (labels["labels"] == -1).all()
     for _, labels, _ in batches.validation_batches(data, SMALL):
@@ -183,30 +217,56 @@ def test_boxes_are_cut_off_and_left_out(tmp_path):
         wide["bbox"] = [-5, 10, 500, 500]
         flat["bbox"] = [10, 10, 8, 0]
 
-    data = load_data(coco_folder(tmp_path / "set", change=stretch))
-    assert data.left_out == 2
+    folder = coco_folder(tmp_path / "set", change=stretch)
+    with pytest.warns(UserWarning) as caught:
+        data = load_data(folder)
+    messages = [str(warning.message) for warning in caught]
+    assert {warning.filename for warning in caught} == {__file__}
+    assert len(messages) == 5
+    for message, split, text in zip(
+        messages,
+        ("train", "train", "val", "val", "val"),
+        (
+            "1 of 5 boxes reach beyond",
+            "1 of 5 boxes have no area",
+            "1 of 3 boxes reach beyond",
+            "1 of 3 boxes have no area",
+            "1 of 3 categories have no box (those of crowds do not count)",
+        ),
+        strict=True,
+    ):
+        assert f"instances_{split}.json': {text}" in message
+    assert "annotations[1] of '2.png'" in messages[0]
     example = list(data.train.as_numpy_iterator())[2]
     assert example["boxes"].tolist() == [[0, 10, 64, 64]]
 
 
 @pytest.mark.parametrize(
-    "key, value, message",
+    "place, changes, message",
     [
-        ("category_id", 7, r"must be one of \[10, 20, 30\]. Received: 7"),
-        ("bbox", [90, 3, 5, 5], "must lie in the image of 72 x 56"),
-        ("bbox", [3, 3, -5, 5], "not negative. Received: .3, 3, -5, 5"),
-        ("bbox", [3, 3, float("nan"), 5], "must be finite"),
-        ("bbox", [3, 3, 5], "x, y, width and height"),
+        ("images", {"width": 56, "height": 72}, r"images.1. .*swapped"),
+        (
+            "annotations",
+            {"bbox": [90, 3, 5, 5]},
+            r"annotations.0. \(id=1, image_id=101, of '1.png'\): .* must lie",
+        ),
+        ("categories", {"name": "red"}, r"categories.1. .*must be unique"),
     ],
 )
-def test_wrong_annotations(tmp_path, key, value, message):
+def test_wrong_entries(tmp_path, place, changes, message):
     def spoil(content):
-        content["annotations"][0][key] = value
+        content[place][place != "annotations"].update(changes)
 
-    with pytest.raises(
-        ValueError, match=f"'1.png', annotation 1: `{key}` .*{message}"
-    ):
-        load_data(coco_folder(tmp_path / "set", change=spoil))
+    folder = coco_folder(tmp_path / "set", change=spoil)
+    with pytest.raises(ValueError, match=f"instances_train.json': .*{message}"):
+        load_data(folder)
+
+
+def test_byte_order_mark(tmp_path):
+    folder = coco_folder(tmp_path / "set")
+    path = folder / "annotations" / "instances_val.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load_data(folder).num_validation == 3
 
 
 def test_wrong_folders(tmp_path):
@@ -217,20 +277,18 @@ def test_wrong_folders(tmp_path):
     ):
         load_data(tmp_path)
 
-    def lose(content):
-        content["annotations"][0]["image_id"] = 5
-
-    with pytest.raises(ValueError, match="annotation 1 is of image 5"):
-        load_data(coco_folder(tmp_path / "lost", change=lose))
-
-    def forget(content):
-        del content["categories"]
-
-    with pytest.raises(ValueError, match="not in COCO's format: .*categories"):
-        load_data(coco_folder(tmp_path / "old", change=forget))
     folder = coco_folder(tmp_path / "gone")
     (folder / "val" / "1.png").unlink()
-    with pytest.raises(ValueError, match="1 images of .*the first is .*1.png"):
+    with pytest.raises(
+        ValueError, match="1 of 3 image files .*'1.png'.: there"
+    ):
+        load_data(folder)
+    folder = coco_folder(tmp_path / "other")
+    path = folder / "annotations" / "instances_val.json"
+    path.write_text(path.read_text().replace('"green"', '"lime"'))
+    with pytest.raises(
+        ValueError, match="'green'. only in 'train' and .'lime'. only in 'val'"
+    ):
         load_data(folder)
 
 
@@ -343,7 +401,7 @@ def test_tfds(tmp_path, monkeypatch):
         assert example["areas"].tolist() == [100 + n for n in range(index)]
     images, labels = next(iter(batches.training_batches(data, SMALL)))
     assert images.shape == (2, 64, 64, 3)
-    assert labels["boxes"].shape == (2, data.max_boxes, 4)
+    assert labels["boxes"].shape == (2, 8, 4)
 
 
 def test_digits():

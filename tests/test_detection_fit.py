@@ -1,6 +1,7 @@
 """Detectors trained and measured as a whole."""
 
 import dataclasses
+import json
 import math
 
 import keras
@@ -93,8 +94,10 @@ def test_precision_of_one_detection():
     assert measured["AP"] == pytest.approx(0.6)
     assert measured["AP50"] == measured["AP75"] == pytest.approx(1.0)
     assert math.isnan(measured["AP_large"])
-    with pytest.raises(ValueError, match="no boxes to compare"):
-        average_precision([found(image, np.zeros((0, 4)))], [], 2)
+    for crowd in ([], [1]):
+        nothing = {**image, "is_crowd": crowd}
+        with pytest.raises(ValueError, match="other than of a crowd"):
+            average_precision([nothing], [], 2)
 
 
 class Perfect:
@@ -123,12 +126,12 @@ def test_evaluation_is_in_pixels_of_the_originals(tmp_path):
     """The whole set counts, a ragged last batch included."""
     from keras_sasa.detection.batches import letterboxed_batches
 
-    data = load_data(coco_folder(tmp_path / "set", (2, 5)))
+    data = load_data(coco_folder(tmp_path / "set", (3, 5)))
     model = Perfect(letterboxed_batches(data, RECIPE).as_numpy_iterator())
     measured = evaluate(model, data, RECIPE)
     assert measured["AP"] == pytest.approx(1.0)
     assert not list(model.batches)
-    with pytest.raises(ValueError, match="There are no images"):
+    with pytest.raises(ValueError, match="a box to measure.* 0 images"):
         evaluate(model, data, RECIPE, data.train.take(0))
 
 
@@ -171,6 +174,51 @@ def test_several_processes_are_refused(tmp_path):
         fit(NETWORK, data, RECIPE, tmp_path / "run", devices)
     model = build_detector(NETWORK, data, RECIPE)
     assert model.input_shape == (None, 64, 64, 3)
+
+
+@pytest.mark.parametrize(
+    "split, crowd, message",
+    [
+        ("train", True, "to learn from, other than of a crowd.* 3 images with"),
+        ("val", True, "to measure detections by, other than of a crowd"),
+        ("val", False, "to measure detections by. Received: 3 images without"),
+    ],
+)
+def test_nothing_to_learn_or_to_measure(tmp_path, split, crowd, message):
+    """Is found out before the first step, not after the first epoch."""
+    folder = coco_folder(tmp_path / "set", (3, 3))
+    path = folder / "annotations" / f"instances_{split}.json"
+    content = json.loads(path.read_text())
+    if crowd:
+        for annotation in content["annotations"]:
+            annotation["iscrowd"] = 1
+    else:
+        content["annotations"] = []
+    path.write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match="3 of 3 categories have no box"):
+        data = load_data(folder)
+    with pytest.raises(ValueError, match=message):
+        fit(NETWORK, data, RECIPE, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "changes, error, message",
+    [
+        (
+            {"bounding_box_format": "xywh"},
+            ValueError,
+            "must be 'xyxy' to train .*bounding_box_format='xywh'",
+        ),
+        ({"backbone": {"num_blocks": (1,), "width": 3}}, TypeError, "width"),
+        ({"backbone": None}, ValueError, "'backbone'. Received: None"),
+    ],
+)
+def test_wrong_networks(tmp_path, changes, error, message):
+    data = load_data(coco_folder(tmp_path / "set", (3, 3)))
+    with pytest.raises(error, match=message):
+        fit({**NETWORK, **changes}, data, RECIPE, tmp_path / "run", verbose=0)
+    assert not (tmp_path / "run").exists()
 
 
 @on_tensorflow
