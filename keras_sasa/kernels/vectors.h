@@ -22,6 +22,13 @@
 #define KERAS_SASA_UNROLL _Pragma("GCC unroll 24")
 #define KERAS_SASA_NOINLINE __attribute__((noinline))
 
+// GCC has it from version 9 on, and says so from version 10 on.
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_convertvector)
+#define KERAS_SASA_CONVERTS
+#endif
+#endif
+
 namespace keras_sasa {
 namespace KERAS_SASA_LEVEL {
 namespace {
@@ -103,6 +110,18 @@ inline Vector exp2(Vector x, Vector lowest) {
   return power * reinterpret_cast<Vector>(exponent);
 }
 
+// Exact for integers below 2^22.
+inline Vector to_float(Bits x) {
+#if defined(KERAS_SASA_CONVERTS)
+  return __builtin_convertvector(x, Vector);
+#else
+  // Added to 1.5 * 2^23, the number is in the low bits of a float.
+  constexpr float kRound = 12582912.0f;
+  return reinterpret_cast<Vector>(x + reinterpret_cast<Bits>(all(kRound))) -
+         kRound;
+#endif
+}
+
 // log2 of normal numbers; NaN stays NaN.
 inline Vector log2(Vector x) {
   // The mantissa, from sqrt(1/2) to sqrt(2), and the exponent.
@@ -118,8 +137,8 @@ inline Vector log2(Vector x) {
   series = series * square + 1.0f / 5.0f;
   series = series * square + 1.0f / 3.0f;
   series = series * square + 1.0f;
-  return __builtin_convertvector(exponent, Vector) +
-         (2.0f * kLog2E) * t * series + 0.0f * x;
+  return to_float(exponent) + (2.0f * kLog2E) * t * series +
+         0.0f * x;
 }
 
 // An array of numbers, aligned to cache lines.
