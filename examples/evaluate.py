@@ -3,13 +3,12 @@
     python examples/evaluate.py runs/digits/model.keras
     python examples/evaluate.py runs/cifar10/best.keras --data DIR
 
-Images are prepared as in the training that wrote the file. Printed are top-1
+Images are prepared as the file says, which may lie anywhere. Printed are top-1
 and top-5 accuracy, the last line as JSON; `confusion.png` is written beside
 the model (rows are the true classes, each row sums up to 100 %).
 """
 
 import argparse
-import dataclasses
 import json
 import pathlib
 
@@ -19,7 +18,8 @@ import numpy as np
 from keras_sasa.training import (
     command,
     evaluation_batches,
-    read_training,
+    evaluation_recipe,
+    load_trained,
 )
 from keras_sasa.visualize import plot_confusion
 
@@ -32,19 +32,13 @@ def main(argv=None):
     add("model", type=pathlib.Path, help="a .keras file of a training")
     add("--data", default="digits", help="digits, a folder, or tfds:NAME")
     command.add_selection(parser)
-    add("--batch-size", type=command.positive)
+    add("--batch-size", type=command.positive, default=64)
     options = parser.parse_args(argv)
 
-    recipe, classes = read_training(options.model.parent)
-    if options.batch_size:
-        recipe = dataclasses.replace(recipe, batch_size=options.batch_size)
+    model, images = load_trained(options.model, "classifier")
     data = command.load_selected(options)
-    if data.class_names != classes:
-        raise ValueError(
-            f"--data must have the classes of the training, {classes}. "
-            f"Received: {data.class_names}."
-        )
-    model = keras.saving.load_model(options.model)
+    command.check_fits(data, images)
+    recipe = evaluation_recipe(images, options.batch_size)
     batches = evaluation_batches(data, recipe)
     results = evaluate(model, batches)
     picture = options.model.with_name("confusion.png")

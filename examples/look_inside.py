@@ -4,9 +4,9 @@
     python examples/look_inside.py runs/photos/best.keras IMAGE...
     python examples/look_inside.py runs/photos/best.keras --data DIR
 
-Without images, some of those held out are taken. They are prepared as in the
-training that wrote the file. Written to `--output` (default: `look_inside`
-beside the model) are
+Without images, some of those held out are taken. They are prepared as the file
+of the model says. Written to `--output` (default: `look_inside` beside the
+model) are
 
 - `evidence.png`: which places are for and against the two likeliest classes,
 - `attention_first.png` and `attention_last.png`: where the first and the last
@@ -17,21 +17,18 @@ beside the model) are
 """
 
 import argparse
-import dataclasses
 import pathlib
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_sasa import SelfAttention2D
 from keras_sasa.optional import needs
 from keras_sasa.training import (
-    ImageData,
     command,
     evaluation_batches,
-    find_corrupt,
-    read_training,
+    evaluation_recipe,
+    load_trained,
+    prepare_images,
 )
 from keras_sasa.visualize import (
     attention_statistics,
@@ -63,57 +60,33 @@ def main(argv=None):
     options = parser.parse_args(argv)
     needs("matplotlib")
 
-    recipe, classes = read_training(options.model.parent)
-    model = keras.saving.load_model(options.model)
+    model, description = load_trained(options.model, "classifier")
     if options.images:
-        data = files(options.images, classes, model.input_shape[-1])
+        images = prepare_images(options.images, description)
+        shown = range(len(images))
     else:
         data = command.load_selected(options)
-        if data.class_names != classes:
-            raise ValueError(
-                f"--data must have the classes of the training, {classes}. "
-                f"Received: {data.class_names}."
-            )
-        sample = data.validation.take(SAMPLE)
-        data = dataclasses.replace(data, validation=sample)
-    images, labels = prepare(data, recipe)
-    if options.images:
-        shown = range(len(images))
-        # The digits of scikit-learn go up to 16, and those of a file to 255.
-        images = images * (white_of(model) / 255)
-    else:
+        command.check_fits(data, description)
+        images, labels = held_out(data, description)
         shown = np.unique(labels, return_index=True)[1][:SHOWN]
+    classes = description.class_names
     # All are drawn before the first is written.
     figures = dict(pictures(model, images, shown, classes, options.pixel))
     folder = options.output or options.model.with_name("look_inside")
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=150)
+    if "attention_last" not in figures:
+        print(f"{options.model} has no SelfAttention2D: no attention is drawn")
     print(f"written to: {folder}")
 
 
-def files(paths, classes, channels):
-    """Returns image files as data that is held out."""
-    paths = [str(path) for path in paths]
-    if corrupt := find_corrupt(paths):
-        path, reason = next(iter(corrupt.items()))
-        raise ValueError(f"{path!r} is not a readable image: {reason}")
-    data = tf.data.Dataset.from_tensor_slices((paths, [0] * len(paths)))
-    return ImageData(data, data, classes, channels, reads_files=True)
-
-
-def prepare(data, recipe):
-    """Returns all images held out and their labels as arrays."""
-    number = int(data.validation.cardinality())
-    recipe = dataclasses.replace(recipe, batch_size=number)
-    ((images, labels, _),) = evaluation_batches(data, recipe)
+def held_out(data, description):
+    """Returns some images held out and their labels as arrays."""
+    sample = data.validation.take(SAMPLE)
+    recipe = evaluation_recipe(description, int(sample.cardinality()))
+    ((images, labels, _),) = evaluation_batches(data, recipe, sample)
     return images.numpy(), labels.numpy().argmax(-1)
-
-
-def white_of(model):
-    """Returns the brightest value of a pixel, which training divides by."""
-    names = [layer.name for layer in model.layers]
-    return 2 / model.get_layer("scale").scale if "scale" in names else 255
 
 
 def pictures(model, images, shown, classes, pixel):

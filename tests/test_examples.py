@@ -186,7 +186,7 @@ def test_evaluate(load, tmp_path, capsys):
     assert result["top_5_accuracy"] == pytest.approx(1 - last / 12)
     assert (tmp_path / "confusion.png").stat().st_size > 1000
     image_folder(tmp_path / "other", classes="abcdex", images=10)
-    with pytest.raises(ValueError, match="classes of the training"):
+    with pytest.raises(ValueError, match="the classes of the model"):
         evaluate.main(
             [str(tmp_path / "model.keras"), "--data", str(tmp_path / "other")]
         )
@@ -356,7 +356,7 @@ def test_look_inside(load, tmp_path, monkeypatch):
     np.testing.assert_array_equal(images, 200 * 16 / 255)
     assert list(shown) == [0, 1] and pixel == [7, 0]
     assert classes == data.class_names
-    with pytest.raises(ValueError, match="classes of the training"):
+    with pytest.raises(ValueError, match="the classes of the model"):
         look_inside.main(
             [str(tmp_path / "model.keras"), "--data", str(tmp_path / "images")]
         )

@@ -43,7 +43,7 @@ def build_detector(network, data, recipe, devices=None):
     devices = devices or Devices()
     with devices.scope():
         backbone = ResNet(
-            input_tensor=scaled_images(data, recipe.image_size),
+            input_tensor=scaled_images(data, recipe.image_size, "letterbox"),
             include_top=False,
             **network["backbone"],
         )

@@ -5,6 +5,7 @@ from keras_sasa.training.data import (
     evaluation_batches,
     find_corrupt,
     load_data,
+    prepare_image,
     steps_per_epoch,
     training_batches,
 )
@@ -13,6 +14,12 @@ from keras_sasa.training.devices import Devices, check_supported, make_devices
 from keras_sasa.training.fit import build_model, fit
 from keras_sasa.training.recipe import CIFAR10, DIGITS, IMAGENET, Recipe
 from keras_sasa.training.run import Run, SaveRun, read_training
+from keras_sasa.training.trained import (
+    describe_images,
+    evaluation_recipe,
+    load_trained,
+    prepare_images,
+)
 
 __all__ = [
     "CIFAR10",
@@ -26,11 +33,16 @@ __all__ = [
     "build_model",
     "check_supported",
     "decode_image",
+    "describe_images",
     "evaluation_batches",
+    "evaluation_recipe",
     "find_corrupt",
     "fit",
     "load_data",
+    "load_trained",
     "make_devices",
+    "prepare_image",
+    "prepare_images",
     "read_image",
     "read_training",
     "steps_per_epoch",

@@ -92,6 +92,25 @@ def load_selected(options):
     return load_data(options.data, options.held_out, options.skip_corrupt)
 
 
+def check_fits(data, images):
+    """Raises an error if images are not such as a model was trained with.
+
+    Args:
+        data: An `ImageData`.
+        images: What `load_trained` returned with the model.
+    """
+    for what, needed, received in (
+        ("classes", images.class_names, data.class_names),
+        ("number of channels", images.channels, data.channels),
+        ("brightest pixel value", images.max_pixel_value, data.white),
+    ):
+        if received != needed:
+            raise ValueError(
+                f"--data must have the {what} of the model's training, "
+                f"{needed}. Received: {received}."
+            )
+
+
 def positive(text):
     value = int(text)
     if value < 1:

@@ -494,6 +494,13 @@ def prepare_image(image, recipe):
     return _resize(_central_square(image, part), recipe.image_size)
 
 
+def resizing_of(recipe):
+    """Returns what `prepare_image` does, as a name for `ImageRescaling`."""
+    _check_augmentation(recipe)
+    is_whole = _CENTRAL_PARTS[recipe.augmentation] == 1
+    return "central_square" if is_whole else "central_crop"
+
+
 def _check_augmentation(recipe):
     if recipe.augmentation not in _CENTRAL_PARTS:
         raise ValueError(

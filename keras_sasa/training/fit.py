@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_sasa.applications import ResNet
+from keras_sasa.layers import ImageRescaling
 from keras_sasa.training import data as data_module
 from keras_sasa.training.devices import Devices, check_supported
 from keras_sasa.training.recipe import Recipe
@@ -75,7 +76,9 @@ def build_model(network, data, recipe, devices=None):
     with devices.scope():
         options = {"name": "classifier", **network}
         model = ResNet(
-            input_tensor=scaled_images(data, recipe.image_size),
+            input_tensor=scaled_images(
+                data, recipe.image_size, data_module.resizing_of(recipe)
+            ),
             classes=data.num_classes,
             **options,
         )
@@ -90,10 +93,20 @@ def build_model(network, data, recipe, devices=None):
     return model
 
 
-def scaled_images(data, image_size):
-    """Returns images from 0 to `data.white` as a Keras tensor from -1 to 1."""
+def scaled_images(data, image_size, resizing):
+    """Returns images from 0 to `data.white` as a Keras tensor from -1 to 1.
+
+    The layer between both describes the images, in the saved model too.
+    """
     images = keras.Input((image_size, image_size, data.channels), name="images")
-    return keras.layers.Rescaling(2 / data.white, -1.0, name="scale")(images)
+    return ImageRescaling(
+        data.class_names,
+        image_size,
+        data.channels,
+        resizing,
+        data.white,
+        name="scale",
+    )(images)
 
 
 def compile_model(model, recipe, steps_per_epoch, devices, **options):
