@@ -94,45 +94,17 @@ def pictures(model, images, shown, classes, pixel):
 
     Without attention, or without relative positions, there are fewer.
     """
+    evidence, figure = draw_evidence(model, images[shown], classes)
+    yield "evidence", figure
     encodings = {
         layer.position_encoding
         for layer in model.layers
         if isinstance(layer, SelfAttention2D)
     }
-    chosen = images[shown]
-    scores = model.predict_on_batch(chosen)
-    likeliest = np.argsort(-scores)[:, :2]
-    evidence = class_evidence(model, chosen)
-    evidence = np.take_along_axis(evidence, likeliest[:, None, None], axis=-1)
-    captions = [
-        [f"{classes[label]}: {score[label]:.1%}" for label in best]
-        for best, score in zip(likeliest, scores, strict=True)
-    ]
-    yield (
-        "evidence",
-        plot_class_evidence(
-            chosen,
-            evidence,
-            captions,
-            title="what is for (red) and against (blue) the likeliest classes",
-        ),
-    )
     if not encodings:
         return
-    pixels = pixel or most_evident(evidence[..., 0], chosen.shape[1:3])
-    looks = list(pixel_attention(model, chosen, pixels).items())
-    for place, (name, look) in (("first", looks[0]), ("last", looks[-1])):
-        yield (
-            f"attention_{place}",
-            plot_attention(
-                chosen,
-                look.weights,
-                look.positions,
-                look.input_size,
-                look.dilation_rate,
-                title=f"attention of the {place} layer, {name}",
-            ),
-        )
+    for place, figure in draw_attention(model, images[shown], evidence, pixel):
+        yield f"attention_{place}", figure
     yield (
         "heads",
         plot_attention_statistics(
@@ -149,6 +121,48 @@ def pictures(model, images, shown, classes, pixel):
             title="what the learned relative positions add to the logits",
         ),
     )
+
+
+def draw_evidence(model, images, classes):
+    """Returns the evidence for the two likeliest classes, and its figure."""
+    scores = model.predict_on_batch(images)
+    likeliest = np.argsort(-scores)[:, :2]
+    evidence = class_evidence(model, images)
+    evidence = np.take_along_axis(evidence, likeliest[:, None, None], axis=-1)
+    captions = [
+        [f"{classes[label]}: {score[label]:.1%}" for label in best]
+        for best, score in zip(likeliest, scores, strict=True)
+    ]
+    return evidence, plot_class_evidence(
+        images,
+        evidence,
+        captions,
+        title="what is for (red) and against (blue) the likeliest classes",
+    )
+
+
+def draw_attention(model, images, evidence, pixel=None):
+    """Yields "first" and "last" with a figure of that layer's attention.
+
+    It is that of `pixel` or else of the place that is most for the likeliest
+    class. There is none without an attention layer.
+    """
+    if not any(isinstance(layer, SelfAttention2D) for layer in model.layers):
+        return
+    pixels = pixel or most_evident(evidence[..., 0], images.shape[1:3])
+    looks = list(pixel_attention(model, images, pixels).items())
+    for place, (name, look) in (("first", looks[0]), ("last", looks[-1])):
+        yield (
+            place,
+            plot_attention(
+                images,
+                look.weights,
+                look.positions,
+                look.input_size,
+                look.dilation_rate,
+                title=f"attention of the {place} layer, {name}",
+            ),
+        )
 
 
 def most_evident(evidence, image_size):

@@ -17,6 +17,7 @@ from keras_sasa.kernels import build_report
 # Everything that the package or its extras import.
 _DISTRIBUTIONS = (
     "tensorflow",
+    "tensorflow-cpu",
     "keras",
     "numpy",
     "jax",

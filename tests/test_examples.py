@@ -1,5 +1,6 @@
 """The examples as their users run them, on data of a moment."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -14,16 +15,21 @@ import pytest
 import tensorflow as tf
 from coco_folder import coco_folder
 from images import image_folder
+from networks import open_blocks
 
 from keras_sasa.applications import ResNet
 from keras_sasa.detection import RetinaNet
+from keras_sasa.layers import ImageRescaling
 from keras_sasa.training import (
     CIFAR10,
     DIGITS,
     IMAGENET,
     build_model,
     command,
+    evaluation_batches,
     load_data,
+    load_trained,
+    prepare_images,
 )
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -53,6 +59,9 @@ def load(monkeypatch):
     """Imports an example; new processes find the package, too."""
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+
+    # As `python FILE` does, for examples beside.
+    monkeypatch.syspath_prepend(str(EXAMPLES))
 
     def load(name):
         path = EXAMPLES / f"{name}.py"
@@ -174,10 +183,12 @@ def test_evaluate(load, tmp_path, capsys):
     )
     model.save(tmp_path / "model.keras")
     evaluate = load("evaluate")
-    evaluate.main(
-        [str(tmp_path / "model.keras"), "--data", str(tmp_path / "data")]
-        + ["--batch-size", "5"]
-    )
+    # As one of an older version, it says nothing about its images.
+    with pytest.warns(UserWarning, match="does not describe its images"):
+        evaluate.main(
+            [str(tmp_path / "model.keras"), "--data", str(tmp_path / "data")]
+            + ["--batch-size", "5"]
+        )
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     first = sum(p.parent.name == "a" for p in held_out(tmp_path / "data"))
     last = sum(p.parent.name == "f" for p in held_out(tmp_path / "data"))
@@ -185,11 +196,19 @@ def test_evaluate(load, tmp_path, capsys):
     assert result["accuracy"] == pytest.approx(first / 12)
     assert result["top_5_accuracy"] == pytest.approx(1 - last / 12)
     assert (tmp_path / "confusion.png").stat().st_size > 1000
-    image_folder(tmp_path / "other", classes="abcdex", images=10)
-    with pytest.raises(ValueError, match="the classes of the model"):
-        evaluate.main(
-            [str(tmp_path / "model.keras"), "--data", str(tmp_path / "other")]
-        )
+
+
+def test_data_that_the_model_was_not_trained_for():
+    data = load_data("digits")
+    images = ImageRescaling(data.class_names, 8, 1, max_pixel_value=16.0)
+    command.check_fits(data, images)
+    for changed, message in (
+        ({"class_names": ["a", "b"]}, "classes of the model's training, "),
+        ({"channels": 3}, "number of channels .*, 1. Received: 3"),
+        ({"white": 255.0}, "brightest pixel value .*, 16.0. Received: 255.0"),
+    ):
+        with pytest.raises(ValueError, match=f"--data must have the {message}"):
+            command.check_fits(dataclasses.replace(data, **changed), images)
 
 
 def test_corrupt_images_are_left_out_of_the_evaluation_too(
@@ -353,7 +372,7 @@ def test_look_inside(load, tmp_path, monkeypatch):
     )
     ((_, images, shown, classes, pixel),) = drawn
     assert images.shape == (2, 8, 8, 1)
-    np.testing.assert_array_equal(images, 200 * 16 / 255)
+    np.testing.assert_array_equal(images, np.float32(200 * 16 / 255))
     assert list(shown) == [0, 1] and pixel == [7, 0]
     assert classes == data.class_names
     with pytest.raises(ValueError, match="the classes of the model"):
@@ -364,6 +383,66 @@ def test_look_inside(load, tmp_path, monkeypatch):
     bad.write_bytes(b"no image")
     with pytest.raises(ValueError, match="bad.png' is not a readable image"):
         look_inside.main([str(tmp_path / "model.keras"), str(bad)])
+
+
+def test_classify(load, tmp_path, capsys):
+    """Of a file without its run: the probabilities of `predict`."""
+    image_folder(tmp_path / "data", classes=["cat", "dog", "fox"], images=10)
+    data = load_data(tmp_path / "data")
+    recipe = dataclasses.replace(CIFAR10, image_size=12, batch_size=6)
+    model = open_blocks(build_model(SMALL, data, recipe))
+    model.save(tmp_path / "model.keras")
+    batches = evaluation_batches(data, recipe)
+    expected = model.predict(batches.map(lambda images, *_: images))
+    files = [str(path) for path in held_out(tmp_path / "data")]
+    classify = load("classify")
+    drawn = []
+    real = classify.draw
+
+    def draw(model, image, classes, name, folder):
+        if not drawn:
+            real(model, image, classes, name, folder)
+        drawn.append(name)
+
+    classify.draw = draw
+    links = [tmp_path / f"{number}.png" for number in range(len(files))]
+    for link, path in zip(links, files, strict=True):
+        link.symlink_to(path)
+    arguments = [str(tmp_path / "model.keras"), *map(str, links)]
+    capsys.readouterr()
+    classify.main([*arguments, "--output", str(tmp_path / "out")])
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert last == f"written to: {tmp_path / 'out'}"
+    assert drawn == [link.stem for link in links]
+    for link, scores in zip(links, expected, strict=True):
+        assert lines[0] == str(link)
+        order = np.argsort(-scores)
+        assert lines[1:4] == [
+            f"  {scores[label]:6.1%}  {data.class_names[label]}"
+            for label in order
+        ]
+        del lines[:4]
+    assert not lines
+    _, description = load_trained(tmp_path / "model.keras", "classifier")
+    np.testing.assert_array_equal(
+        classify.probabilities(model, prepare_images(links, description)),
+        expected,
+    )
+    for kind in ("evidence", "attention"):
+        picture = tmp_path / "out" / kind / "0.png"
+        pixels = tf.io.decode_png(picture.read_bytes()).numpy()
+        assert min(pixels.shape[:2]) > 200 and pixels.std() > 10
+    with pytest.raises(ValueError, match=r"more than once: \['0'\]"):
+        classify.main([*arguments, arguments[1]])
+
+
+def test_classify_wants_probabilities(load):
+    classify = load("classify")
+    model = keras.Sequential([keras.Input((2,)), keras.layers.ReLU()])
+    right = np.array([[0.25, 0.75]], "float32")
+    np.testing.assert_array_equal(classify.probabilities(model, right), right)
+    with pytest.raises(ValueError, match="must be probabilities"):
+        classify.probabilities(model, 2 * right)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The compiled kernel: its mathematics alone, and as a custom call of XLA."""
 
 import concurrent.futures
+import ctypes
 import hashlib
 import os
 import pathlib
@@ -664,3 +665,20 @@ def test_training_is_that_of_the_definition(native_calls):
     assert native_calls
     assert expected[-1] < 0.7 * expected[0]
     np.testing.assert_allclose(actual, expected, rtol=1e-4)
+
+
+@on_tensorflow
+def test_interface_of_tensorflow_cpu(monkeypatch):
+    """Its smaller library does not have the C function."""
+    expected = kernels._tensorflow_function()
+    load = ctypes.CDLL
+    monkeypatch.setattr(
+        kernels.ctypes,
+        "CDLL",
+        lambda path: object() if "framework" in path else load(path),
+    )
+    found = kernels._tensorflow_function()
+    assert found is not expected
+    for function in (expected, found):
+        function.restype = ctypes.c_void_p
+    assert found() == expected() is not None

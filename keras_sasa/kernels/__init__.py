@@ -85,18 +85,29 @@ def _path():
 
 
 def _register_tensorflow(library):
-    import tensorflow as tf
-
-    # Where it is loaded already, opening it again finds the same library.
-    name = "libtensorflow_framework.so.2"
-    framework = ctypes.CDLL(str(pathlib.Path(tf.sysconfig.get_lib()) / name))
-    framework.XLA_FFI_GetApi.restype = ctypes.c_void_p
+    get_api = _tensorflow_function()
+    get_api.restype = ctypes.c_void_p
     library.keras_sasa_register.argtypes = [ctypes.c_void_p]
     library.keras_sasa_register.restype = ctypes.c_char_p
-    message = library.keras_sasa_register(framework.XLA_FFI_GetApi())
+    message = library.keras_sasa_register(get_api())
     if message is None:
         return None
     return f"XLA does not take it: {message.decode()}"
+
+
+def _tensorflow_function():
+    """Returns the function of TensorFlow that returns XLA's interface."""
+    import tensorflow as tf
+
+    folder = pathlib.Path(tf.sysconfig.get_lib())
+    # Where a library is loaded already, opening it again finds the same.
+    framework = ctypes.CDLL(str(folder / "libtensorflow_framework.so.2"))
+    try:
+        return framework.XLA_FFI_GetApi
+    except AttributeError:
+        # tensorflow-cpu has only what that calls, xla::ffi::GetXlaFfiApi().
+        everything = ctypes.CDLL(str(folder / "libtensorflow_cc.so.2"))
+        return everything["_ZN3xla3ffi12GetXlaFfiApiEv"]
 
 
 def _register_jax(library):

@@ -111,6 +111,17 @@ def check_fits(data, images):
             )
 
 
+def check_distinct_names(paths):
+    """Raises an error if pictures of images would overwrite each other."""
+    names = [pathlib.Path(path).stem for path in paths]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(
+            "Images must have distinct names, because pictures are named after "
+            f"them. Received more than once: {twice}."
+        )
+
+
 def positive(text):
     value = int(text)
     if value < 1:

@@ -106,14 +106,16 @@ def prepare_images(paths, images):
     recipe = evaluation_recipe(images)
     batch = np.stack(
         [
-            prepare_image(tf.constant(read_image(path, images.channels)), recipe)
+            prepare_image(
+                tf.constant(read_image(path, images.channels)), recipe
+            )
             for path in paths
         ]
     )
     if images.max_pixel_value == 255:
         return batch
     # The digits of scikit-learn go up to 16, and those of a file to 255.
-    return batch * np.float32(images.max_pixel_value / 255)
+    return (batch * (images.max_pixel_value / 255)).astype("float32")
 
 
 def evaluation_recipe(images, batch_size=64):
@@ -198,9 +200,9 @@ def _describe_by_run(path, model, kind):
             "of a training beside it."
         ) from error
     warnings.warn(
-        f"{str(path)!r} does not describe its images; what state.json beside "
-        "it says is taken, and photos keep their proportions, which they did "
-        "not when it was trained.",
+        f"{str(path)!r} does not describe its images; state.json beside it is "
+        "used. Photos are cropped to squares, where its training may have "
+        "stretched them.",
         stacklevel=3,
     )
     # Models of older versions scale by a layer of Keras.

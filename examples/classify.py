@@ -1,0 +1,82 @@
+"""Says what photos show, and draws where the network looks.
+
+    python examples/classify.py runs/photos/best.keras IMAGE...
+
+The model is one of `train_classifier.py`. Its file may lie anywhere: it says by
+itself how photos are prepared and what its classes are called. Printed are the
+likeliest classes of each photo and their probabilities. Written to `--output`
+(default `classified`) are
+
+- `evidence/NAME.png`: which places are for (red) and against (blue) the two
+  likeliest classes,
+- `attention/NAME.png`: where the last attention layer looks from the place that
+  is most for the likeliest class; not for a network of convolutions alone.
+"""
+
+import argparse
+import pathlib
+
+import numpy as np
+from look_inside import draw_attention, draw_evidence
+
+from keras_sasa.optional import needs
+from keras_sasa.training import command, load_trained, prepare_images
+
+# Classes that are printed, and photos that are in memory at a time.
+SHOWN = 5
+BATCH = 32
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    add = parser.add_argument
+    add("model", type=pathlib.Path, help="a .keras file of a training")
+    add("images", type=pathlib.Path, nargs="+", metavar="IMAGE")
+    add("--output", type=pathlib.Path, default="classified", help="folder")
+    options = parser.parse_args(argv)
+    needs("matplotlib")
+    command.check_distinct_names(options.images)
+
+    model, description = load_trained(options.model, "classifier")
+    classes = description.class_names
+    for start in range(0, len(options.images), BATCH):
+        paths = options.images[start : start + BATCH]
+        images = prepare_images(paths, description)
+        for path, image, scores in zip(
+            paths, images, probabilities(model, images), strict=True
+        ):
+            print(path)
+            for label in np.argsort(-scores)[:SHOWN]:
+                print(f"  {scores[label]:6.1%}  {classes[label]}")
+            draw(model, image[None], classes, path.stem, options.output)
+    print(f"written to: {options.output}")
+
+
+def probabilities(model, images):
+    """Returns the probability of each class for each image."""
+    scores = np.asarray(model.predict_on_batch(images), "float32")
+    # Half precision rounds them.
+    if scores.min() < 0 or np.abs(scores.sum(axis=-1) - 1).max() > 0.01:
+        raise ValueError(
+            "The outputs of the model must be probabilities. Received, for the "
+            f"first image: {scores[0].tolist()}."
+        )
+    return scores
+
+
+def draw(model, image, classes, name, folder):
+    """Writes the pictures of a batch of one image."""
+    evidence, figure = draw_evidence(model, image, classes)
+    figures = {"evidence": figure}
+    for place, figure in draw_attention(model, image, evidence):
+        if place == "last":
+            figures["attention"] = figure
+    for kind, figure in figures.items():
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        figure.savefig(folder / kind / f"{name}.png", dpi=150)
+
+
+if __name__ == "__main__":
+    command.run(main)
