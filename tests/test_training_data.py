@@ -16,7 +16,6 @@ from keras_sasa.training import (
     IMAGENET,
     ImageData,
     evaluation_batches,
-    find_corrupt,
     load_data,
     training_batches,
 )
@@ -104,6 +103,8 @@ def test_each_epoch_has_every_image_once_in_another_order():
 
 @pytest.mark.parametrize("recipe", [SMALL, CROPPED], ids=["shift", "crop"])
 def test_shards_are_the_parts_of_the_same_batches(recipe):
+    # RandAugment has the same seeds as the rest, and takes long to trace.
+    recipe = dataclasses.replace(recipe, rand_augment_factor=0.0)
     data, _ = numbered(9)
     whole = arrays(training_batches(data, recipe))
     parts = [
@@ -277,7 +278,7 @@ def test_held_out_part_in_the_place_of_a_validation_set(tmp_path):
     image_folder(tmp_path / "train", images=10)
     image_folder(tmp_path / "validation", images=1)
     data = load_data(tmp_path, held_out=0.25)
-    assert (data.num_train, data.num_validation) == (15, 5)
+    assert (data.num_train, data.num_validation) == (14, 6)
 
 
 def test_tfds_prepared_on_disk(tmp_path, monkeypatch):
@@ -336,50 +337,6 @@ def test_mocked_imagenet():
             training_batches(data, recipe).take(1).as_numpy_iterator()
         )
     assert images.shape == (4, 32, 32, 3) and labels.shape == (4, 1000)
-
-
-def test_find_corrupt(tmp_path):
-    image_folder(tmp_path)
-    bad = tmp_path / "cat" / "3.png"
-    bad.write_bytes(bad.read_bytes()[:40])
-    found = find_corrupt(sorted(map(str, tmp_path.glob("*/*"))))
-    assert list(found) == [str(bad)] and found[str(bad)]
-
-
-def test_corrupt_images_are_left_out_and_counted(tmp_path, capsys):
-    image_folder(tmp_path / "train", images=6)
-    image_folder(tmp_path / "val", images=2)
-    bad = tmp_path / "train" / "dog" / "0.png"
-    bad.write_bytes(b"no image")
-    data = load_data(tmp_path, skip_corrupt=True)
-    assert (data.num_train, data.num_validation) == (11, 4)
-    output = capsys.readouterr().out
-    assert "left out, not decodable: 1 of" in output and str(bad) in output
-
-
-@pytest.mark.parametrize(
-    "make, message",
-    [
-        (lambda path: None, "There is no folder .*nowhere"),
-        (lambda path: path.mkdir(), "not a folder with a folder of images"),
-        (
-            lambda path: image_folder(path, classes=["cat"]),
-            r"two classes or more.*\['cat'\]",
-        ),
-    ],
-    ids=["missing", "empty", "one class"],
-)
-def test_wrong_folders(tmp_path, make, message):
-    make(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=message):
-        load_data(tmp_path / "nowhere")
-
-
-def test_other_classes_to_validate(tmp_path):
-    image_folder(tmp_path / "train")
-    image_folder(tmp_path / "test", classes=["cat", "horse"])
-    with pytest.raises(ValueError, match="class_names"):
-        load_data(tmp_path)
 
 
 def test_unknown_tfds_name():

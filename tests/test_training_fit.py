@@ -558,11 +558,14 @@ def test_folder_without_a_training(tmp_path):
 
 def test_corrupt_image_is_named(tmp_path, without_tensorboard):
     folder = image_folder(tmp_path / "data", images=10)
+    data = load_data(folder)
     bad = folder / "dog" / "4.png"
     bad.write_bytes(bad.read_bytes()[:50])
     recipe = dataclasses.replace(RECIPE, batch_size=4)
-    with pytest.raises(ValueError, match=f"1 images .*skip-corrupt.: {bad}: "):
-        fit(NETWORK, load_data(folder), recipe, tmp_path / "run", verbose=0)
+    with pytest.raises(
+        ValueError, match=f"1 images .*skip-corrupt.: '{bad}': "
+    ):
+        fit(NETWORK, data, recipe, tmp_path / "run", verbose=0)
 
 
 def test_wrong_precision(tmp_path):

@@ -3,13 +3,16 @@
 from keras_sasa.training.data import (
     ImageData,
     evaluation_batches,
-    find_corrupt,
     load_data,
     prepare_image,
     steps_per_epoch,
     training_batches,
 )
-from keras_sasa.training.decoding import decode_image, read_image
+from keras_sasa.training.decoding import (
+    decode_image,
+    find_corrupt,
+    read_image,
+)
 from keras_sasa.training.devices import Devices, check_supported, make_devices
 from keras_sasa.training.fit import build_model, fit
 from keras_sasa.training.recipe import CIFAR10, DIGITS, IMAGENET, Recipe

@@ -7,24 +7,24 @@ what it would have seen. Images stay bytes, 0 to 255; the network scales them.
 
 import dataclasses
 import operator
+import os
 import pathlib
 
-import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_sasa.optional import needs
 from keras_sasa.training.decoding import (
     decode_image,
     decode_part,
-    reason_of,
+    describe_corrupt,
+    find_corrupt,
 )
+from keras_sasa.training.image_folder import find_labelled_images
 from keras_sasa.training.rand_augment import rand_augment
 
 # Which images are held out never depends on the seed of a training.
 _SPLIT_SEED = 0
 _HELD_OUT = 0.2
-_VALIDATION_FOLDERS = ("validation", "val", "test")
 # Larger sets are read anew in every epoch.
 _CACHE_BYTES = 2 * 2**30
 # Of a set that is larger than this, images are drawn from this many.
@@ -41,7 +41,7 @@ class ImageData:
     Args:
         train: `tf.data.Dataset` of pairs of an image and an integer label. The
             image is a `uint8` tensor `(height, width, channels)`, a string of
-            JPEG, PNG, GIF or BMP, or with `reads_files` the path of one.
+            JPEG, PNG, GIF, BMP or WebP, or with `reads_files` the path of one.
         validation: The same for the images held out.
         class_names: List of strings, one for each label.
         channels: Integer, 1 or 3.
@@ -76,19 +76,22 @@ def load_data(name, held_out=None, skip_corrupt=False):
         name: `"digits"` (the 1,797 of scikit-learn), `"tfds:NAME"` (a
             classification set of TensorFlow Datasets) or the path of a folder
             with a folder of images for each class, either directly or in
-            `train` and `validation` (or `val`, or `test`).
+            `train` and `validation` (or `val`, or `test`; other spellings
+            of these, as `Training` and `valid`, are known, too).
         held_out: Fraction of the images to train with that is validated on, in
             the place of a validation set that the data may have. Default: the
-            data's own, or a fifth where it has none. Of TensorFlow Datasets
-            in whole percents, 1 to 99.
+            data's own, or a fifth where it has none. In folders it is that
+            part of every class, and one image or more; of TensorFlow Datasets
+            it is rounded to whole percents, 1 to 99.
         skip_corrupt: Boolean, for folders: whether to read all images once and
-            leave out those that cannot be decoded.
+            leave out, and print, those that cannot be decoded.
 
     Returns:
         An `ImageData`.
 
     Raises:
-        ValueError: If the data cannot be found or is not labelled images.
+        ValueError: If the data cannot be found, is not labelled images, or
+            holds images that cannot be decoded.
         ImportError: If the package that reads it is not installed.
     """
     if held_out is not None and not 0 < held_out < 1:
@@ -127,66 +130,22 @@ def _load_digits(held_out):
 
 
 def _load_folder(folder, held_out, skip_corrupt):
-    if not folder.is_dir():
-        raise ValueError(
-            "The data must be 'digits', 'tfds:NAME' or a folder of images. "
-            f"There is no folder {str(folder)!r}."
-        )
+    splits = find_labelled_images(folder, held_out, _HELD_OUT, skip_corrupt)
+    names = list(splits[0])
 
-    def images_of(path, **options):
-        # Keras lists the files; nothing is read before the data is used.
-        return keras.utils.image_dataset_from_directory(
-            path, batch_size=None, seed=_SPLIT_SEED, verbose=False, **options
-        )
-
-    own = [folder / n for n in _VALIDATION_FOLDERS if (folder / n).is_dir()]
-    has_train = (folder / "train").is_dir()
-    try:
-        if has_train and own and not held_out:
-            train = images_of(folder / "train")
-            validation = images_of(
-                own[0], class_names=train.class_names, shuffle=False
-            )
-            roots = folder / "train", own[0]
-        else:
-            root = folder / "train" if has_train else folder
-            train, validation = images_of(
-                root, validation_split=held_out or _HELD_OUT, subset="both"
-            )
-            roots = root, root
-    except ValueError as error:
-        raise ValueError(
-            f"{str(folder)!r} is not a folder with a folder of images for each "
-            f"class: {error}"
-        ) from error
-    names = train.class_names
-    if len(names) < 2:
-        raise ValueError(
-            f"{str(folder)!r} must hold two classes or more, each in a folder "
-            f"of its own. Received: {names}."
-        )
-
-    def labelled_paths(dataset, root):
-        paths = sorted(dataset.file_paths)
-        if skip_corrupt:
-            corrupt = find_corrupt(paths)
-            paths = [path for path in paths if path not in corrupt]
-            print(f"left out, not decodable: {len(corrupt)} of {root}")
-            for path, reason in corrupt.items():
-                print(f"  {path}: {reason}")
-        labels = [
-            names.index(pathlib.Path(path).relative_to(root).parts[0])
-            for path in paths
+    def labelled_paths(classes):
+        pairs = [
+            (os.fsencode(path), label)
+            for label, name in enumerate(names)
+            for path in classes[name]
         ]
+        paths, labels = zip(*pairs, strict=True)
         return tf.data.Dataset.from_tensor_slices(
-            (paths, np.array(labels, "int64"))
+            (tf.constant(paths), tf.constant(labels, "int64"))
         )
 
     return ImageData(
-        labelled_paths(train, roots[0]),
-        labelled_paths(validation, roots[1]),
-        class_names=names,
-        reads_files=True,
+        *map(labelled_paths, splits), class_names=names, reads_files=True
     )
 
 
@@ -228,32 +187,7 @@ def _load_tfds(name, held_out):
     )
 
 
-def find_corrupt(paths):
-    """Returns, by path, why an image file cannot be decoded."""
-
-    def reason(path):
-        try:
-            decode_image(tf.io.read_file(path), channels=3)
-        except tf.errors.OpError as error:
-            return path, reason_of(error)
-        return path, ""
-
-    pairs = tf.data.Dataset.from_tensor_slices(list(paths)).map(
-        lambda path: tf.py_function(reason, [path], [tf.string, tf.string]),
-        num_parallel_calls=tf.data.AUTOTUNE,
-    )
-    return {
-        path.decode(): why.decode()
-        for path, why in pairs.as_numpy_iterator()
-        if why
-    }
-
-
-def check_readable(
-    data,
-    path_of=operator.itemgetter(0),
-    advice="; mend them, or skip them (--skip-corrupt)",
-):
+def check_readable(data, path_of=operator.itemgetter(0), **options):
     """Raises an error that names the images that cannot be decoded, if any.
 
     The errors of a pipeline do not say which image they are about; so all are
@@ -262,7 +196,7 @@ def check_readable(
     Args:
         data: An `ImageData`.
         path_of: Function that returns the path in an example.
-        advice: String, what the error says that can be done.
+        **options: `advice` of `describe_corrupt`.
 
     Raises:
         ValueError: If there are such images.
@@ -272,10 +206,7 @@ def check_readable(
     both = data.train.concatenate(data.validation)
     corrupt = find_corrupt(map(path_of, both.as_numpy_iterator()))
     if corrupt:
-        raise ValueError(
-            f"{len(corrupt)} images cannot be decoded{advice}: "
-            + "; ".join(f"{path}: {why}" for path, why in corrupt.items())
-        )
+        raise ValueError(describe_corrupt(corrupt, **options))
 
 
 def steps_per_epoch(data, recipe):

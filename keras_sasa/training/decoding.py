@@ -7,15 +7,31 @@ anything but JPEG and PNG as gray), so Pillow decodes those.
 """
 
 import io
+import os
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps
 
 # What a name must end with, in lower case, and what Pillow may decode.
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
+EXTENSIONS = (
+    ".bmp",
+    ".gif",
+    ".jfif",
+    ".jpe",
+    ".jpeg",
+    ".jpg",
+    ".png",
+    ".webp",
+)
+FORMATS = "JPEG, PNG, GIF, BMP or WebP"
 _PILLOW_FORMATS = ("BMP", "GIF", "WEBP")
 _PILLOW_MODES = {1: "L", 3: "RGB"}
+# So many corrupt files are named one by one.
+_NAMED = 20
+# Below this, to make a pipeline takes longer than it saves.
+_READ_ONE_BY_ONE = 20
+_ADVICE = "; repair them, or leave them out (skip_corrupt, --skip-corrupt)"
 _EXIF_ORIENTATION = 0x0112
 
 
@@ -80,6 +96,56 @@ def read_image(path, channels):
         raise ValueError(
             f"{str(path)!r} is not a readable image: {reason_of(error)}"
         ) from error
+
+
+def find_corrupt(paths):
+    """Returns, by path, why an image file cannot be decoded.
+
+    Args:
+        paths: Strings.
+
+    Returns:
+        Dict of a string for each file that cannot be decoded, in the order of
+        `paths`.
+    """
+    paths = [os.fsencode(path) for path in paths]
+    readable = set()
+    if len(paths) > _READ_ONE_BY_ONE:
+        readable = _find_readable(paths)
+    reasons = {}
+    for path in paths:
+        if path not in readable:
+            try:
+                decode_image(tf.io.read_file(path), channels=3)
+            except tf.errors.OpError as error:
+                reasons[os.fsdecode(path)] = reason_of(error)
+    return reasons
+
+
+def _find_readable(paths):
+    """Returns those that a pipeline decodes, whose errors name no file."""
+    decoded = tf.data.Dataset.from_tensor_slices(paths).map(
+        lambda path: (path, tf.size(decode_image(tf.io.read_file(path), 3))),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    return {path for path, _ in decoded.ignore_errors().as_numpy_iterator()}
+
+
+def describe_corrupt(corrupt, advice=_ADVICE):
+    """Returns the text of an error about what `find_corrupt` returned.
+
+    Args:
+        corrupt: Dict of a reason for each path.
+        advice: String, what can be done.
+    """
+    listed = [
+        f"{path!r}: {reason}" for path, reason in list(corrupt.items())[:_NAMED]
+    ]
+    if len(corrupt) > _NAMED:
+        listed.append(f"and {len(corrupt) - _NAMED} more")
+    return f"{len(corrupt)} images cannot be decoded{advice}: " + "; ".join(
+        listed
+    )
 
 
 def reason_of(error):
@@ -172,9 +238,9 @@ def _orientation(contents):
     """Returns the EXIF orientation of a JPEG or PNG, 1 to 8."""
     # Most files have none, and are not to wait for Python.
     name = tf.where(_is_png(contents), b"eXIf", b"Exif")
-    parts = tf.strings.split(contents, name, maxsplit=1)
+    parts = tf.raw_ops.StringSplitV2(input=[contents], sep=name, maxsplit=1)
     return tf.cond(
-        tf.size(parts) > 1,
+        parts.shape[1] > 1,
         lambda: tf.ensure_shape(
             tf.py_function(_read_orientation, [contents], "int32"), ()
         ),
@@ -230,7 +296,7 @@ def _decode_with_pillow(contents, channels):
                 upright = ImageOps.exif_transpose(image)
                 pixels = upright.convert(_PILLOW_MODES[channels])
         except Image.UnidentifiedImageError as error:
-            raise ValueError("not a JPEG, PNG, GIF, BMP or WebP") from error
+            raise ValueError(f"not a {FORMATS}") from error
         except Exception as error:
             # Of many types, for which TensorFlow has no name.
             raise ValueError(str(error)) from error
