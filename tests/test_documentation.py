@@ -9,8 +9,10 @@ import shlex
 import sys
 
 import keras
+import numpy as np
 import pytest
 
+from keras_sasa.layers import ImageRescaling
 from keras_sasa.training.command import output_of
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -45,10 +47,23 @@ def blocks(page, language):
 )
 def test_python_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    if page == "docs/own_images.md":
+        train_on_photos(tmp_path)
     # One namespace: a reader types the blocks one after the other.
     namespace = {}
     for number, block in enumerate(blocks(page, "python")):
         exec(compile(block, f"{page}[{number}]", "exec"), namespace)
+
+
+def train_on_photos(folder):
+    """Leaves what the commands of the guide to own images would."""
+    keras.utils.save_img(folder / "new.jpg", np.zeros((60, 90, 3)))
+    inputs = keras.Input((32, 32, 3))
+    outputs = ImageRescaling(["cat", "dog"], image_size=32)(inputs)
+    outputs = keras.layers.Flatten()(outputs)
+    model = keras.Model(inputs, keras.layers.Dense(2, "softmax")(outputs))
+    (folder / "runs/photos").mkdir(parents=True)
+    model.save(folder / "runs/photos/best.keras")
 
 
 def commands(page):
