@@ -20,6 +20,7 @@ import numpy as np
 from keras_sasa.detection import RetinaNet
 from keras_sasa.detection.evaluation import detect
 from keras_sasa.optional import needs
+from keras_sasa.paths import local_path_option
 from keras_sasa.training import command, read_image, read_training
 from keras_sasa.visualize import plot_detections
 
@@ -31,7 +32,7 @@ def main(argv=None):
     add = parser.add_argument
     add("model", type=pathlib.Path, help="a .keras file of a training")
     add("images", type=pathlib.Path, nargs="+", metavar="IMAGE")
-    add("--output", type=pathlib.Path, default="detections", help="folder")
+    add("--output", type=local_path_option, default="detections", help="folder")
     add("--score", type=float, default=0.4, help="lowest one that is kept")
     options = parser.parse_args(argv)
     needs("matplotlib")

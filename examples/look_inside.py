@@ -23,6 +23,7 @@ import numpy as np
 
 from keras_sasa import SelfAttention2D
 from keras_sasa.optional import needs
+from keras_sasa.paths import local_path_option
 from keras_sasa.training import (
     command,
     evaluation_batches,
@@ -56,7 +57,7 @@ def main(argv=None):
     add("--data", default="digits", help="digits, a folder, or tfds:NAME")
     command.add_selection(parser)
     add("--pixel", type=int, nargs=2, metavar=("ROW", "COLUMN"))
-    add("--output", type=pathlib.Path, help="folder")
+    add("--output", type=local_path_option, help="folder")
     options = parser.parse_args(argv)
     needs("matplotlib")
 

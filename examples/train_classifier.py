@@ -39,7 +39,7 @@ def main(argv=None):
         recipe="digits or cifar10",
     )
     command.add_selection(parser)
-    options = parser.parse_args(argv)
+    options = command.parse_options(parser, argv)
     # Found missing now, not when there is something to draw.
     needs("matplotlib")
     recipe = command.recipe_of(

@@ -74,7 +74,7 @@ def main(argv=None):
         default=64,
         help="width of pyramid and heads (default 64)",
     )
-    options = parser.parse_args(argv)
+    options = command.parse_options(parser, argv)
     # Found missing now, not when there is something to draw or to measure.
     needs("matplotlib")
     needs("pycocotools")

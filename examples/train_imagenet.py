@@ -32,7 +32,7 @@ def main(argv=None):
         recipe="imagenet",
     )
     command.add_selection(parser)
-    options = parser.parse_args(argv)
+    options = command.parse_options(parser, argv)
     recipe = command.recipe_of(options, IMAGENET)
     network = command.network_of(options, CONFIGURATIONS[NETWORK])
     *_, folder = command.train(options, network, recipe)

@@ -24,6 +24,7 @@ from keras_sasa.training import (
     CIFAR10,
     DIGITS,
     IMAGENET,
+    SaveRun,
     build_model,
     command,
     evaluation_batches,
@@ -35,6 +36,7 @@ from keras_sasa.training import (
 ROOT = pathlib.Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 WRITTEN = {
+    "arguments.json",
     "attention_first.png",
     "attention_last.png",
     "best.keras",
@@ -123,7 +125,9 @@ def test_digits(classifier, tmp_path, capfd):
     assert model.input_shape == (None, 8, 8, 1)
 
 
-def test_image_folder_and_resume(classifier, same_process, tmp_path, capsys):
+def test_image_folder_and_resume(
+    classifier, same_process, tmp_path, monkeypatch, capsys
+):
     image_folder(tmp_path / "data" / "train", images=8)
     image_folder(tmp_path / "data" / "validation", images=2)
     arguments = [*TINY, "--data", str(tmp_path / "data"), "--batch-size", "4"]
@@ -136,6 +140,32 @@ def test_image_folder_and_resume(classifier, same_process, tmp_path, capsys):
     with pytest.raises(FileExistsError, match="--resume"):
         classifier.main(arguments)
     classifier.main([*arguments, "--resume"])
+    history = (tmp_path / "run" / "history.csv").read_bytes()
+    capsys.readouterr()
+
+    # Of the same arguments from another folder, with more epochs; Ctrl-C.
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    resume = ["--resume", str(tmp_path / "run"), "--epochs", "3"]
+    with monkeypatch.context() as patch:
+
+        def on_train_batch_end(self, batch, logs=None):
+            raise KeyboardInterrupt
+
+        patch.setattr(SaveRun, "on_train_batch_end", on_train_batch_end)
+        with pytest.raises(SystemExit) as end:
+            command.run(lambda: classifier.main(resume))
+    assert end.value.code == 130
+    captured = capsys.readouterr()
+    # The warm-up is that of before, of one epoch.
+    assert "warmup_epochs        0.13\n" in captured.out
+    first, second = captured.err.splitlines()[-2:]
+    assert first.startswith("Interrupted: the state after epoch 1 is kept in")
+    assert second.startswith(f"Resume with --resume {tmp_path / 'run'} (prog")
+    classifier.main(resume[:2])
+    table = (tmp_path / "run" / "history.csv").read_bytes()
+    assert table.startswith(history) and len(table.splitlines()) == 4
+    assert not list(pathlib.Path().iterdir())
 
 
 def test_tfds(classifier, same_process, tmp_path, capsys):

@@ -394,8 +394,12 @@ def test_mixed_precision(tmp_path, without_tensorboard, precision):
     assert model.get_layer("group1_block1_attention").compute_dtype == precision
     # Probabilities, of which the loss takes the logarithm, are in float32.
     assert model.get_layer("predictions").compute_dtype == "float32"
+    # Under another policy than that of the training.
+    assert keras.config.dtype_policy().name == "float32"
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert_weights_equal(loaded, model)
+    state = json.loads((tmp_path / "state.json").read_text())
+    assert state["configuration"]["dtype_policy"] == f"mixed_{precision}"
 
 
 @pytest.mark.large
@@ -547,8 +551,104 @@ def test_folder_of_another_training(tmp_path):
     some_run(tmp_path)
     with pytest.raises(FileExistsError, match="go on with it .--resume."):
         Run(tmp_path, {}).start()
-    with pytest.raises(ValueError, match="seed: None before, 3 now"):
+    with pytest.raises(ValueError, match="seed: not set before, 3 now"):
         Run(tmp_path, {"seed": 3}).start(resume=True)
+
+
+def changed(folder, before, now):
+    """Returns what is said where a configuration is not that of before."""
+    state = {"configuration": before, "history": []}
+    (folder / "state.json").write_text(json.dumps(state))
+    with pytest.raises(ValueError) as raised:
+        Run(folder, now).start(resume=True)
+    text = str(raised.value)
+    return text.partition("with a different configuration: ")[2]
+
+
+def test_values_that_differ_are_named(tmp_path):
+    before = {
+        "network": {"num_heads": 4, "spatial": ["conv", "attention"]},
+        "classes": ["cat", "dog"],
+        "images": [30, 10],
+    }
+    now = {
+        "network": {"num_heads": 8, "spatial": ["conv", "conv"], "stem": "s"},
+        "classes": ["cat", "dog", "owl"],
+        "images": [30, 10],
+    }
+    assert changed(tmp_path, before, now).split("; ") == [
+        "classes: ['cat', 'dog'] before, ['cat', 'dog', 'owl'] now",
+        "network.num_heads: 4 before, 8 now",
+        "network.spatial[1]: 'attention' before, 'conv' now",
+        "network.stem: not set before, 's' now",
+    ]
+    many = changed(
+        tmp_path,
+        {"classes": [f"{n}" for n in range(1000)]},
+        {"classes": [f"new {n}" for n in range(1000)]},
+    )
+    assert len(many) < 1000 and many.endswith("; and 988 more")
+
+
+def interrupt_after(monkeypatch, epochs):
+    """Presses Ctrl-C in the first step after so many epochs."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.run.epochs_done == epochs:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(
+        training.SaveRun, "on_train_batch_end", on_train_batch_end
+    )
+
+
+def test_more_epochs_and_an_interruption(
+    tmp_path, without_tensorboard, monkeypatch, capsys
+):
+    """One epoch, then three: at once, and interrupted after the second."""
+    one = dataclasses.replace(RECIPE, epochs=1)
+    fit(NETWORK, digits(), one, tmp_path / "whole", verbose=0)
+    shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
+    capsys.readouterr()
+    resume = {"resume": True, "verbose": 2}
+    model, history = fit(
+        NETWORK, digits(), RECIPE, tmp_path / "whole", **resume
+    )
+    schedule = RECIPE.make_schedule(5)
+    assert (
+        "Resuming after epoch 1 of 3. There were to be 1: from here on the "
+        "learning rate follows the cosine of 3 epochs, now at "
+        f"{float(schedule(5)):.3g}."
+    ) in capsys.readouterr().out
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            fit(NETWORK, digits(), RECIPE, tmp_path / "stopped", **resume)
+    folder = tmp_path / "stopped"
+    assert capsys.readouterr().err.splitlines() == [
+        "",
+        "Interrupted: the state after epoch 2 is kept in "
+        f"{folder / 'state-0002.weights.h5'}.",
+        f"Resume with --resume {folder} (programs) or with resume=True "
+        "(Python).",
+    ]
+    other, same = fit(NETWORK, digits(), RECIPE, folder, **resume)
+    assert capsys.readouterr().out.startswith("Resuming after epoch 2 of 3.\n")
+    assert same == history and [row["epoch"] for row in same] == [1, 2, 3]
+    assert_weights_equal(other, model)
+    with pytest.raises(
+        ValueError, match="`epochs` must be at least the 3.*Received: epochs=1"
+    ):
+        fit(NETWORK, digits(), one, folder, resume=True, verbose=0)
+
+
+def test_interruption_of_the_first_epoch(tmp_path):
+    run = Run(tmp_path, {})
+    run.start()
+    assert run.describe_interruption().splitlines() == [
+        "Interrupted in the first epoch: there is no state to keep.",
+        "Start again with the same command or call.",
+    ]
 
 
 def test_folder_without_a_training(tmp_path):
@@ -569,5 +669,51 @@ def test_corrupt_image_is_named(tmp_path, without_tensorboard):
 
 
 def test_wrong_precision(tmp_path):
-    with pytest.raises(ValueError, match="`mixed_precision` must be one of"):
+    with pytest.raises(
+        ValueError, match="`mixed_precision` must be `None` or .*='int8'"
+    ):
         fit(NETWORK, digits(), RECIPE, tmp_path, mixed_precision="int8")
+
+
+def test_misspelled_argument(tmp_path):
+    with pytest.raises(TypeError, match=r"fit\(\).*'seeds'"):
+        fit(NETWORK, digits(), RECIPE, tmp_path, seeds=1)
+
+
+@pytest.mark.parametrize(
+    "mixed_precision, name",
+    [(None, "mixed_bfloat16"), ("float16", "mixed_float16")],
+)
+def test_the_policy_of_the_user_stays(tmp_path, mixed_precision, name):
+    """After an error too; without an argument it is that of the network."""
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    policy = keras.config.dtype_policy()
+
+    def on_start(model):
+        assert keras.config.dtype_policy().name == name
+        assert model.get_layer("group1_block1_attention").dtype_policy == (
+            keras.config.dtype_policy()
+        )
+        raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        fit(
+            NETWORK,
+            digits(),
+            RECIPE,
+            tmp_path,
+            mixed_precision=mixed_precision,
+            on_start=on_start,
+        )
+    assert keras.config.dtype_policy() is policy
+
+
+@pytest.mark.parametrize(
+    "before, now", [(None, "float32"), ("bfloat16", "mixed_bfloat16")]
+)
+def test_precision_as_older_versions_wrote_it(tmp_path, before, now):
+    state = {"configuration": {"mixed_precision": before}, "history": []}
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    Run(tmp_path, {"dtype_policy": now}).start(resume=True)
+    with pytest.raises(ValueError, match=f"dtype_policy: '{now}' before"):
+        Run(tmp_path, {"dtype_policy": "float64"}).start(resume=True)

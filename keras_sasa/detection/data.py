@@ -7,7 +7,6 @@ or the path of one), `image_id`, `boxes` `(num_boxes, 4)` ("xyxy", in pixels),
 """
 
 import dataclasses
-import pathlib
 import warnings
 
 import numpy as np
@@ -16,6 +15,7 @@ import tensorflow as tf
 from keras_sasa.detection import coco
 from keras_sasa.detection.transforms import area
 from keras_sasa.optional import needs
+from keras_sasa.paths import local_path
 from keras_sasa.training.data import ImageData
 
 _SCENE_SIDE = 128
@@ -61,7 +61,7 @@ def load_data(name):
         return _load_digits()
     if str(name).startswith("tfds:"):
         return _load_tfds(name.removeprefix("tfds:"))
-    return _load_coco(pathlib.Path(name))
+    return _load_coco(local_path(name, "name"))
 
 
 def digit_scenes(digits, labels, number, seed):

@@ -9,6 +9,7 @@ from keras_sasa.applications import ResNet
 from keras_sasa.detection import batches
 from keras_sasa.detection.evaluation import check_has_boxes, evaluate
 from keras_sasa.detection.retinanet import RetinaNet
+from keras_sasa.paths import local_path
 from keras_sasa.training.data import check_readable, steps_per_epoch
 from keras_sasa.training.devices import Devices
 from keras_sasa.training.fit import (
@@ -68,7 +69,18 @@ def _check_network(network):
         )
 
 
-def fit(network, data, recipe, folder, devices=None, **options):
+def fit(
+    network,
+    data,
+    recipe,
+    folder,
+    devices=None,
+    seed=0,
+    mixed_precision=None,
+    resume=False,
+    verbose="auto",
+    on_start=None,
+):
     """Trains a detector, saves its state after every epoch, and goes on.
 
     Args:
@@ -78,8 +90,11 @@ def fit(network, data, recipe, folder, devices=None, **options):
         folder: Path of the run, see `keras_sasa.training.fit`; the best epoch
             is that of the highest AP on the images held out.
         devices: A `Devices` of one process. Default: one device.
-        **options: `seed`, `mixed_precision`, `resume`, `verbose` and
-            `on_start` of `keras_sasa.training.fit`.
+        seed: As of `keras_sasa.training.fit`.
+        mixed_precision: The same.
+        resume: The same.
+        verbose: The same.
+        on_start: The same.
 
     Returns:
         The trained model, with averaged weights, and the history: a list of a
@@ -91,8 +106,11 @@ def fit(network, data, recipe, folder, devices=None, **options):
             instance a set without boxes.
         TypeError: If `network` has arguments that do not exist.
         OSError: If the folder cannot be written to.
-        FloatingPointError: If the loss is no number any more.
+        FloatingPointError: If the loss becomes NaN or infinite.
+        KeyboardInterrupt: As of `keras_sasa.training.fit`.
     """
+    # Before all boxes are looked at.
+    folder = local_path(folder, "folder")
     if devices is not None and devices.shard[1] > 1:
         raise ValueError(
             "A detector can be trained by one process only, on any number of "
@@ -117,7 +135,16 @@ def fit(network, data, recipe, folder, devices=None, **options):
             check_readable, data, operator.itemgetter("image"), advice=""
         ),
     )
-    return fit_task(task, folder, devices, **options)
+    return fit_task(
+        task,
+        folder,
+        devices,
+        seed,
+        mixed_precision,
+        resume,
+        verbose,
+        on_start,
+    )
 
 
 class MeasurePrecision(keras.callbacks.Callback):

@@ -1,7 +1,6 @@
 """`python -m keras_sasa.profile`: a saved model, or the paper's networks."""
 
 import argparse
-import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -9,6 +8,7 @@ import keras
 
 from keras_sasa import detection  # noqa: F401, for saved detectors
 from keras_sasa.optional import needs
+from keras_sasa.paths import local_path_option
 from keras_sasa.profile.counting import profile
 from keras_sasa.profile.picture import plot_profile
 from keras_sasa.profile.published import (
@@ -50,9 +50,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default=10,
         help="how often every layer is timed; 0 for no times (default 10)",
     )
-    parser.add_argument("--csv", metavar="FILE", help="also write them here")
     parser.add_argument(
-        "--picture", metavar="FILE", help="also draw the layers of a model here"
+        "--csv",
+        type=local_path_option,
+        metavar="FILE",
+        help="also write them here",
+    )
+    parser.add_argument(
+        "--picture",
+        type=local_path_option,
+        metavar="FILE",
+        help="also draw the layers of a model here",
     )
     options = parser.parse_args(arguments)
     for name in ("csv", "picture"):
@@ -82,22 +90,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"{parser.prog}: {error}")
 
 
-def _check_file(parser, option, name):
+def _check_file(parser, option, path):
     """Ends the program, before anything is measured, where none can be written.
 
     Args:
         parser: The parser of the program.
         option: Name of the option.
-        name: Its value, a path or `None`.
+        path: Its value, a path or `None`.
     """
-    if name is None:
+    if path is None:
         return
-    path = pathlib.Path(name)
     if path.is_dir() or not path.parent.is_dir():
-        parser.error(f"--{option}: {name!r} is no file in a folder that exists")
+        parser.error(
+            f"--{option}: {str(path)!r} is no file in a folder that exists"
+        )
     if option == "picture" and path.suffix not in PICTURES:
         parser.error(
-            f"--{option}: {name!r} must end in one of {', '.join(PICTURES)}"
+            f"--{option}: {str(path)!r} must end in one of "
+            f"{', '.join(PICTURES)}"
         )
 
 

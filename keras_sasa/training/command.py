@@ -6,6 +6,7 @@ values of both are changed by options of their own.
 
 import argparse
 import dataclasses
+import os
 import pathlib
 import sys
 
@@ -13,11 +14,19 @@ import keras
 
 from keras_sasa.applications import CONFIGURATIONS
 from keras_sasa.applications.resnet import OPERATORS, STEMS
+from keras_sasa.paths import local_path_option
 from keras_sasa.profile import profile
 from keras_sasa.training.data import load_data
 from keras_sasa.training.devices import STRATEGIES, make_devices
 from keras_sasa.training.fit import MIXED_PRECISION, MODEL, fit
 from keras_sasa.training.recipe import CIFAR10, DIGITS, IMAGENET
+from keras_sasa.training.run import (
+    ARGUMENTS,
+    STATE,
+    read_arguments,
+    read_training,
+    write_arguments,
+)
 
 RECIPES = {"imagenet": IMAGENET, "cifar10": CIFAR10, "digits": DIGITS}
 
@@ -33,20 +42,36 @@ def make_parser(description, data, network, recipe, recipes=None):
         recipes: Dict of a `Recipe` for each name. Default: `RECIPES`.
 
     Returns:
-        An `argparse.ArgumentParser`. What is not given is `None`.
+        An `argparse.ArgumentParser`, for `parse_options`. What is not given
+        is `None`.
     """
     parser = argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawTextHelpFormatter,
     )
     add = parser.add_argument
+    # That of a training that is resumed, whatever the number of its epochs.
+    parser.set_defaults(warmup_epochs=None)
     add(
         "--data",
+        type=data_option,
         default=data,
         help=f"a folder or tfds:NAME (default {data})",
     )
-    add("--output", type=pathlib.Path, help="folder (default runs/NAME)")
-    add("--resume", action="store_true", help="go on with what is there")
+    add(
+        "--output",
+        type=local_path_option,
+        help="folder (default runs/NAME)",
+    )
+    add(
+        "--resume",
+        type=local_path_option,
+        nargs="?",
+        const=True,
+        metavar="DIR",
+        help="go on with the training in DIR (default: in the output folder);\n"
+        "options that are not given are those of before",
+    )
     add("--seed", type=int, default=0, help="of weights and images")
 
     add = parser.add_argument_group("network").add_argument
@@ -75,9 +100,57 @@ def make_parser(description, data, network, recipe, recipes=None):
     add("--tpu", help="name or address, with --strategy tpu")
     add(
         "--mixed-precision",
-        choices=[name for name in MIXED_PRECISION if name],
+        choices=MIXED_PRECISION,
     )
     return parser
+
+
+def parse_options(parser, argv=None):
+    """Parses the options of a script, with those of before on `--resume`.
+
+    Args:
+        parser: What `make_parser` has returned.
+        argv: List of strings. Default: those of the program.
+
+    Returns:
+        An `argparse.Namespace`.
+
+    Raises:
+        ValueError: If the folder to resume from is that of another script.
+    """
+    options = parser.parse_args(argv)
+    if not options.resume:
+        return options
+    folder = output_of(options)
+    if options.resume is not True:
+        if options.output not in (None, options.resume):
+            parser.error("--resume DIR writes to DIR: leave --output out")
+        if not any((folder / name).exists() for name in (STATE, ARGUMENTS)):
+            parser.error(f"--resume: {str(folder)!r} holds no training")
+    kept = read_arguments(folder, known=vars(options))
+    parser.set_defaults(**kept)
+    options = parser.parse_args(argv)
+    if (folder / STATE).exists():
+        options.warmup_epochs = read_training(folder)[0].warmup_epochs
+    options.output = folder
+    return options
+
+
+def _kept_options(options):
+    """Returns the options that `parse_options` takes from a file."""
+    kept = vars(options).copy()
+    for name in ("output", "resume", "warmup_epochs"):
+        del kept[name]
+    if os.path.exists(options.data):
+        # So that a training can be resumed from anywhere.
+        kept["data"] = os.path.abspath(options.data)
+    return kept
+
+
+def data_option(text):
+    """Returns the name of data, for `type=` of an option of `argparse`."""
+    local_path_option(text)
+    return text
 
 
 def add_selection(parser):
@@ -166,7 +239,9 @@ def recipe_of(options, recipe, recipes=None):
     if options.learning_rate is not None:
         changes["base_learning_rate"] = options.learning_rate
         changes["base_batch_size"] = options.batch_size or recipe.batch_size
-    if "epochs" in changes:
+    if options.warmup_epochs is not None:
+        changes["warmup_epochs"] = options.warmup_epochs
+    elif "epochs" in changes:
         # The same part of a longer or shorter training.
         part = changes["epochs"] / recipe.epochs
         changes["warmup_epochs"] = round(recipe.warmup_epochs * part, 2)
@@ -174,6 +249,8 @@ def recipe_of(options, recipe, recipes=None):
 
 
 def output_of(options):
+    if isinstance(options.resume, pathlib.Path):
+        return options.resume
     name = pathlib.PurePath(options.data.removeprefix("tfds:")).name
     return options.output or pathlib.Path("runs") / (name or "folder")
 
@@ -199,6 +276,7 @@ def train(options, network, recipe, load=load_selected, fit=fit):
 
     def summarize(model):
         if devices.is_chief:
+            write_arguments(folder, _kept_options(options))
             print(
                 summary(options, model, network, data, recipe, devices, folder)
             )
@@ -211,7 +289,7 @@ def train(options, network, recipe, load=load_selected, fit=fit):
         devices=devices,
         seed=options.seed,
         mixed_precision=options.mixed_precision,
-        resume=options.resume,
+        resume=bool(options.resume),
         on_start=summarize,
     )
     if devices.shard[1] > 1:
@@ -232,7 +310,7 @@ def summary(options, model, network, data, recipe, devices, folder):
         f"{data.num_validation:,} to validate, {data.num_classes} classes",
         "devices": devices.describe(),
         "validation": "with the moving average of the weights, as saved",
-        "precision": MIXED_PRECISION[options.mixed_precision],
+        "precision": keras.config.dtype_policy().name,
         "seed": options.seed,
         "output": folder,
     }
@@ -250,3 +328,6 @@ def run(main):
         main()
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        # As shells report a program that was interrupted.
+        sys.exit(130)

@@ -13,6 +13,7 @@ import pathlib
 import tensorflow as tf
 
 from keras_sasa.optional import needs
+from keras_sasa.paths import local_path
 from keras_sasa.training.decoding import (
     decode_image,
     decode_part,
@@ -103,7 +104,7 @@ def load_data(name, held_out=None, skip_corrupt=False):
         return _load_digits(held_out or _HELD_OUT)
     if str(name).startswith("tfds:"):
         return _load_tfds(name.removeprefix("tfds:"), held_out)
-    return _load_folder(pathlib.Path(name), held_out, skip_corrupt)
+    return _load_folder(local_path(name, "name"), held_out, skip_corrupt)
 
 
 def _load_digits(held_out):

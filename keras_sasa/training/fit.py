@@ -1,8 +1,10 @@
 """Trains a network by a recipe: `Model.fit` with the parts put together."""
 
+import contextlib
 import dataclasses
 import functools
 import importlib.util
+import sys
 from collections.abc import Callable
 
 import keras
@@ -16,7 +18,6 @@ from keras_sasa.training.recipe import Recipe
 from keras_sasa.training.run import Run, SaveRun
 
 MIXED_PRECISION = {
-    None: "float32",
     "bfloat16": "mixed_bfloat16",
     "float16": "mixed_float16",
 }
@@ -38,8 +39,8 @@ class Task:
         training_batches: Function of `(seed, initial_epoch, shard)`, see
             `keras_sasa.training.training_batches`.
         validation_batches: Function of `shard`.
-        configuration: Dict of JSON values, what must be equal for a training
-            to go on.
+        configuration: Dict of JSON values, what must be equal to resume a
+            training.
         monitor: Name of the metric, higher is better, that says which epoch is
             the best.
         callbacks: List of Keras callbacks that see the averaged weights when
@@ -123,7 +124,12 @@ def compile_model(model, recipe, steps_per_epoch, devices, **options):
         layer.momentum = recipe.batch_norm_momentum
         # Under `keras.distribution` means are those of the whole batch anyway.
         layer.synchronized = devices.strategy is not None
-    model.compile(recipe.make_optimizer(steps_per_epoch), **options)
+    optimizer = recipe.make_optimizer(steps_per_epoch)
+    if model.dtype_policy.name == "mixed_float16":
+        # Keras would do it, too, but not note it in the file of the model,
+        # which could then be loaded under this global policy only.
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    model.compile(optimizer, **options)
     # Or the first step would be traced twice, once for its variables.
     model.optimizer.build(model.trainable_variables)
 
@@ -170,8 +176,12 @@ def fit(
             the best validation accuracy).
         devices: A `Devices`. Default: one device.
         seed: Integer: initial weights, order of images, augmentation.
-        mixed_precision: `"bfloat16"`, `"float16"` or `None`.
-        resume: Boolean, whether to go on with a training in `folder`.
+        mixed_precision: `"bfloat16"` or `"float16"`. Default: the policy of
+            `keras.config.dtype_policy()`, which is what it was afterwards.
+        resume: Boolean, whether to go on with a training in `folder`. All
+            arguments must be those of before, except for the epochs of the
+            recipe: the warm-up stays, and the cosine is that of the new number
+            of epochs from here on.
         verbose: As of `keras.Model.fit`.
         on_start: Function that is called with the compiled model before the
             training.
@@ -183,7 +193,9 @@ def fit(
     Raises:
         ValueError: If something does not fit, before the training starts.
         OSError: If the folder cannot be written to.
-        FloatingPointError: If the loss is no number any more.
+        FloatingPointError: If the loss becomes NaN or infinite.
+        KeyboardInterrupt: On Ctrl-C, after two lines on the standard error say
+            which state is kept and how to resume.
     """
     task = Task(
         build=functools.partial(build_model, network, data, recipe),
@@ -230,43 +242,80 @@ def fit_task(
     on_start=None,
 ):
     """Trains what a `Task` describes; all else is as of `fit`."""
-    if mixed_precision not in MIXED_PRECISION:
-        raise ValueError(
-            f"`mixed_precision` must be one of {tuple(MIXED_PRECISION)}. "
-            f"Received: mixed_precision={mixed_precision!r}."
+    with _dtype_policy(mixed_precision):
+        return _fit_task(
+            task, folder, devices or Devices(), seed, resume, verbose, on_start
         )
-    devices = devices or Devices()
+
+
+@contextlib.contextmanager
+def _dtype_policy(mixed_precision):
+    """Sets the global policy, where one is asked for, and puts it back."""
+    before = keras.config.dtype_policy()
+    if mixed_precision is not None:
+        if mixed_precision not in MIXED_PRECISION:
+            raise ValueError(
+                "`mixed_precision` must be `None` or one of "
+                f"{tuple(MIXED_PRECISION)}. "
+                f"Received: mixed_precision={mixed_precision!r}."
+            )
+        keras.config.set_dtype_policy(MIXED_PRECISION[mixed_precision])
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _fit_task(task, folder, devices, seed, resume, verbose, on_start):
     run = Run(
         folder,
         {
             **task.configuration,
             "recipe": dataclasses.asdict(task.recipe),
             "seed": seed,
-            "mixed_precision": mixed_precision,
+            "dtype_policy": keras.config.dtype_policy().name,
         },
         monitor=task.monitor,
         is_writer=devices.is_chief,
         wait=devices.wait,
     )
     keras.utils.set_random_seed(seed)
-    keras.config.set_dtype_policy(MIXED_PRECISION[mixed_precision])
     model = task.build(devices)
     check_supported(model, devices, task.recipe.batch_size)
     run.start(resume, num_bytes=_BYTES_PER_PARAMETER * model.count_params())
     devices.check_same(run.epochs_done, "number of epochs done")
     if on_start:
         on_start(model)
-    with devices.scope():
-        run.load(model)
-    if run.epochs_done < task.recipe.epochs:
-        try:
+    if run.epochs_done and verbose and devices.is_chief:
+        print(_describe_resumption(run, task))
+    try:
+        with devices.scope():
+            run.load(model)
+        if run.epochs_done < task.recipe.epochs:
             _fit(model, task, run, devices, seed, verbose)
-        except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
-            task.check_readable()
-            raise
-    with devices.scope():
-        _finish(model, run)
+        with devices.scope():
+            _finish(model, run)
+    except (tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
+        task.check_readable()
+        raise
+    except KeyboardInterrupt:
+        if devices.is_chief:
+            print(f"\n{run.describe_interruption()}", file=sys.stderr)
+        raise
     return model, run.history
+
+
+def _describe_resumption(run, task):
+    epochs = task.recipe.epochs
+    text = f"Resuming after epoch {run.epochs_done} of {epochs}."
+    if run.epochs_before != epochs:
+        schedule = task.recipe.make_schedule(task.steps_per_epoch)
+        rate = float(schedule(run.epochs_done * task.steps_per_epoch))
+        text += (
+            f" There were to be {run.epochs_before}: from here on the learning "
+            f"rate follows the cosine of {epochs} epochs, now at {rate:.3g}."
+        )
+    return text
 
 
 def _fit(model, task, run, devices, seed, verbose):

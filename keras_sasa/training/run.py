@@ -14,18 +14,24 @@ import json
 import math
 import os
 import pathlib
+import reprlib
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable
 
 import keras
 
+from keras_sasa.paths import local_path
 from keras_sasa.training.recipe import Recipe
 
 STATE = "state.json"
+ARGUMENTS = "arguments.json"
 HISTORY = "history.csv"
 # Room for the last, the best and the next state, and the two final models.
 _STATES_ON_DISK = 5
+# Of the values that differ, so many are named.
+_NAMED_DIFFERENCES = 12
 
 
 @dataclasses.dataclass
@@ -34,8 +40,8 @@ class Run:
 
     Args:
         folder: Path of the folder, made if there is none.
-        configuration: Dict of JSON values, all that must be equal for a
-            training to go on.
+        configuration: Dict of JSON values, which must be equal to resume a
+            training, but for the number of epochs of its recipe.
         monitor: Name of the metric, higher is better, that says which epoch is
             the best.
         is_writer: Boolean, whether this process writes; of several processes
@@ -50,9 +56,11 @@ class Run:
     wait: Callable[[], None] = lambda: None
 
     def __post_init__(self):
-        self.folder = pathlib.Path(self.folder)
+        self.folder = local_path(self.folder, "folder")
         self.configuration = json.loads(json.dumps(self.configuration))
         self.history = []
+        # Of the recipe with which the training was begun, on resume.
+        self.epochs_before = None
 
     @property
     def epochs_done(self):
@@ -75,14 +83,15 @@ class Run:
 
         Args:
             resume: Boolean, whether to go on with what the folder holds; an
-                empty folder is begun.
+                empty folder is begun. With other epochs than before, the
+                schedule is that of the new number from here on.
             num_bytes: Integer, expected size of one state, to find out early
                 whether the disk has room.
 
         Raises:
             FileExistsError: If the folder holds a training and `resume` is
                 false.
-            ValueError: If its configuration is another.
+            ValueError: If its configuration differs.
             OSError: If it cannot be written to, or has no room.
         """
         if (self.folder / STATE).exists():
@@ -123,18 +132,29 @@ class Run:
 
     def _read(self):
         state = _read_state(self.folder)
-        before, now = state["configuration"], self.configuration
+        before, now = _filled_in(state["configuration"]), self.configuration
         changed = [
-            f"{name}: {before.get(name)!r} before, {now.get(name)!r} now"
-            for name in sorted({*before, *now})
-            if before.get(name) != now.get(name)
+            difference
+            for difference in _differences(before, now)
+            if not difference.startswith("recipe.epochs: ")
         ]
+        more = len(changed) - _NAMED_DIFFERENCES
+        if more > 0:
+            changed = [*changed[:_NAMED_DIFFERENCES], f"and {more} more"]
         if changed:
             raise ValueError(
-                f"The training in {str(self.folder)!r} cannot go on with "
-                "another configuration: " + "; ".join(changed)
+                f"The training in {str(self.folder)!r} cannot be resumed with "
+                "a different configuration: " + "; ".join(changed)
+            )
+        epochs = now.get("recipe", {}).get("epochs", math.inf)
+        if epochs < len(state["history"]):
+            raise ValueError(
+                f"`epochs` must be at least the {len(state['history'])} that "
+                f"the training in {str(self.folder)!r} has done. "
+                f"Received: epochs={epochs}."
             )
         self.history = state["history"]
+        self.epochs_before = before.get("recipe", {}).get("epochs")
 
     def load(self, model, which="last"):
         """Loads a state, `"last"` or `"best"`; the optimizer must be built."""
@@ -228,6 +248,23 @@ class Run:
             f"{self.folder / self.last}"
         )
 
+    def describe_interruption(self):
+        """Returns two lines: which state is kept, and how to go on with it."""
+        folder = shlex.quote(str(self.folder))
+        if not (self.folder / STATE).exists():
+            return (
+                "Interrupted in the first epoch: there is no state to keep.\n"
+                "Start again with the same command or call."
+            )
+        # Or the state that was just being written would not be counted.
+        state = _read_state(self.folder)
+        return (
+            f"Interrupted: the state after epoch {state['epochs_done']} is "
+            f"kept in {self.folder / state['last']}.\n"
+            f"Resume with --resume {folder} (programs) or with resume=True "
+            "(Python)."
+        )
+
 
 def _file_after(epoch):
     return f"state-{epoch:04d}.weights.h5" if epoch else None
@@ -251,6 +288,76 @@ def read_training(folder):
         raise ValueError(
             f"{str(folder)!r} holds no training: {error.strerror}: {STATE}"
         ) from error
+
+
+def _filled_in(configuration):
+    """Returns a configuration with what older versions did not write."""
+    configuration = dict(configuration)
+    if "mixed_precision" in configuration:
+        name = configuration.pop("mixed_precision")
+        configuration["dtype_policy"] = f"mixed_{name}" if name else "float32"
+    if "recipe" in configuration:
+        recipe = dataclasses.asdict(Recipe(**configuration["recipe"]))
+        configuration["recipe"] = json.loads(json.dumps(recipe))
+    return configuration
+
+
+def _differences(before, now, name=""):
+    """Yields `"name.of.the.value: 4 before, 8 now"` for all that differ."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted({*before, *now}):
+            yield from _differences(
+                before.get(key),
+                now.get(key),
+                f"{name}.{key}" if name else str(key),
+            )
+    elif (
+        isinstance(before, list)
+        and isinstance(now, list)
+        and len(before) == len(now)
+    ):
+        for place, values in enumerate(zip(before, now, strict=True)):
+            yield from _differences(*values, f"{name}[{place}]")
+    elif before != now:
+        yield f"{name}: {_short(before)} before, {_short(now)} now"
+
+
+def _short(value):
+    return "not set" if value is None else reprlib.repr(value)
+
+
+def write_arguments(folder, arguments):
+    """Keeps the arguments of a training script, for `read_arguments`.
+
+    Args:
+        folder: Path of the run.
+        arguments: Dict of JSON values.
+    """
+    with _replacing(pathlib.Path(folder) / ARGUMENTS) as path:
+        path.write_text(json.dumps(arguments, indent=1), encoding="utf-8")
+
+
+def read_arguments(folder, known):
+    """Returns what `write_arguments` has kept, or an empty dict.
+
+    Args:
+        folder: Path of the run.
+        known: The names of the arguments of the script that reads it.
+
+    Raises:
+        ValueError: If another script has written it.
+    """
+    path = pathlib.Path(folder) / ARGUMENTS
+    if not path.exists():
+        return {}
+    arguments = json.loads(path.read_text(encoding="utf-8"))
+    unknown = [name for name in arguments if name not in known]
+    if unknown:
+        raise ValueError(
+            f"{str(folder)!r} holds a training of another script, which has "
+            f"the arguments {unknown} besides."
+        )
+    return arguments
 
 
 @contextlib.contextmanager

@@ -1,0 +1,79 @@
+"""Paths of remote file systems, which are no folders of this machine."""
+
+import os
+import pathlib
+
+import pytest
+
+from keras_sasa import training
+from keras_sasa.detection.data import load_data as load_coco
+from keras_sasa.detection.fit import fit as fit_detector
+from keras_sasa.detection.recipes import BLOOD_CELLS
+from keras_sasa.paths import local_path, local_path_option
+from keras_sasa.profile.command import main as profile
+from keras_sasa.training import DIGITS, Run, command
+
+REMOTE = [
+    "gs://bucket/run",
+    "s3://bucket/run",
+    "hdfs://host:9000/run",
+    "file:///home/me/run",
+    # `pathlib` has made one slash of two.
+    pathlib.Path("gs://bucket/run"),
+]
+
+
+class RemotePath(os.PathLike):
+    """As those of etils and fsspec."""
+
+    def __fspath__(self):
+        return "gs://bucket/run"
+
+
+@pytest.mark.parametrize("path", [*REMOTE, RemotePath()], ids=str)
+def test_remote_paths(path):
+    message = f"`folder` must be a local path.*Received: folder='{path!s:.2}"
+    if isinstance(path, RemotePath):
+        message = "`folder` must be.*Received: folder='gs://bucket/run'"
+    with pytest.raises(ValueError, match=message):
+        local_path(path, "folder")
+
+
+@pytest.mark.parametrize(
+    "path", ["runs/digits", "/a:/b", "./gs:/run", "C:/runs", "gs:run", ""]
+)
+def test_local_paths(path):
+    assert local_path(path, "folder") == pathlib.Path(path)
+    assert local_path_option(path) == pathlib.Path(path)
+
+
+def test_remote_paths_are_refused_first(tmp_path, monkeypatch):
+    """Nothing is trained, and nothing written to a folder `gs:` here."""
+    monkeypatch.chdir(tmp_path)
+    for path in REMOTE:
+        # There is no data: nothing of it is looked at.
+        with pytest.raises(ValueError, match="`folder` must be a local path"):
+            Run(path, {})
+        for load in (training.load_data, load_coco):
+            with pytest.raises(ValueError, match="`name` must be a local path"):
+                load(path)
+    data = training.load_data("digits")
+    for fit, recipe in ((training.fit, DIGITS), (fit_detector, BLOOD_CELLS)):
+        with pytest.raises(ValueError, match="`folder` must be a local path"):
+            fit({}, data, recipe, "gs://bucket/run")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["--output", "--resume", "--data"])
+def test_remote_options_of_trainings(option, capsys):
+    parser = command.make_parser("", "digits", "", "")
+    with pytest.raises(SystemExit):
+        command.parse_options(parser, [option, "gs://bucket/run"])
+    assert f"argument {option}: `PATH` must be" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--csv", "--picture"])
+def test_remote_options_of_profiles(option, capsys):
+    with pytest.raises(SystemExit):
+        profile(["model.keras", option, "gs://bucket/m.csv"])
+    assert f"argument {option}: `PATH` must be" in capsys.readouterr().err
