@@ -8,7 +8,6 @@ what it would have seen. Images stay bytes, 0 to 255; the network scales them.
 import dataclasses
 import operator
 import os
-import pathlib
 
 import tensorflow as tf
 
