@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import types
 
 import keras
 import numpy as np
@@ -133,6 +134,24 @@ def test_evaluation_is_in_pixels_of_the_originals(tmp_path):
     assert not list(model.batches)
     with pytest.raises(ValueError, match="a box to measure.* 0 images"):
         evaluate(model, data, RECIPE, data.train.take(0))
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((8, 9, 3)),
+        np.zeros((8, 9, 1), "uint8"),
+        np.zeros((8, 9), "uint8"),
+        np.zeros((0, 9, 3), "uint8"),
+        [[[1, 2, 3]]],
+    ],
+)
+def test_wrong_images_are_refused(image):
+    model = types.SimpleNamespace(input_shape=(None, 64, 64, 3))
+    assert detect(model, [], 64) == []
+    right = np.zeros((8, 9, 3), "uint8")
+    with pytest.raises(ValueError, match=r"width, 3\). Received: images\[1\]"):
+        detect(model, [right, image], 64)
 
 
 def test_trains_and_is_saved(tmp_path):

@@ -40,6 +40,9 @@ def detect(model, images, image_size, min_score=0.0):
     Raises:
         ValueError: If an image is of another type or shape.
     """
+    if not images:
+        return []
+    images = [np.asarray(image) for image in images]
     channels = model.input_shape[-1]
     for index, image in enumerate(images):
         if (
