@@ -25,7 +25,13 @@ import numpy as np
 from keras_sasa import SelfAttention2D
 from keras_sasa.applications import CONFIGURATIONS
 from keras_sasa.optional import needs
-from keras_sasa.training import CIFAR10, DIGITS, command, evaluation_batches
+from keras_sasa.training import (
+    DIGITS,
+    command,
+    evaluation_batches,
+    recipe_for,
+    typical_side,
+)
 from keras_sasa.visualize import attention_maps, plot_attention, plot_history
 
 EVALUATE = pathlib.Path(__file__).parent / "evaluate.py"
@@ -36,17 +42,27 @@ def main(argv=None):
         __doc__,
         data="digits",
         network="one for the size of the images",
-        recipe="digits or cifar10",
+        recipe="one for the number of the images and their size",
+        cases={
+            "digits": preset_of(DIGITS),
+            "100 photos of 640x480": preset_of(recipe_for(100, 480)),
+            "45,000 images of 32x32": preset_of(recipe_for(45_000, 32)),
+        },
     )
     command.add_selection(parser)
     options = command.parse_options(parser, argv)
     # Found missing now, not when there is something to draw.
     needs("matplotlib")
-    recipe = command.recipe_of(
-        options, DIGITS if options.data == "digits" else CIFAR10
-    )
+    data = command.load_selected(options)
+    if options.data == "digits":
+        recipe = DIGITS
+    else:
+        recipe = recipe_for(data.num_train, typical_side(data))
+    recipe = command.recipe_of(options, recipe)
     network = command.network_of(options, network_for(recipe.image_size))
-    model, history, data, folder = command.train(options, network, recipe)
+    model, history, data, folder = command.train(
+        options, network, recipe, load=lambda _: data
+    )
     if model is None:
         return
 
@@ -60,6 +76,11 @@ def main(argv=None):
     # Both are float32 sums, so that only whole images can be compared.
     if abs(accuracy - reloaded) * data.num_validation > 0.5:
         raise SystemExit("The reloaded model is not as accurate.")
+
+
+def preset_of(recipe):
+    """Returns the network and the recipe, for the help."""
+    return network_for(recipe.image_size), recipe
 
 
 def network_for(image_size):
@@ -112,7 +133,9 @@ def one_of_each_class(batches, number):
 
 
 def evaluate_in_new_process(model_path, options):
-    command_line = [sys.executable, str(EVALUATE), str(model_path)]
+    # It has the same warnings about the data as this process.
+    command_line = [sys.executable, "-W", "ignore"]
+    command_line += [str(EVALUATE), str(model_path)]
     command_line += ["--data", options.data]
     if options.held_out:
         command_line += ["--held-out", str(options.held_out)]

@@ -60,6 +60,10 @@ def main(argv=None):
         network="a small one, all of attention but the stem",
         recipe="digit_scenes or blood_cells",
         recipes=RECIPES,
+        cases={
+            "digit_scenes": (BACKBONE, DIGIT_SCENES),
+            "folders and tfds:NAME": (BACKBONE, BLOOD_CELLS),
+        },
     )
     add = parser.add_argument_group("detector").add_argument
     add(

@@ -30,6 +30,7 @@ def main(argv=None):
         data="tfds:imagenet2012",
         network=NETWORK,
         recipe="imagenet",
+        cases={"imagenet": (CONFIGURATIONS[NETWORK], IMAGENET)},
     )
     command.add_selection(parser)
     options = command.parse_options(parser, argv)

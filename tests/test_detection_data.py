@@ -11,13 +11,7 @@ import tensorflow as tf
 from coco_folder import NAMES, coco_folder
 
 from keras_sasa.detection import batches, transforms
-from keras_sasa.detection.data import (
-    _check_features,
-    _from_tfds,
-    digit_scenes,
-    load_data,
-)
-from keras_sasa.detection.evaluation import evaluate
+from keras_sasa.detection.data import digit_scenes, load_data
 from keras_sasa.detection.recipes import COCO, DIGIT_SCENES
 from keras_sasa.training import DIGITS
 from keras_sasa.training.data import check_readable
@@ -306,9 +300,6 @@ def test_corrupt_image_is_named(tmp_path):
     (folder / "train" / "2.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match="1 images cannot be .*train/2.png"):
         check_readable(data, path_of)
-    with pytest.raises(ValueError, match="1 images cannot be .*train/2.png"):
-        all_at_once = dataclasses.replace(SMALL, batch_size=4)
-        evaluate(None, data, all_at_once, data.train)
 
 
 def test_wrong_augmentation(tmp_path):
@@ -411,59 +402,6 @@ def test_tfds(tmp_path, monkeypatch):
     images, labels = next(iter(batches.training_batches(data, SMALL)))
     assert images.shape == (2, 64, 64, 3)
     assert labels["boxes"].shape == (2, 8, 4)
-
-
-@pytest.mark.parametrize(
-    "box, label, is_right",
-    [
-        ([0, 0.5, 1, 1], 2, True),
-        ([0, 0.5, 1.5, 1], 2, False),
-        ([0.5, 0, 0.4, 1], 2, False),
-        ([0.5, 0, float("nan"), 1], 2, False),
-        ([0, 0.5, 1, 1], 3, False),
-        ([0, 0.5, 1, 1], -1, False),
-    ],
-)
-def test_objects_of_tfds_are_checked(box, label, is_right):
-    example = {
-        "image": tf.zeros((20, 10, 3), "uint8"),
-        "image/id": tf.constant("a"),
-        "objects": {
-            "bbox": tf.constant([[0, 0, 1, 1], box], "float32"),
-            "label": tf.constant([0, label], "int64"),
-        },
-    }
-    if is_right:
-        read = _from_tfds("set", 3, tf.constant(8), example)
-        assert read["boxes"].numpy().tolist() == [
-            [0, 0, 10, 20],
-            [5, 0, 10, 20],
-        ]
-        # Names are no numbers, by which pycocotools could tell images apart.
-        assert read["image_id"] == 8
-        return
-    with pytest.raises(
-        tf.errors.InvalidArgumentError, match="tfds:set: `bbox`"
-    ):
-        _from_tfds("set", 3, tf.constant(8), example)
-
-
-def test_features_of_tfds_are_checked():
-    tfds = pytest.importorskip("tensorflow_datasets")
-    features = tfds.features
-
-    def check(box, label):
-        objects = features.Sequence({"bbox": box, "label": label})
-        return _check_features(
-            tfds, features.FeaturesDict({"objects": objects})
-        )
-
-    label = features.ClassLabel(names=NAMES)
-    assert tuple(check(features.BBoxFeature(), label)) == NAMES
-    with pytest.raises(ValueError, match="must be REL_YXYX, but is XYWH"):
-        check(features.BBoxFeature(bbox_format="XYWH"), label)
-    with pytest.raises(ValueError, match="it is not a set of images with `obj"):
-        check(features.BBoxFeature(), np.int64)
 
 
 def test_digits():

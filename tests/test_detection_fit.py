@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import types
 
 import keras
 import numpy as np
@@ -136,24 +135,6 @@ def test_evaluation_is_in_pixels_of_the_originals(tmp_path):
         evaluate(model, data, RECIPE, data.train.take(0))
 
 
-@pytest.mark.parametrize(
-    "image",
-    [
-        np.zeros((8, 9, 3)),
-        np.zeros((8, 9, 1), "uint8"),
-        np.zeros((8, 9), "uint8"),
-        np.zeros((0, 9, 3), "uint8"),
-        [[[1, 2, 3]]],
-    ],
-)
-def test_wrong_images_are_refused(image):
-    model = types.SimpleNamespace(input_shape=(None, 64, 64, 3))
-    assert detect(model, [], 64) == []
-    right = np.zeros((8, 9, 3), "uint8")
-    with pytest.raises(ValueError, match=r"width, 3\). Received: images\[1\]"):
-        detect(model, [right, image], 64)
-
-
 def test_trains_and_is_saved(tmp_path):
     data = load_data(coco_folder(tmp_path / "set", (6, 3)))
     model, history = fit(NETWORK, data, RECIPE, tmp_path / "run", verbose=0)
@@ -182,6 +163,16 @@ def test_trains_and_is_saved(tmp_path):
     assert resumed == history
     for one, other in zip(model.weights, again.weights, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_batch_that_is_larger_than_the_images(tmp_path, monkeypatch):
+    monkeypatch.setitem(
+        fit.__globals__, "fit_task", lambda task, *_, **__: task
+    )
+    data = load_data(coco_folder(tmp_path / "set", images=(4, 3)))
+    with pytest.warns(UserWarning, match="`batch_size` is reduced from 8 to 4"):
+        task = fit(NETWORK, data, BLOOD_CELLS, tmp_path / "run")
+    assert task.recipe.batch_size == 4 and task.steps_per_epoch == 1
 
 
 def test_several_processes_are_refused(tmp_path):

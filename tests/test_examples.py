@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -300,6 +301,26 @@ def test_failure_of_the_new_process_is_an_error(classifier, tmp_path):
 )
 def test_network_for_the_size_of_the_images(classifier, side, stem):
     assert classifier.network_for(side)["stem"] == stem
+
+
+@pytest.mark.parametrize(
+    "name", ["train_classifier", "train_imagenet", "train_detector"]
+)
+def test_help_shows_defaults(load, capsys, name):
+    with pytest.raises(SystemExit, match="0"):
+        load(name).main(["--help"])
+    options = capsys.readouterr().out.partition("\noptions:")[2]
+    # As many options with a default as there are, but the path of a TPU and
+    # the flags.
+    parts = re.split(r"\n  (?=-)", options)
+    without = [
+        part.split()[0].rstrip(",")
+        for part in parts[1:]
+        if "default" not in part
+    ]
+    assert set(without) <= {"-h", "--resume", "--tpu"}
+    if name == "train_classifier":
+        assert "60 by default for 100 photos of 640x480\n" in options
 
 
 def parse(*arguments):

@@ -18,6 +18,7 @@ from keras_sasa.training import (
     evaluation_batches,
     load_data,
     training_batches,
+    typical_side,
 )
 from keras_sasa.training.rand_augment import rand_augment
 
@@ -378,6 +379,23 @@ def test_batch_larger_than_the_data():
     data, _ = numbered(3)
     with pytest.raises(ValueError, match="`batch_size` must be at most the 3"):
         training_batches(data, SMALL)
+
+
+def test_typical_side(tmp_path, monkeypatch):
+    """Of pixels, encoded images and files; one in a folder has another size."""
+    assert typical_side(numbered(3, side=12)[0]) == 12
+    encoded = [tf.io.encode_jpeg(tf.zeros((20, 40, 3), "uint8")).numpy()] * 3
+    dataset = tf.data.Dataset.from_tensor_slices((encoded, [0, 0, 1]))
+    assert typical_side(ImageData(dataset, dataset, ["a", "b"])) == 20
+    # Their sides are 9 to 10, so that classes look alike.
+    data = load_data(image_folder(tmp_path, images=10))
+    assert typical_side(data) == 10
+    monkeypatch.setattr("keras_sasa.training.data._SAMPLE", 2)
+    assert typical_side(data) in (9, 10)
+    for path in (tmp_path / "cat").iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(ValueError, match="png' is not a readable image"):
+        typical_side(data)
 
 
 @pytest.mark.parametrize("shard", [(2, 2), (-1, 2), (0, 3)])

@@ -342,6 +342,20 @@ def test_what_keras_cannot_do_mirrored_is_refused():
         training.check_supported(model, training.Devices(), batch_size=4)
 
 
+@pytest.mark.parametrize("num_replicas, batch_size", [(1, 10), (4, 8)])
+def test_batch_that_is_larger_than_the_images(
+    tmp_path, monkeypatch, num_replicas, batch_size
+):
+    monkeypatch.setitem(fit.__globals__, "fit_task", lambda task, *_: task)
+    devices = training.Devices(num_replicas=num_replicas)
+    with pytest.warns(UserWarning, match=f"from 32 to {batch_size}, "):
+        task = fit(NETWORK, digits(10), RECIPE, tmp_path, devices)
+    assert task.recipe.batch_size == batch_size
+    assert task.steps_per_epoch == 1
+    ((images, _),) = task.training_batches(0, 2, (0, 1))
+    assert len(images) == batch_size
+
+
 def test_batch_that_cannot_be_divided():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile(loss="mse")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keras_sasa.applications import CONFIGURATIONS, ResNet
-from keras_sasa.training import CIFAR10, DIGITS, IMAGENET
+from keras_sasa.training import CIFAR10, DIGITS, IMAGENET, recipe_for
 
 # Section 4.1, written down a second time.
 PAPER = {
@@ -38,6 +38,34 @@ def test_a_recipe_is_frozen():
 def test_learning_rate_is_scaled_with_the_batch():
     recipe = dataclasses.replace(IMAGENET, batch_size=256)
     assert recipe.learning_rate == pytest.approx(0.1)
+
+
+def test_batch_that_is_larger_than_the_images_is_reduced():
+    assert CIFAR10.reduced_to(128, num_replicas=3) is CIFAR10
+    with pytest.warns(
+        UserWarning,
+        match="`batch_size` is reduced from 128 to 96, .* 97 images",
+    ):
+        recipe = CIFAR10.reduced_to(97, num_replicas=4)
+    assert recipe == dataclasses.replace(CIFAR10, batch_size=96)
+    assert recipe.learning_rate == pytest.approx(CIFAR10.learning_rate * 0.75)
+    with pytest.raises(ValueError, match="each of the 4 devices.*: 3 images"):
+        CIFAR10.reduced_to(3, num_replicas=4)
+
+
+def test_recipe_for_photos():
+    assert recipe_for(45_000, 32) == CIFAR10
+    previous = None
+    for number in (1, 96, 500, 3_000, 20_000, 1_000_000):
+        recipe = recipe_for(number, 480)
+        assert recipe.image_size == 128
+        if previous:
+            assert recipe.epochs <= previous.epochs
+            assert recipe.batch_size >= previous.batch_size
+        previous = recipe
+    sides = [8, 32, 63, 64, 100, 128, 3_000]
+    sizes = [recipe_for(96, side).image_size for side in sides]
+    assert sizes == [32, 32, 32, 64, 64, 128, 128]
 
 
 def test_schedule():

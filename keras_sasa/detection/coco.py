@@ -17,8 +17,6 @@ import reprlib
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from keras_sasa.training.decoding import FORMATS
-
 _EXIF_ORIENTATION = 0x0112
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 # Headers are small: threads wait for the disk, not for the processor.
@@ -576,25 +574,18 @@ def _read_header(path):
         return "there is no such file"
     try:
         with Image.open(path, formats=_FORMATS) as image:
-            orientation = _read_orientation(image, path)
+            orientation = 1
+            # Of a PNG, Pillow would decode all pixels to find what comes last.
+            if image.format != "PNG" or b"eXIf" in path.read_bytes():
+                orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
             width, height = image.size
     except UnidentifiedImageError:
-        return f"it is not a {FORMATS}"
+        return "it is not a JPEG, PNG, GIF, BMP or WebP"
     except Exception as error:
         # Pillow has no common type for what can be wrong in a file.
         return f"{type(error).__name__}: {error}"
+    if orientation not in range(1, 9):
+        orientation = 1
     if orientation >= 5:
         width, height = height, width
     return Header(width, height, orientation)
-
-
-def _read_orientation(image, path):
-    # Of a PNG, Pillow would decode all pixels to find what comes last.
-    if image.format == "PNG" and b"eXIf" not in path.read_bytes():
-        return 1
-    try:
-        value = image.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception:
-        # It is decoded as if it had none.
-        return 1
-    return value if value in range(1, 9) else 1

@@ -7,7 +7,6 @@ or the path of one), `image_id`, `boxes` `(num_boxes, 4)` ("xyxy", in pixels),
 """
 
 import dataclasses
-import functools
 import warnings
 
 import numpy as np
@@ -238,16 +237,19 @@ def _load_tfds(name):
     try:
         builder = tfds.builder(name)
         info = builder.info
-        class_names = _check_features(tfds, info.features)
+        objects = info.features["objects"] if "objects" in info.features else ()
+        if "bbox" not in objects or "label" not in objects:
+            raise ValueError(
+                "it is not a set of images with `objects` that have `bbox` and "
+                f"`label`, but of {list(info.features)}"
+            )
         builder.download_and_prepare()
         held_out = [s for s in ("validation", "test") if s in info.splits]
         if not held_out:
             raise ValueError("it has no images held out")
         train, validation = (
             # Numbered, for sets that do not name their images by numbers.
-            split.enumerate(1).map(
-                functools.partial(_from_tfds, name, len(class_names))
-            )
+            split.enumerate(1).map(_from_tfds)
             for split in builder.as_dataset(split=["train", held_out[0]])
         )
     except Exception as error:
@@ -258,73 +260,26 @@ def _load_tfds(name):
     return DetectionData(
         train,
         validation,
-        class_names=class_names,
-        channels=info.features["image"].shape[-1],
+        class_names=info.features["objects"].feature["label"].names,
     )
 
 
-def _check_features(tfds, features):
-    """Returns the names of the classes of a set that has boxes."""
-    objects = features["objects"] if "objects" in features else None
-    objects = getattr(objects, "feature", {})
-    box, label = (
-        objects[name] if name in objects else None for name in ("bbox", "label")
-    )
-    if not isinstance(box, tfds.features.BBoxFeature) or not isinstance(
-        label, tfds.features.ClassLabel
-    ):
-        raise ValueError(
-            "it is not a set of images with `objects` that have `bbox` and "
-            f"`label`, but of {list(features)}"
-        )
-    # Older sets do not name the format, which was the only one.
-    expected = tfds.features.BBoxFeature().bbox_format
-    if box.bbox_format not in (None, expected):
-        raise ValueError(
-            f"its `bbox_format` must be {expected.value}, but is "
-            f"{box.bbox_format.value}"
-        )
-    return label.names
-
-
-def _from_tfds(name, num_classes, number, example):
+def _from_tfds(number, example):
     objects = example["objects"]
-    relative, labels = objects["bbox"], objects["label"]
-    image_id = example.get("image/id", number)
-    if not image_id.dtype.is_integer:
-        image_id = number
-    # Of coordinates that were rounded.
-    slack = 1e-3
-    low, high = relative[:, :2], relative[:, 2:]
-    is_right = tf.reduce_all(
-        (low >= -slack) & (low <= high) & (high <= 1 + slack), axis=-1
-    )
-    is_right &= (labels >= 0) & (labels < num_classes)
-    check = tf.debugging.Assert(
-        tf.reduce_all(is_right),
-        [
-            f"tfds:{name}: `bbox` must be from 0 to 1 and `label` from 0 to "
-            f"{num_classes - 1}. Received: image, boxes, labels =",
-            image_id,
-            relative[~is_right],
-            labels[~is_right],
-        ],
-    )
     height, width = tf.unstack(tf.shape(example["image"])[:2])
     sides = tf.cast(tf.stack([width, height, width, height]), "float32")
-    with tf.control_dependencies([check]):
-        # TensorFlow Datasets has (ymin, xmin, ymax, xmax) from 0 to 1.
-        boxes = tf.gather(relative, [1, 0, 3, 2], axis=1)
+    # TensorFlow Datasets has (ymin, xmin, ymax, xmax) from 0 to 1.
+    boxes = tf.gather(objects["bbox"], [1, 0, 3, 2], axis=1)
     boxes = tf.clip_by_value(boxes, 0.0, 1.0) * sides
     box_areas = area(boxes)
     read = {
         "boxes": boxes,
-        "labels": labels,
+        "labels": objects["label"],
         "is_crowd": objects.get("is_crowd", tf.zeros_like(box_areas, bool)),
         "areas": tf.cast(objects.get("area", box_areas), "float32"),
     }
     return {
         "image": example["image"],
-        "image_id": image_id,
+        "image_id": example.get("image/id", number),
         **{key: value[box_areas > 0] for key, value in read.items()},
     }

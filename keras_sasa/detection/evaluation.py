@@ -5,7 +5,6 @@ Lin et al., 2014 (https://arxiv.org/abs/1405.0312) for the measure.
 
 import contextlib
 import io
-import operator
 
 import keras
 import numpy as np
@@ -15,7 +14,6 @@ from keras.utils import bounding_boxes
 from keras_sasa.detection import transforms
 from keras_sasa.detection.batches import NOTHING, letterboxed_batches
 from keras_sasa.optional import needs
-from keras_sasa.training.data import check_readable
 
 # In the order of `pycocotools.cocoeval.COCOeval.stats`.
 METRICS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
@@ -26,8 +24,7 @@ def detect(model, images, image_size, min_score=0.0):
 
     Args:
         model: A `RetinaNet` that takes bytes, as `fit` trains it.
-        images: List of `uint8` arrays `(height, width, channels)`, upright,
-            for instance of `keras_sasa.training.read_image`.
+        images: List of `uint8` arrays `(height, width, channels)`.
         image_size: Integer, side of the square that each is letterboxed to:
             that of the training.
         min_score: Float, score below which a box is left out.
@@ -36,26 +33,7 @@ def detect(model, images, image_size, min_score=0.0):
         A list of a dict for each image, best box first: `"boxes"`
         `(num_boxes, 4)`, "xyxy" in the pixels of that image, `"scores"` and
         `"labels"`.
-
-    Raises:
-        ValueError: If an image is of another type or shape.
     """
-    if not images:
-        return []
-    images = [np.asarray(image) for image in images]
-    channels = model.input_shape[-1]
-    for index, image in enumerate(images):
-        if (
-            image.dtype != "uint8"
-            or image.ndim != 3
-            or image.shape[-1] != channels
-            or 0 in image.shape
-        ):
-            raise ValueError(
-                "`images` must be a list of uint8 arrays of shape (height, "
-                f"width, {channels}). Received: images[{index}] of type "
-                f"{image.dtype} and shape {image.shape}."
-            )
     squares, scales = zip(
         *(transforms.letterbox(tf.constant(i), image_size) for i in images),
         strict=True,
@@ -87,9 +65,8 @@ def evaluate(model, data, recipe, dataset=None):
     """
     check_has_boxes(data.validation if dataset is None else dataset)
     truths, detections = [], []
-    for images, examples in _read(
-        letterboxed_batches(data, recipe, dataset), data
-    ):
+    batches = letterboxed_batches(data, recipe, dataset)
+    for images, examples in batches.as_numpy_iterator():
         found = model.predict_on_batch(images)
         for index, image_id in enumerate(examples["image_id"]):
             if image_id == NOTHING:
@@ -110,15 +87,6 @@ def evaluate(model, data, recipe, dataset=None):
             )
             detections.append({"image_id": image_id, **detection})
     return average_precision(truths, detections, data.num_classes)
-
-
-def _read(batches, data):
-    """Iterates over batches; an image that cannot be decoded is named."""
-    try:
-        yield from batches.as_numpy_iterator()
-    except tf.errors.InvalidArgumentError:
-        check_readable(data, operator.itemgetter("image"), advice="")
-        raise
 
 
 def check_has_boxes(dataset, purpose="to measure detections by"):

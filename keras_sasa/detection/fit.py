@@ -118,6 +118,8 @@ def fit(
         )
     check_has_boxes(data.train, "to learn from")
     check_has_boxes(data.validation)
+    devices = devices or Devices()
+    recipe = recipe.reduced_to(data.num_train, devices.num_replicas)
     task = Task(
         build=functools.partial(build_detector, network, data, recipe),
         recipe=recipe,

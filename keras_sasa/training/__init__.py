@@ -7,6 +7,7 @@ from keras_sasa.training.data import (
     prepare_image,
     steps_per_epoch,
     training_batches,
+    typical_side,
 )
 from keras_sasa.training.decoding import (
     decode_image,
@@ -15,7 +16,13 @@ from keras_sasa.training.decoding import (
 )
 from keras_sasa.training.devices import Devices, check_supported, make_devices
 from keras_sasa.training.fit import build_model, fit
-from keras_sasa.training.recipe import CIFAR10, DIGITS, IMAGENET, Recipe
+from keras_sasa.training.recipe import (
+    CIFAR10,
+    DIGITS,
+    IMAGENET,
+    Recipe,
+    recipe_for,
+)
 from keras_sasa.training.run import Run, SaveRun, read_training
 from keras_sasa.training.trained import (
     describe_images,
@@ -48,6 +55,8 @@ __all__ = [
     "prepare_images",
     "read_image",
     "read_training",
+    "recipe_for",
     "steps_per_epoch",
     "training_batches",
+    "typical_side",
 ]

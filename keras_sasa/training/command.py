@@ -5,14 +5,16 @@ values of both are changed by options of their own.
 """
 
 import argparse
+import collections
 import dataclasses
+import inspect
 import os
 import pathlib
 import sys
 
 import keras
 
-from keras_sasa.applications import CONFIGURATIONS
+from keras_sasa.applications import CONFIGURATIONS, ResNet
 from keras_sasa.applications.resnet import OPERATORS, STEMS
 from keras_sasa.paths import local_path_option
 from keras_sasa.profile import profile
@@ -31,7 +33,7 @@ from keras_sasa.training.run import (
 RECIPES = {"imagenet": IMAGENET, "cifar10": CIFAR10, "digits": DIGITS}
 
 
-def make_parser(description, data, network, recipe, recipes=None):
+def make_parser(description, data, network, recipe, recipes=None, cases=None):
     """Makes a parser of the options that all training scripts have.
 
     Args:
@@ -40,6 +42,9 @@ def make_parser(description, data, network, recipe, recipes=None):
         network: Default of `--network`, or a text that says what it is.
         recipe: Default of `--recipe`, or a text that says what it is.
         recipes: Dict of a `Recipe` for each name. Default: `RECIPES`.
+        cases: Dict of a pair for each case that the script tells apart, for
+            which the help shows the defaults: what the network is (a dict of
+            arguments of `ResNet`), and a `Recipe`.
 
     Returns:
         An `argparse.ArgumentParser`, for `parse_options`. What is not given
@@ -49,6 +54,12 @@ def make_parser(description, data, network, recipe, recipes=None):
         description=description,
         formatter_class=argparse.RawTextHelpFormatter,
     )
+    defaults = _describe_defaults(cases or {})
+
+    def add_preset(group, name, text, **options):
+        text += defaults.get(name, "")
+        group.add_argument(f"--{name}", help=text, **options)
+
     add = parser.add_argument
     # That of a training that is resumed, whatever the number of its epochs.
     parser.set_defaults(warmup_epochs=None)
@@ -72,35 +83,48 @@ def make_parser(description, data, network, recipe, recipes=None):
         help="go on with the training in DIR (default: in the output folder);\n"
         "options that are not given are those of before",
     )
-    add("--seed", type=int, default=0, help="of weights and images")
+    add("--seed", type=int, default=0, help="of weights and images (default 0)")
 
-    add = parser.add_argument_group("network").add_argument
-    add(
+    group = parser.add_argument_group("network")
+    group.add_argument(
         "--network",
         choices=CONFIGURATIONS,
         metavar="NAME",
         help=f"a name of CONFIGURATIONS (default {network})",
     )
-    add("--blocks", type=positive, nargs="+", help="blocks of each group")
-    add("--width", type=positive, help="channels of the first group")
-    add("--spatial", choices=OPERATORS, nargs="+", help="for each group")
-    add("--stem", choices=STEMS)
-    add("--kernel-size", type=positive)
-    add("--heads", type=positive)
+    for name, text, kind in (
+        ("blocks", "blocks of each group", {"type": positive, "nargs": "+"}),
+        ("width", "channels of the first group", {"type": positive}),
+        (
+            "spatial",
+            f"for each group one of {', '.join(OPERATORS)}",
+            {"choices": OPERATORS, "nargs": "+", "metavar": "NAME"},
+        ),
+        ("stem", "the first layers", {"choices": STEMS}),
+        ("kernel-size", "side of the window", {"type": positive}),
+        ("heads", "of each attention", {"type": positive}),
+    ):
+        add_preset(group, name, text, **kind)
 
-    add = parser.add_argument_group("recipe").add_argument
-    add("--recipe", choices=recipes or RECIPES, help=f"(default {recipe})")
-    add("--epochs", type=positive, help="passes over the images")
-    add("--batch-size", type=positive, help="images of a step, all devices")
-    add("--learning-rate", type=float, help="the highest, of this batch size")
-    add("--image-size", type=positive, help="images are resized to this side")
+    group = parser.add_argument_group("recipe")
+    group.add_argument(
+        "--recipe", choices=recipes or RECIPES, help=f"(default {recipe})"
+    )
+    for name, text, kind in (
+        ("epochs", "passes over the images", positive),
+        ("batch-size", "images of a step, all devices", positive),
+        ("learning-rate", "the highest, of this batch size", float),
+        ("image-size", "images are resized to this side", positive),
+    ):
+        add_preset(group, name, text, type=kind)
 
     add = parser.add_argument_group("devices").add_argument
-    add("--strategy", choices=STRATEGIES, default="none")
+    add("--strategy", choices=STRATEGIES, default="none", help="(default none)")
     add("--tpu", help="name or address, with --strategy tpu")
     add(
         "--mixed-precision",
         choices=MIXED_PRECISION,
+        help="(default: the global policy of Keras, float32)",
     )
     return parser
 
@@ -153,11 +177,58 @@ def data_option(text):
     return text
 
 
+def _describe_defaults(cases):
+    """Returns, for each option, what it is in each case."""
+    rows = collections.defaultdict(list)
+    for network, recipe in cases.values():
+        # What is not given is what `ResNet` takes.
+        bound = inspect.signature(ResNet).bind(**network)
+        bound.apply_defaults()
+        network = bound.arguments
+        for name, value in {
+            "blocks": network["num_blocks"],
+            "width": round(64 * network["width_multiplier"]),
+            "spatial": network["spatial"],
+            "stem": network["stem"],
+            "kernel-size": network["kernel_size"],
+            "heads": network["num_heads"],
+            "epochs": recipe.epochs,
+            "batch-size": recipe.batch_size,
+            "learning-rate": f"{recipe.learning_rate:.3g}",
+            "image-size": recipe.image_size,
+        }.items():
+            if isinstance(value, tuple):
+                value = " ".join(map(str, value))
+            rows[name].append(str(value))
+    texts = {}
+    for name, values in rows.items():
+        text = f" (default {values[0]})"
+        if len(set(values)) > 1:
+            where = collections.defaultdict(list)
+            for value, case in zip(values, cases, strict=True):
+                where[value].append(case)
+            text = "".join(
+                f"\n  {value} by default for {', '.join(names)}"
+                for value, names in where.items()
+            )
+        texts[name] = text
+    return texts
+
+
 def add_selection(parser):
     """Adds which images of those to classify are taken for what."""
     add = parser.add_argument
-    add("--held-out", type=float, help="fraction to validate on")
-    add("--skip-corrupt", action="store_true", help="leave bad images out")
+    add(
+        "--held-out",
+        type=float,
+        help="fraction to validate on (default: what the data has for that,\n"
+        "or 0.2)",
+    )
+    add(
+        "--skip-corrupt",
+        action="store_true",
+        help="leave out images that cannot be decoded (default: refuse them)",
+    )
 
 
 def load_selected(options):
@@ -272,6 +343,7 @@ def train(options, network, recipe, load=load_selected, fit=fit):
     """
     devices = make_devices(options.strategy, options.tpu)
     data = load(options)
+    recipe = recipe.reduced_to(data.num_train, devices.num_replicas)
     folder = output_of(options)
 
     def summarize(model):

@@ -9,6 +9,7 @@ import dataclasses
 import operator
 import os
 
+import numpy as np
 import tensorflow as tf
 
 from keras_sasa.optional import needs
@@ -18,6 +19,7 @@ from keras_sasa.training.decoding import (
     decode_part,
     describe_corrupt,
     find_corrupt,
+    read_size,
 )
 from keras_sasa.training.image_folder import find_labelled_images
 from keras_sasa.training.rand_augment import rand_augment
@@ -29,6 +31,8 @@ _HELD_OUT = 0.2
 _CACHE_BYTES = 2 * 2**30
 # Of a set that is larger than this, images are drawn from this many.
 _SHUFFLE_BUFFER = 10_000
+# So many images say how large a photo of the set usually is.
+_SAMPLE = 100
 # Which part of the shorter side the square has that an image is classified by.
 # 7/8 is usual for networks that were trained with resized crops.
 _CENTRAL_PARTS = {"shift": 1.0, "resized_crop": 0.875}
@@ -185,6 +189,28 @@ def _load_tfds(name, held_out):
         class_names=info.features["label"].names,
         channels=info.features["image"].shape[-1],
     )
+
+
+def typical_side(data):
+    """Returns the median of the shorter sides of a sample of images.
+
+    Args:
+        data: An `ImageData`.
+
+    Returns:
+        A number of pixels.
+    """
+    # Files are sorted by class, but encoded images would all be read.
+    step = max(data.num_train // _SAMPLE, 1) if data.reads_files else 1
+    sample = data.train.shard(step, 0).take(_SAMPLE)
+    sides = []
+    for image, _ in sample.as_numpy_iterator():
+        if isinstance(image, bytes):
+            source = os.fsdecode(image) if data.reads_files else image
+            sides.append(min(read_size(source)))
+        else:
+            sides.append(min(image.shape[:2]))
+    return float(np.median(sides))
 
 
 def check_readable(data, path_of=operator.itemgetter(0), **options):

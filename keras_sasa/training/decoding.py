@@ -148,6 +148,27 @@ def describe_corrupt(corrupt, advice=_ADVICE):
     )
 
 
+def read_size(source):
+    """Reads how large an image is, without decoding it.
+
+    Args:
+        source: Path of an image file, or its contents as bytes.
+
+    Returns:
+        Width and height in pixels, as they are stored.
+
+    Raises:
+        ValueError: If it is not an image; the error names the file.
+    """
+    is_contents = isinstance(source, bytes)
+    try:
+        with Image.open(io.BytesIO(source) if is_contents else source) as image:
+            return image.size
+    except OSError as error:
+        name = "An image" if is_contents else repr(str(source))
+        raise ValueError(f"{name} is not a readable image: {error}") from error
+
+
 def reason_of(error):
     """Returns why an image cannot be decoded.
 

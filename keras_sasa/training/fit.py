@@ -197,6 +197,8 @@ def fit(
         KeyboardInterrupt: On Ctrl-C, after two lines on the standard error say
             which state is kept and how to resume.
     """
+    devices = devices or Devices()
+    recipe = recipe.reduced_to(data.num_train, devices.num_replicas)
     task = Task(
         build=functools.partial(build_model, network, data, recipe),
         recipe=recipe,

@@ -7,6 +7,7 @@ Keras' own: schedule, optimizer with moving averages of the weights, loss.
 """
 
 import dataclasses
+import warnings
 
 import keras
 
@@ -115,6 +116,37 @@ class Recipe:
         """The highest learning rate: linear in the number of images a step."""
         return self.base_learning_rate * self.batch_size / self.base_batch_size
 
+    def reduced_to(self, num_train, num_replicas=1):
+        """Returns a recipe whose batch is not larger than the images.
+
+        Args:
+            num_train: Integer, images to train with.
+            num_replicas: Integer, devices that share a batch.
+
+        Returns:
+            This recipe, or, after a warning, one of the largest batch that the
+            images fill and the devices can share. Its learning rate is smaller
+            in the same proportion.
+
+        Raises:
+            ValueError: If there are fewer images than devices.
+        """
+        if self.batch_size <= num_train:
+            return self
+        batch_size = num_train // num_replicas * num_replicas
+        if not batch_size:
+            raise ValueError(
+                f"There must be an image to train with for each of the "
+                f"{num_replicas} devices. Received: {num_train} images."
+            )
+        warnings.warn(
+            f"`batch_size` is reduced from {self.batch_size} to {batch_size}, "
+            f"and the learning rate with it, because there are {num_train} "
+            "images to train with.",
+            stacklevel=3,
+        )
+        return dataclasses.replace(self, batch_size=batch_size)
+
     def make_schedule(self, steps_per_epoch):
         """Returns the learning rate of each step as a Keras schedule."""
         warmup = round(self.warmup_epochs * steps_per_epoch)
@@ -167,6 +199,12 @@ class Recipe:
                         "base_learning_rate * batch_size / base_batch_size"
                     )
         return "\n".join(lines)
+
+
+# How many times images are seen in a training with `recipe_for`, in all, and
+# each of them.
+_IMAGES_SEEN = 30_000
+_MOST_EPOCHS = 60
 
 
 def _error(name, value, allowed):
@@ -239,3 +277,31 @@ DIGITS = Recipe(
     augmentation="shift",
     flip=False,
 )
+
+
+def recipe_for(num_images, side):
+    """Returns a recipe for photos, as a start.
+
+    Args:
+        num_images: Integer, photos to train with. Few are seen more often, in
+            smaller batches.
+        side: Number of pixels, the shorter side of most photos. They are
+            resized to 32, 64 or 128 pixels.
+
+    Returns:
+        A `Recipe`: `CIFAR10` for tens of thousands of small images.
+    """
+    epochs = min(max(_IMAGES_SEEN // num_images, CIFAR10.epochs), _MOST_EPOCHS)
+    batch_size = 16
+    while batch_size < min(num_images / 32, CIFAR10.batch_size):
+        batch_size *= 2
+    return dataclasses.replace(
+        CIFAR10,
+        epochs=epochs,
+        warmup_epochs=round(CIFAR10.warmup_epochs * epochs / CIFAR10.epochs, 2),
+        batch_size=batch_size,
+        image_size=max(
+            [size for size in (64, 128) if size <= side],
+            default=CIFAR10.image_size,
+        ),
+    )
