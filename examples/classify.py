@@ -20,6 +20,7 @@ import numpy as np
 from look_inside import draw_attention, draw_evidence
 
 from keras_sasa.optional import needs
+from keras_sasa.paths import local_path_option
 from keras_sasa.training import command, load_trained, prepare_images
 
 # Classes that are printed, and photos that are in memory at a time.
@@ -34,7 +35,7 @@ def main(argv=None):
     add = parser.add_argument
     add("model", type=pathlib.Path, help="a .keras file of a training")
     add("images", type=pathlib.Path, nargs="+", metavar="IMAGE")
-    add("--output", type=pathlib.Path, default="classified", help="folder")
+    add("--output", type=local_path_option, default="classified", help="folder")
     options = parser.parse_args(argv)
     needs("matplotlib")
     command.check_distinct_names(options.images)

@@ -3,25 +3,23 @@
     python examples/detect.py runs/digit_scenes/model.keras IMAGE...
     python examples/detect.py runs/bccd/best.keras IMAGE... --score 0.3
 
-Images may have any size. Written to `--output` (default `detections`) are a
-picture with boxes for each image, `NAME.png`, and `detections.json`: for each
-image a list of `class`, `score` and `box` (left, top, right, bottom, in pixels
-of the image).
+The file of the model may lie anywhere: it says by itself what its classes are
+called. Images may have any size. Written to `--output` (default `detections`)
+are a picture with boxes for each image, `NAME.png`, and `detections.json`: for
+each image a list of `class`, `score` and `box` (left, top, right, bottom, in
+pixels of the image).
 """
 
 import argparse
 import json
 import pathlib
 
-import keras
 import numpy as np
 
-# The class that the file names; keras finds it once it is imported.
-from keras_sasa.detection import RetinaNet
 from keras_sasa.detection.evaluation import detect
 from keras_sasa.optional import needs
 from keras_sasa.paths import local_path_option
-from keras_sasa.training import command, read_image, read_training
+from keras_sasa.training import command, load_trained, read_image
 from keras_sasa.visualize import plot_detections
 
 
@@ -36,27 +34,16 @@ def main(argv=None):
     add("--score", type=float, default=0.4, help="lowest one that is kept")
     options = parser.parse_args(argv)
     needs("matplotlib")
-    names = [path.stem for path in options.images]
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        raise ValueError(
-            f"Images must have names of their own. Received twice: {twice}."
-        )
+    command.check_distinct_names(options.images)
 
-    recipe, class_names = read_training(options.model.parent)
-    model = keras.saving.load_model(options.model)
-    if not isinstance(model, RetinaNet):
-        raise ValueError(
-            f"{str(options.model)!r} must be a detector. Received: a model of "
-            f"{type(model).__name__}."
-        )
-    channels = model.input_shape[-1]
+    model, description = load_trained(options.model, "detector")
+    class_names = description.class_names
     options.output.mkdir(parents=True, exist_ok=True)
     written = {}
     # One at a time: any number of photographs shall fit into memory.
     for path in options.images:
-        image = read_image(path, channels)
-        (found,) = detect(model, [image], recipe.image_size, options.score)
+        image = read_image(path, description.channels)
+        (found,) = detect(model, [image], description.image_size, options.score)
         written[str(path)] = [
             {
                 "class": class_names[label],

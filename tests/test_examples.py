@@ -607,6 +607,8 @@ def test_detector(load, tmp_path, capsys):
     assert {"model.keras", "best.keras", "detections.png"} <= written
     assert {"history.csv", "training.png"} <= written
 
+    # What is needed is in the file.
+    (run / "state.json").unlink()
     images = [str(folder / "val" / f"{number}.png") for number in range(2)]
     detect = load("detect")
     detect.main(
@@ -627,7 +629,7 @@ def test_detector(load, tmp_path, capsys):
     assert (tmp_path / "found/1.png").exists()
     capsys.readouterr()
 
-    with pytest.raises(ValueError, match="names of their own.*'0'"):
+    with pytest.raises(ValueError, match="distinct names.*'0'"):
         detect.main([str(run / "model.keras"), images[0], images[0]])
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no image")

@@ -1,7 +1,6 @@
 """Trained models and new photos: a model's file says how to prepare them."""
 
 import dataclasses
-import pathlib
 import warnings
 
 import keras
@@ -9,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_sasa.layers import ImageRescaling
+from keras_sasa.paths import local_path
 from keras_sasa.training.data import prepare_image, resizing_of
 from keras_sasa.training.decoding import read_image
 from keras_sasa.training.recipe import CIFAR10, IMAGENET
@@ -40,7 +40,7 @@ def load_trained(path, kind):
     print(images.class_names[scores[0].argmax()])
     ```
     """
-    path = pathlib.Path(path)
+    path = local_path(path, "path")
     model = _load(path)
     found = _kind_of(model)
     if found != kind:
