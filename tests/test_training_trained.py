@@ -91,7 +91,7 @@ def test_darker_images_and_gray(photos):
 
 def test_detectors(tmp_path, monkeypatch):
     data = DetectionData(
-        *[tf.data.Dataset.range(4)] * 2, class_names=["a", "b"], max_boxes=1
+        *[tf.data.Dataset.range(4)] * 2, class_names=["a", "b"]
     )
     recipe = dataclasses.replace(DIGIT_SCENES, image_size=64, batch_size=2)
     backbone = {"num_blocks": (1, 1, 1, 1), "width_multiplier": 1 / 16}
