@@ -7,7 +7,8 @@ import keras
 import numpy as np
 import process
 import pytest
-from backend import BACKEND
+from backend import BACKEND, value_and_gradients
+from cases import CASES, reference
 from networks import open_blocks
 
 from keras_sasa import AttentionStem, SelfAttention2D, local_attention, training
@@ -278,6 +279,96 @@ def test_detector(name, side, tmp_path):
     if side is None:
         batches.append(images(2, 70, 97, 3))
     assert_equal_in_runtime(detector(side), name, tmp_path, batches, **options)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_portable_against_the_pixel_loops(name):
+    """What is exported, in float64; a weight that is masked is exactly 0."""
+    case, expected = CASES[name], reference(name)
+    cotangents = expected.cotangents()
+    layer = case.make_layer()
+    with local_attention.portable():
+        result = value_and_gradients(
+            layer, case.make_inputs(), *cotangents, mask=case.make_mask()
+        )
+        outputs = layer(case.make_inputs(), mask=case.make_mask())
+    tolerance = {"rtol": 1e-9, "atol": 1e-11}
+    np.testing.assert_allclose(result.outputs, expected.outputs, **tolerance)
+    np.testing.assert_allclose(result.scores, expected.scores, **tolerance)
+    np.testing.assert_array_equal(result.scores == 0, expected.scores == 0)
+    expected.check_gradients(result.gradients, *cotangents)
+    np.testing.assert_allclose(outputs, expected.outputs, **tolerance)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (10, 7), (3, 4)], ids=str)
+def test_portable_stem(size):
+    stem = AttentionStem(8, 4, 2, dtype="float64")
+    batch = np.random.default_rng(0).normal(size=(2, *size, 3))
+    expected = stem(batch)
+    with local_attention.portable():
+        np.testing.assert_allclose(stem(batch), expected, rtol=1e-12)
+
+
+def test_large_logits_are_exported():
+    """Masked keys may have far larger logits than those of the window."""
+    random = np.random.default_rng(0)
+    maps = 1e3 * random.normal(size=(3, 1, 9, 9, 4)).astype("float32")
+    options = {"kernel_size": 3, "num_heads": 2}
+    expected = local_attention.local_attention(
+        *maps, implementation="patches", **options
+    )
+    with local_attention.portable():
+        outputs = local_attention.local_attention(*maps, **options)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4)
+
+
+def full_int8(operations):
+    """Options of an export to LiteRT without floating point, but batches."""
+    import tensorflow as tf
+
+    return {
+        "optimizations": [tf.lite.Optimize.DEFAULT],
+        "target_spec": {"supported_ops": [getattr(tf.lite.OpsSet, operations)]},
+    }
+
+
+INT8 = "TFLITE_BUILTINS_INT8"
+INT16 = "EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8"
+
+
+@pytest.mark.parametrize("operations", [INT8, INT16])
+def test_quantized_layers(operations, tmp_path):
+    """Logits of keys outside leave bits for the others."""
+    inputs = keras.Input((10, 10, 3))
+    attention = SelfAttention2D(
+        8,
+        5,
+        num_heads=2,
+        embedding_initializer=keras.initializers.RandomNormal(stddev=1.0),
+        name="attention",
+    )
+    model = keras.Model(
+        inputs,
+        {
+            "attention": attention(inputs),
+            "stem": AttentionStem(8, 4, 2, name="stem")(inputs),
+        },
+    )
+    batch = images(16, 10, 10, 3)
+    expected = outputs_of(model, batch)
+    path = export(
+        model,
+        "litert",
+        tmp_path,
+        input_signature=[keras.InputSpec("float32", (1, 10, 10, 3))],
+        representative_dataset=lambda: ([image[None]] for image in batch),
+        **full_int8(operations),
+    )
+    rows = run_litert(path, [image[None] for image in batch])
+    bound = 0.1 if operations == INT8 else 0.01
+    for actual, wanted in zip(zip(*rows, strict=True), expected, strict=True):
+        error = np.abs(np.concatenate(actual) - wanted)
+        assert error.mean() < bound * np.abs(wanted).mean()
 
 
 def test_int8_is_as_accurate(tmp_path):

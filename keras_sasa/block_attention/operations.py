@@ -3,7 +3,9 @@
 import keras
 from keras import ops
 
+from keras_sasa.local_attention.exporters import exporting
 from keras_sasa.local_attention.geometry import MASKED_LOGIT, ceil_divide
+from keras_sasa.local_attention.masked_softmax import masked_softmax
 from keras_sasa.local_attention.patches import softmax
 
 
@@ -48,9 +50,16 @@ def _attend(inputs, query, key, value, block_size):
         ops.cast(key, softmax_dtype),
     )
     # Only pixels of the image are keys; the border may cut a block off.
-    inside = cut(ops.ones_like(inputs[..., :1]), block_size)[..., 0] > 0.5
-    logits = ops.where(inside[:, None, None, :], logits, MASKED_LOGIT)
-    weights = ops.cast(softmax(logits), dtype)
+    inside = cut(ops.ones_like(inputs[..., :1]), block_size)[..., 0]
+    inside = inside[:, None, None, :]
+    if all(_divides(block_size, size) for size in inputs.shape[1:3]):
+        weights = softmax(logits)
+    elif exporting():
+        # The file may be quantized, and must not contain large logits.
+        weights = masked_softmax(logits, ops.cast(inside, softmax_dtype))
+    else:
+        weights = softmax(ops.where(inside > 0.5, logits, MASKED_LOGIT))
+    weights = ops.cast(weights, dtype)
     outputs = ops.einsum("bnij,bjnd->bind", weights, value)
     return _join(outputs, ops.shape(inputs)[:3], block_size)
 
@@ -99,6 +108,10 @@ def _blocks(height, width, block_size):
     return tuple(ceil_divide(size, block_size) for size in (height, width))
 
 
+def _divides(block_size, size):
+    return isinstance(size, int) and size % block_size == 0
+
+
 def _fill_up(maps, block_size, value=0.0):
     """Fills up the blocks that the border cuts off."""
     sizes = ops.shape(maps)[1:3]
@@ -111,15 +124,22 @@ def _fill_up(maps, block_size, value=0.0):
 
 def pool(maps, block_size):
     """Maximum of every block, `(batch, block rows, block columns, filters)`."""
+    batch, height, width, filters = ops.shape(maps)
+    blocks = _blocks(height, width, block_size)
+    if exporting():
+        # Infinity cannot be quantized. Repeating the last row and column of
+        # the image does not change the maximum of their blocks.
+        for axis, (size, number) in enumerate(
+            zip((height, width), blocks, strict=True), 1
+        ):
+            if not _divides(block_size, size):
+                index = ops.arange(number * block_size, dtype="int32")
+                maps = ops.take(maps, ops.minimum(index, size - 1), axis=axis)
+    else:
+        maps = _fill_up(maps, block_size, -float("inf"))
     # Pooling aligned with the blocks; "same" would begin before the image.
     pooled = ops.max_pool(
-        _fill_up(maps, block_size, -float("inf")),
-        block_size,
-        strides=block_size,
-        data_format="channels_last",
+        maps, block_size, strides=block_size, data_format="channels_last"
     )
     # LiteRT needs known channels to convolve, and padding forgets them.
-    batch, height, width, filters = ops.shape(maps)
-    return ops.reshape(
-        pooled, (batch, *_blocks(height, width, block_size), filters)
-    )
+    return ops.reshape(pooled, (batch, *blocks, filters))

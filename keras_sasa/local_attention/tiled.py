@@ -28,6 +28,7 @@ from keras_sasa.local_attention.exporters import (
     exporting_without_loops,
 )
 from keras_sasa.local_attention.geometry import MASKED_LOGIT
+from keras_sasa.local_attention.masked_softmax import masked_softmax
 from keras_sasa.local_attention.patches import softmax
 from keras_sasa.local_attention.tiles import (
     Phases,
@@ -59,6 +60,7 @@ def local_attention(
     batch, height, width, filters = ops.shape(query)
     _, key_height, key_width, _ = ops.shape(value)
     explicit_weights = dropout_mask is not None or return_attention_scores
+    exported = exporting()
     plan = make_plan(
         axes,
         keys=(key_height, key_width),
@@ -86,13 +88,19 @@ def local_attention(
         column_embedding,
         images=(batch, num_heads),
         phases=phases,
-        sizes=(key_height, key_width),
+        sizes=None if exported else (key_height, key_width),
     )
     if key is not None:
         key = plan.pad_keys(phases.split(heads_first(key)))
-    elif mask is None:
+    elif mask is None or exported:
         query, key = query[..., :1], ops.zeros_like(value[..., :1])
-    if mask is not None:
+    # In exported files, which may be quantized, masks are no logits.
+    attendable = None
+    if exported:
+        attendable = _attendable_keys(
+            plan, phases, mask, (batch, num_heads), (key_height, key_width)
+        )
+    elif mask is not None:
         # A last channel of 1 in the query meets one in the key that is 0
         # where the key may be attended to.
         excluded = (1.0 - ops.cast(mask, value.dtype)) * MASKED_LOGIT
@@ -107,7 +115,7 @@ def local_attention(
 
     weights = None
     if not explicit_weights:
-        output = _attend_by_bands(plan, query, key, value, position)
+        output = _attend_by_bands(plan, query, key, value, position, attendable)
     else:
         if dropout_mask is not None:
             dropout_mask = ops.transpose(dropout_mask, (0, 3, 1, 2, 4, 5))
@@ -117,7 +125,7 @@ def local_attention(
             )
             dropout_mask = plan.pad_queries(phases.split(dropout_mask))
         output, weights = _attend_at_once(
-            plan, query, key, value, position, dropout_mask
+            plan, query, key, value, position, dropout_mask, attendable
         )
         weights = phases.join(plan.crop(weights), height, width)
         weights = ops.reshape(
@@ -152,7 +160,7 @@ def _position_logits(
         column_embedding: `(L, N, D / 2)` or `None`.
         images: Batch size and N, number of heads.
         phases: Phases of the dilation.
-        sizes: Height and width of the image.
+        sizes: Height and width of the image, or `None` to mask nothing.
 
     Returns:
         `(B, P, Q, sides)`: one logit for each row and one for each column of
@@ -160,22 +168,6 @@ def _position_logits(
         either is `MASKED_LOGIT`.
     """
     _, high, wide, channels = ops.shape(query)
-    tiles = (
-        dataclasses.replace(plan.rows, queries=plan.bands.padded_queries),
-        plan.columns,
-    )
-    row_mask, column_mask = (
-        tiling.mask_logits(rate, size, plan.dtype)
-        for tiling, rate, size in zip(
-            tiles, (phases.rows, phases.columns), sizes, strict=True
-        )
-    )
-    # Few, large axes: TensorFlow does not broadcast many that alternate.
-    row_mask = ops.repeat(row_mask, phases.columns, axis=0)
-    row_mask = ops.reshape(row_mask, (-1, 1, plan.rows.tile_keys))
-    column_mask = ops.reshape(
-        column_mask, (phases.columns, 1, wide * plan.columns.tile_keys)
-    )
     if row_embedding is None:
         zeros = ops.zeros_like(query[..., :1])
         rows = ops.repeat(zeros, plan.rows.tile_keys, axis=-1)
@@ -198,24 +190,48 @@ def _position_logits(
             columns, _for_each(column_embedding, plan.columns, wide)
         )
         columns = ops.transpose(columns, (0, 1, 3, 2, 4))
-    rows = row_mask + ops.reshape(
-        rows,
-        (
-            -1,
-            phases.rows * phases.columns * high,
-            wide,
-            plan.rows.tile_keys,
-        ),
-    )
-    columns = column_mask + ops.reshape(
-        columns, (-1, phases.columns, high, wide * plan.columns.tile_keys)
-    )
+    if sizes is not None:
+        row_mask, column_mask = _mask_logits(plan, wide, phases, sizes)
+        rows = row_mask + ops.reshape(
+            rows,
+            (
+                -1,
+                phases.rows * phases.columns * high,
+                wide,
+                plan.rows.tile_keys,
+            ),
+        )
+        columns = column_mask + ops.reshape(
+            columns, (-1, phases.columns, high, wide * plan.columns.tile_keys)
+        )
     return ops.concatenate(
         [
             ops.reshape(rows, (-1, high, wide, plan.rows.tile_keys)),
             ops.reshape(columns, (-1, high, wide, plan.columns.tile_keys)),
         ],
         axis=-1,
+    )
+
+
+def _mask_logits(plan, wide, phases, sizes):
+    """Returns the logits that mask rows and columns, to be added to q.r."""
+    tiles = (
+        dataclasses.replace(plan.rows, queries=plan.bands.padded_queries),
+        plan.columns,
+    )
+    rows, columns = (
+        tiling.mask_logits(rate, size, plan.dtype)
+        for tiling, rate, size in zip(
+            tiles, (phases.rows, phases.columns), sizes, strict=True
+        )
+    )
+    # Few, large axes: TensorFlow does not broadcast many that alternate.
+    rows = ops.repeat(rows, phases.columns, axis=0)
+    return (
+        ops.reshape(rows, (-1, 1, plan.rows.tile_keys)),
+        ops.reshape(
+            columns, (phases.columns, 1, wide * plan.columns.tile_keys)
+        ),
     )
 
 
@@ -236,8 +252,38 @@ def _for_each(embedding, tiling, queries):
     return ops.tile(embedding, (1, queries // tiling.tile, 1, 1))
 
 
-def _tile_weights(plan, query, key, position):
-    """Returns the attention weights `(B, tiles, T, U)`."""
+def _attendable_keys(plan, phases, mask, images, sizes):
+    """Where keys may be attended to, as a map like that of the keys.
+
+    Args:
+        plan: The tilings.
+        phases: Phases of the dilation.
+        mask: That of the call, or `None`.
+        images: Batch size and number of heads.
+        sizes: Height and width of the image.
+
+    Returns:
+        `(B or 1, H, W, 1)`, 0 outside the image and where the mask is false,
+        else 1.
+    """
+    batch, num_heads = images
+    if mask is None:
+        keys = ops.ones((1, *sizes, 1), dtype=plan.dtype)
+    else:
+        keys = ops.cast(mask, plan.dtype)[..., None]
+        keys = ops.repeat(keys, num_heads, axis=0)
+    keys = plan.pad_keys(phases.split(keys))
+    if mask is None and phases.rows * phases.columns > 1:
+        keys = ops.tile(keys, (batch * num_heads, 1, 1, 1))
+    return keys
+
+
+def _tile_weights(plan, query, key, position, attendable=None):
+    """Returns the attention weights `(B, tiles, T, U)`.
+
+    Keys that may be `attendable`, `(B or 1, tiles, U, 1)`, or `None` if what
+    they may not is in the position logits.
+    """
     batch, number, _, _ = ops.shape(query)
     # Added, and not by a product with ones: with weights of 8 bits LiteRT
     # rounds what meets them to 127 parts of the largest, `MASKED_LOGIT`.
@@ -247,6 +293,9 @@ def _tile_weights(plan, query, key, position):
     logits = ops.einsum("bntd,bnud->bntu", query, key) + ops.reshape(
         position, (batch, number, plan.tile_size, plan.tile_keys)
     )
+    if attendable is not None:
+        attendable = ops.transpose(attendable, (0, 1, 3, 2))
+        return masked_softmax(logits, plan.window_mask(), attendable)
     weights = softmax(logits)
     if plan.masked:
         # A query without any key has a uniform softmax, which means nothing.
@@ -254,7 +303,9 @@ def _tile_weights(plan, query, key, position):
     return weights
 
 
-def _attend_at_once(plan, query, key, value, position, dropout_mask):
+def _attend_at_once(
+    plan, query, key, value, position, dropout_mask, attendable
+):
     """Attends in one band; differentiable, and keeps the weights in memory.
 
     Returns:
@@ -265,6 +316,7 @@ def _attend_at_once(plan, query, key, value, position, dropout_mask):
         plan.gather_queries(query),
         plan.gather_keys(key),
         plan.gather_queries(position),
+        None if attendable is None else plan.gather_keys(attendable),
     )
     scores = take_per_query(weights, plan.window_keys_index())
     if dropout_mask is not None:
@@ -277,7 +329,7 @@ def _attend_at_once(plan, query, key, value, position, dropout_mask):
     return plan.scatter_queries(output), plan.scatter_queries(scores)
 
 
-def _attend_by_bands(plan, query, key, value, position):
+def _attend_by_bands(plan, query, key, value, position, attendable):
     """Attends band by band, and again in the gradient.
 
     Returns:
@@ -292,6 +344,7 @@ def _attend_by_bands(plan, query, key, value, position):
                 query_tiles,
                 band.keys(key),
                 band.queries(position),
+                None if attendable is None else band.keys(attendable),
             )
             output = ops.matmul(weights, band.keys(value))
             return (plan.scatter_queries(output),)
@@ -301,7 +354,7 @@ def _attend_by_bands(plan, query, key, value, position):
         )
         return _stack_queries(output)
 
-    if exporting():
+    if attendable is not None:
         # TensorFlow would trace the gradient and write it to the file, too.
         return compute(query, key, value, position)
 

@@ -254,6 +254,18 @@ class Plan:
             axis=1,
         ).astype(self.dtype)
 
+    def window_mask(self) -> np.ndarray:
+        """1 where a key is in the window of a query, else 0: `(T, U)`."""
+        rows, columns = (
+            tiling.relative_index() < tiling.kernel_size
+            for tiling in (self.rows, self.columns)
+        )
+        return (
+            np.einsum("ik,jl->ijkl", rows, columns)
+            .reshape(self.tile_size, self.tile_keys)
+            .astype(self.dtype)
+        )
+
     def window_keys_index(self) -> np.ndarray:
         """`(T, K * L)`: a query's window, in the flattened `(T, U)`."""
         rows, columns = self.rows.window_index(), self.columns.window_index()
