@@ -193,7 +193,8 @@ def test_the_recipe_reaches_the_layers():
     ]
     assert layers
     for layer in layers:
-        assert layer.momentum == RECIPE.batch_norm_momentum
+        # Of 15 steps in all.
+        assert layer.momentum == pytest.approx(1 - 4 / 15)
         assert not layer.synchronized
     scale = model.get_layer("scale")
     np.testing.assert_array_equal(scale(np.array([0.0, 16.0])), [-1, 1])

@@ -180,6 +180,21 @@ def test_no_weight_decay_of_biases_and_normalization():
         np.testing.assert_allclose(np.array(variable), scale * old, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "changes, steps_per_epoch, expected",
+    [
+        # As published: 1.28 million images in batches of 4096.
+        ({}, 312, 0.9999),
+        ({"epochs": 30}, 8, 1 - 4 / 240),
+        ({"epochs": 1, "warmup_epochs": 0}, 3, 0.0),
+    ],
+)
+def test_momentum_of_batch_normalization(changes, steps_per_epoch, expected):
+    recipe = dataclasses.replace(IMAGENET, **changes)
+    momentum = recipe.limit_batch_norm_momentum(steps_per_epoch)
+    assert momentum == pytest.approx(expected, abs=1e-9)
+
+
 def test_loss_smooths_labels():
     loss = IMAGENET.make_loss()
     value = loss(np.array([[1.0, 0.0]]), np.array([[0.8, 0.2]]))

@@ -18,7 +18,7 @@ from keras_sasa.applications import CONFIGURATIONS, ResNet
 from keras_sasa.applications.resnet import OPERATORS, STEMS
 from keras_sasa.paths import local_path_option
 from keras_sasa.profile import profile
-from keras_sasa.training.data import load_data
+from keras_sasa.training.data import load_data, steps_per_epoch
 from keras_sasa.training.devices import STRATEGIES, make_devices
 from keras_sasa.training.fit import MIXED_PRECISION, MODEL, fit
 from keras_sasa.training.recipe import CIFAR10, DIGITS, IMAGENET
@@ -386,6 +386,13 @@ def summary(options, model, network, data, recipe, devices, folder):
         "seed": options.seed,
         "output": folder,
     }
+    steps = steps_per_epoch(data, recipe)
+    momentum = recipe.limit_batch_norm_momentum(steps)
+    if momentum != recipe.batch_norm_momentum:
+        lines["batch normalization"] = (
+            f"a momentum of {momentum:.4g}, as there are "
+            f"{recipe.epochs * steps} steps only"
+        )
     rows = [f"{name:20} {value}" for name, value in lines.items()]
     return "\n".join([*rows, "", recipe.describe(), ""])
 

@@ -121,7 +121,7 @@ def compile_model(model, recipe, steps_per_epoch, devices, **options):
         **options: Those of `keras.Model.compile`.
     """
     for layer in _batch_normalizations(model):
-        layer.momentum = recipe.batch_norm_momentum
+        layer.momentum = recipe.limit_batch_norm_momentum(steps_per_epoch)
         # Under `keras.distribution` means are those of the whole batch anyway.
         layer.synchronized = devices.strategy is not None
     optimizer = recipe.make_optimizer(steps_per_epoch)

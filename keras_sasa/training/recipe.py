@@ -40,7 +40,8 @@ class Recipe:
             weights with which the network is validated and saved. It grows
             from 0 to this value, `step / (step + 9)` until it is reached, so
             that short trainings forget the initial weights, too.
-        batch_norm_momentum: Float, decay of the moving mean and variance.
+        batch_norm_momentum: Float, decay of the moving mean and variance. In
+            trainings of few steps it is lower, see `limit_batch_norm_momentum`.
         image_size: Integer, height and width in pixels.
         augmentation: `"shift"` (the middle square is resized, then moved by up
             to an eighth of its side), `"resized_crop"` (a random part of 8 to
@@ -158,6 +159,15 @@ class Recipe:
             warmup_target=self.learning_rate if warmup else None,
             warmup_steps=warmup,
         )
+
+    def limit_batch_norm_momentum(self, steps_per_epoch):
+        """Returns the decay of mean and variance for a number of steps.
+
+        It is at most `1 - 4 / steps`, so that not more than 2 % of the initial
+        mean of 0 and variance of 1 are left at the end of the training.
+        """
+        steps = self.epochs * steps_per_epoch
+        return min(self.batch_norm_momentum, max(0.0, 1 - 4 / steps))
 
     def make_optimizer(self, steps_per_epoch):
         """Returns an optimizer that keeps an average of the weights."""
