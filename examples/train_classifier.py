@@ -7,12 +7,13 @@
 
 Needs `pip install --editable ".[examples]"`; results are in examples/README.md.
 The first command downloads nothing: scikit-learn brings its 1,797 digits. A
-folder has a folder of images for each class, either directly (a fifth is then
-held out) or in `train` and `validation` (or `val`, or `test`). Written are the
-state after each epoch, the model (`model.keras`; `best.keras` of the best
-epoch), logs for TensorBoard, a table (`history.csv`), and pictures of the
-training and of the attention. Then a new process evaluates the model and must
-find the same accuracy.
+folder has a folder of images for each class, either directly (a fifth of each
+class is then held out) or in `train` and `validation` (or `val`, or `test`).
+Image size, batch size and epochs suit the size and number of the images.
+Written are the state after each epoch, the model (`model.keras`; `best.keras`
+of the best epoch), logs for TensorBoard, a table (`history.csv`), and pictures
+of the training and of the attention. Then a new process evaluates the model and
+must find the same accuracy.
 """
 
 import json

@@ -169,6 +169,7 @@ def test_image_folder_and_resume(
     assert not list(pathlib.Path().iterdir())
 
 
+@pytest.mark.filterwarnings("ignore:.* classes have no images")
 def test_tfds(classifier, same_process, tmp_path, capsys):
     tfds = pytest.importorskip("tensorflow_datasets")
     with tfds.testing.mock_data(num_examples=12):
@@ -182,6 +183,7 @@ def test_tfds(classifier, same_process, tmp_path, capsys):
     assert model.output_shape == (None, 10)
 
 
+@pytest.mark.filterwarnings("ignore:.* classes have no images")
 def test_imagenet(load, tmp_path, capsys):
     """The whole command on made images of ImageNet's format."""
     tfds = pytest.importorskip("tensorflow_datasets")

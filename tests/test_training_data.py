@@ -319,10 +319,23 @@ def test_tfds_prepared_on_disk(tmp_path, monkeypatch):
     for images, labels, weights in arrays(evaluation_batches(data, SMALL)):
         grays = 80 * labels.argmax(1)[:, None, None, None]
         assert (images[weights > 0] == grays[weights > 0]).all()
-    held_out = load_data("tfds:tiny_shapes", held_out=0.33)
+    with pytest.warns(UserWarning, match=r"of 3 classes .*train\[67%:\].*: \["):
+        held_out = load_data("tfds:tiny_shapes", held_out=0.33)
     assert (held_out.num_train, held_out.num_validation) == (6, 3)
+    as_dataset = tfds.core.DatasetBuilder.as_dataset
+    monkeypatch.setattr(
+        tfds.core.DatasetBuilder,
+        "as_dataset",
+        lambda *args, **kwargs: [
+            dataset.map(lambda image, label: (image, label - 1))
+            for dataset in as_dataset(*args, **kwargs)
+        ],
+    )
+    with pytest.raises(ValueError, match="'test' of tfds:tiny_.* 2 of 6"):
+        load_data("tfds:tiny_shapes")
 
 
+@pytest.mark.filterwarnings("ignore:.* classes have no images")
 def test_mocked_imagenet():
     """The real reader of ImageNet on made images of its format."""
     tfds = pytest.importorskip("tensorflow_datasets")

@@ -8,6 +8,7 @@ what it would have seen. Images stay bytes, 0 to 255; the network scales them.
 import dataclasses
 import operator
 import os
+import warnings
 
 import numpy as np
 import tensorflow as tf
@@ -31,6 +32,10 @@ _HELD_OUT = 0.2
 _CACHE_BYTES = 2 * 2**30
 # Of a set that is larger than this, images are drawn from this many.
 _SHUFFLE_BUFFER = 10_000
+# So many labels of a set of TensorFlow Datasets are read before it is used.
+_CHECKED_LABELS = 10_000
+# So many classes are named one by one.
+_NAMED = 5
 # So many images say how large a photo of the set usually is.
 _SAMPLE = 100
 # Which part of the shorter side the square has that an image is classified by.
@@ -183,12 +188,34 @@ def _load_tfds(name, held_out):
         # line: the others list every known data set.
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"tfds:{name} cannot be loaded: {reason}") from error
+    names = info.features["label"].names
+    _check_labels(f"tfds:{name}", splits[1], validation, names)
     return ImageData(
         train,
         validation,
-        class_names=info.features["label"].names,
+        class_names=names,
         channels=info.features["image"].shape[-1],
     )
+
+
+def _check_labels(name, split, validation, class_names):
+    labels = validation.take(_CHECKED_LABELS).map(lambda _, label: label)
+    labels = np.array(list(labels.as_numpy_iterator()), "int64")
+    if (labels < 0).any():
+        raise ValueError(
+            f"The images in {split!r} of {name} must have labels to validate "
+            f"with. Received: {(labels < 0).sum()} of {len(labels)} without."
+        )
+    missing = sorted(set(range(len(class_names))) - set(labels.tolist()))
+    is_ours = split.startswith("train")
+    if is_ours and missing and len(labels) == int(validation.cardinality()):
+        listed = [class_names[label] for label in missing[:_NAMED]]
+        warnings.warn(
+            f"{len(missing)} of {len(class_names)} classes have no images in "
+            f"{split!r} of {name}, which is validated on: {listed}"
+            + (" and others." if len(missing) > _NAMED else "."),
+            stacklevel=4,
+        )
 
 
 def typical_side(data):
