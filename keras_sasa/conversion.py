@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import tempfile
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -268,6 +269,12 @@ class _Cloner:
                 operation, GRAPHS
             ):
                 copy.set_weights(operation.get_weights())
+                for weight, copied in zip(
+                    operation.weights, copy.weights, strict=True
+                ):
+                    # It may be frozen alone, in a layer that is not.
+                    if not weight.trainable:
+                        copied.trainable = False
                 for layer in copy._flatten_layers():
                     # It computes with constants made of its weights.
                     if isinstance(layer, keras.layers.Normalization):
@@ -348,12 +355,49 @@ class _Cloner:
 
 def _copy_operation(operation):
     try:
-        return type(operation).from_config(operation.get_config())
+        copy = type(operation).from_config(operation.get_config())
     except Exception as error:
         raise ValueError(
             f"Layer {operation.name!r} cannot be cloned by its configuration "
             f"({type(error).__name__}: {error})."
         ) from error
+    if isinstance(operation, keras.layers.Layer) and not isinstance(
+        operation, GRAPHS
+    ):
+        try:
+            # Before it is called: outputs may be as wide as a vocabulary.
+            _copy_assets(operation, copy)
+        except Exception as error:
+            raise ValueError(
+                f"Layer {operation.name!r} cannot be cloned with its state "
+                f"({type(error).__name__}: {error})."
+            ) from error
+    return copy
+
+
+def _copy_assets(operation, copy):
+    """Copies the state of layers that is neither configuration nor weights."""
+    layers = [
+        [layer for layer in whole._flatten_layers() if _has_assets(layer)]
+        for whole in (operation, copy)
+    ]
+    for layer, copied in zip(*layers, strict=True):
+        variables = {}
+        layer.save_own_variables(variables)
+        copied.load_own_variables(variables)
+        with tempfile.TemporaryDirectory() as folder:
+            layer.save_assets(folder)
+            copied.load_assets(folder)
+        # Files of Keras have an entry in every line, also one that has two.
+        if (
+            hasattr(layer, "get_vocabulary")
+            and layer.get_vocabulary() != copied.get_vocabulary()
+        ):
+            raise ValueError("the file of its vocabulary is not the same.")
+
+
+def _has_assets(layer):
+    return hasattr(layer, "save_assets") and hasattr(layer, "load_assets")
 
 
 def _copy_input(tensor):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import oracle
 import pytest
+from backend import BACKEND
 from keras import layers, ops
 
 from keras_sasa import SelfAttention2D
@@ -477,6 +478,63 @@ def test_adapted_normalization_computes_the_same():
     copy = convert(model).layers[0]
     batch = images(2, 8, 8, 4)
     np.testing.assert_array_equal(copy(batch), normalization(batch))
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="strings need TensorFlow")
+def test_adapted_vocabularies_are_kept():
+    """They are neither weights nor part of the configuration."""
+    strings = layers.StringLookup(output_mode="tf_idf")
+    strings.adapt(np.array([["a", "b"], ["a", "c"]]))
+    integers = layers.IntegerLookup(output_mode="one_hot")
+    integers.adapt(np.array([5, 7]))
+    words = layers.TextVectorization(output_sequence_length=3)
+    words.adapt(np.array(["a b", "b c"]))
+    bins = layers.Discretization(num_bins=3, output_mode="one_hot")
+    bins.adapt(np.arange(9.0)[:, None])
+    image = keras.Input((8, 8, 4))
+    keys = [keras.Input((1,), dtype=kind) for kind in ("string", "int64")]
+    number = keras.Input((1,))
+    outputs = [strings(keys[0]), integers(keys[1]), bins(number)]
+    # As wide as the vocabularies are.
+    outputs.append(layers.Dense(2)(layers.Concatenate()(outputs)))
+    outputs.append(words(keys[0]))
+    outputs.append(layers.Conv2D(4, 3, padding="same", name="conv")(image))
+    model = keras.Model([image, *keys, number], outputs)
+    batch = [
+        ops.convert_to_tensor(values)
+        for values in (
+            images(2, 8, 8, 4),
+            [["c"], ["b a"]],
+            [[7], [6]],
+            [[1.0], [8.0]],
+        )
+    ]
+    expected = model(batch)[:5]
+    actual = convert(model)(batch)[:5]
+    for one, other in zip(actual, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="strings need TensorFlow")
+def test_vocabulary_that_cannot_be_copied():
+    """Keras writes one entry a line."""
+    lookup = layers.StringLookup(name="lookup")
+    lookup.adapt(np.array(["two\nlines", "one"]))
+    image, key = keras.Input((8, 8, 4)), keras.Input((1,), dtype="string")
+    convolution = layers.Conv2D(4, 3, padding="same", name="conv")
+    model = keras.Model([image, key], [convolution(image), lookup(key)])
+    with pytest.raises(ValueError, match="'lookup' cannot be .* its state"):
+        convert(model)
+
+
+def test_weight_that_is_frozen_alone():
+    dense, conv = layers.Dense(4), layers.Conv2D(4, 3, padding="same")
+    model = sequential(conv, dense)
+    dense.bias.trainable = False
+    attention, copy = convert(model).layers
+    assert copy.trainable
+    assert [weight.trainable for weight in copy.weights] == [True, False]
+    assert all(weight.trainable for weight in attention.weights)
 
 
 def test_objects_that_cannot_be_serialized():
