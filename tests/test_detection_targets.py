@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_sasa.detection.anchors import ANCHORS_PER_PIXEL, make_anchors
+from keras_sasa.detection import targets
+from keras_sasa.detection.anchors import make_anchors
 from keras_sasa.detection.targets import (
     BACKGROUND,
     IGNORED,
@@ -27,7 +28,6 @@ def test_number_of_anchors(height, width):
     )
     anchors = to_numpy(make_anchors(height, width))
     assert anchors.shape == (9 * pixels, 4)
-    assert ANCHORS_PER_PIXEL == 9
 
 
 def test_anchors_by_hand():
@@ -166,3 +166,126 @@ def test_decode_is_the_way_back():
     assert set(np.unique(to_numpy(classes)[0])) >= set(range(6))
     expected = np.take_along_axis(boxes, indices[..., None], axis=1)
     np.testing.assert_allclose(decoded[taken], expected[taken], atol=1e-3)
+
+
+def match_by_loops(anchors, boxes, labels):
+    """One anchor after the other, as the paper says it."""
+    iou = to_numpy(
+        keras.utils.bounding_boxes.compute_iou(anchors, boxes, "xyxy")
+    )
+    indices = np.zeros(iou.shape[:2], int)
+    classes = np.full(iou.shape[:2], BACKGROUND)
+    for image, anchor in np.ndindex(*iou.shape[:2]):
+        best = candidate = -1.0
+        for box, label in enumerate(labels[image]):
+            if label < 0:
+                continue
+            overlap = iou[image, anchor, box]
+            best = max(best, overlap)
+            is_forced = overlap > iou[image, :, box].max() * (1 - 1e-6)
+            if overlap + 2 * is_forced > candidate:
+                candidate = overlap + 2 * is_forced
+                indices[image, anchor] = box
+        if best >= 0.5 or candidate >= 2:
+            classes[image, anchor] = labels[image, indices[image, anchor]]
+        elif best >= 0.4:
+            classes[image, anchor] = IGNORED
+    return indices, classes
+
+
+@pytest.mark.parametrize("number", [0, 1, 15, 16, 17, 40])
+def test_matching_in_chunks_equals_the_loops(number):
+    random = np.random.default_rng(number)
+    anchors = to_numpy(make_anchors(64, 64))
+    # Whole numbers and boxes given twice: there are ties.
+    corners = random.integers(0, 48, (2, number, 2))
+    sides = random.integers(4, 60, (2, number, 2))
+    boxes = np.concatenate([corners, corners + sides], axis=-1)
+    boxes[:, number // 2 : number // 2 * 2] = boxes[:, : number // 2]
+    boxes = boxes.astype("float32")
+    # The rows that only fill up are not the last ones.
+    labels = random.integers(-1, 5, (2, number))
+    expected_indices, expected = match_by_loops(anchors, boxes, labels)
+    indices, classes = to_numpy(match(anchors, boxes, labels))
+    np.testing.assert_array_equal(classes, expected)
+    taken = classes >= 0
+    np.testing.assert_array_equal(indices[taken], expected_indices[taken])
+    assert taken.any() == (number > 0)
+    deltas, _ = to_numpy(make_targets(anchors, boxes, labels))
+    assert deltas.shape == (2, len(anchors), 4)
+    assert np.isfinite(deltas).all()
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_matching_of_unknown_numbers(jit_compile):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("Sizes are always known to other backends.")
+    anchors = to_numpy(make_anchors(64, 32))
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec((None, None, 4)),
+            tf.TensorSpec((None, None), "int32"),
+        ],
+        jit_compile=jit_compile,
+    )
+    def compiled(boxes, labels):
+        return make_targets(anchors, boxes, labels)
+
+    random = np.random.default_rng(0)
+    for number in (0, 5, 16, 35):
+        boxes = random.uniform(0, 30, (2, number, 4)).astype("float32")
+        boxes[..., 2:] += boxes[..., :2] + 1
+        labels = random.integers(-1, 5, (2, number)).astype("int32")
+        expected = to_numpy(make_targets(anchors, boxes, labels))
+        actual = to_numpy(compiled(boxes, labels))
+        np.testing.assert_allclose(actual[0], expected[0], atol=1e-4)
+        np.testing.assert_array_equal(actual[1], expected[1])
+
+
+def test_memory_does_not_grow_with_boxes(monkeypatch):
+    sizes = []
+    original = targets.bounding_boxes.compute_iou
+
+    def spy(anchors, boxes, box_format):
+        iou = original(anchors, boxes, box_format)
+        sizes.append(iou.shape)
+        return iou
+
+    monkeypatch.setattr(targets.bounding_boxes, "compute_iou", spy)
+    boxes = np.tile(BOXES[:, :1], (1, 1500, 1))
+    labels = np.full((1, 1500), -1)
+    labels[0, :20] = 3
+    _, classes = to_numpy(match(ANCHORS, boxes, labels))
+    assert classes.tolist() == [[3] + [BACKGROUND] * 4]
+    assert {tuple(shape)[2] for shape in sizes} == {16}
+    if keras.backend.backend() == "tensorflow":
+        # Nothing is computed behind the last box.
+        assert len(sizes) == 2
+
+
+def test_small_boxes_have_proper_anchors():
+    box = np.array([[[22, 23, 34, 35]]], "float32")
+    label = np.array([[0]])
+    overlaps = {}
+    for sizes in ((32, 64, 128, 256, 512), (8, 16, 32, 64, 128)):
+        anchors = make_anchors(64, 64, sizes)
+        _, classes = to_numpy(match(anchors, box, label))
+        iou = to_numpy(
+            keras.utils.bounding_boxes.compute_iou(anchors, box[0], "xyxy")
+        )
+        overlaps[sizes[0]] = iou[classes[0] >= 0].ravel()
+    # Of 12 pixels in a square of 32: 144 / 1024. Nothing but the best anchor
+    # is taken, in any case.
+    np.testing.assert_allclose(overlaps[32], 144 / 1024, rtol=1e-4)
+    assert overlaps[8].max() > 0.5
+
+
+def test_sizes_scales_and_ratios_of_anchors():
+    anchors = to_numpy(make_anchors(8, 8, (8, 20, 30, 40, 50), (1, 2), (4,)))
+    sides = anchors[:, 2:] - anchors[:, :2]
+    # Half as wide as the square and twice as high; two scales a level.
+    np.testing.assert_allclose(
+        sides[::2], np.outer((8, 20, 30, 40, 50), (0.5, 2)), rtol=1e-5
+    )
+    np.testing.assert_allclose(sides[1::2], 2 * sides[::2], rtol=1e-5)

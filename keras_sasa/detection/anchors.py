@@ -12,23 +12,30 @@ from keras import ops
 
 from keras_sasa.detection.feature_pyramid import STRIDES
 
-# Sides of the square anchors, as multiples of the stride of their level.
-SIZES = (4.0, 4.0 * 2 ** (1 / 3), 4.0 * 2 ** (2 / 3))
+# Sides of the square anchors of each level, in pixels.
+SIZES = (32, 64, 128, 256, 512)
+# Every level has each of its anchors this many times larger, too.
+SCALES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
 # Height divided by width.
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
-ANCHORS_PER_PIXEL = len(SIZES) * len(ASPECT_RATIOS)
 
 
-def make_anchors(height, width):
+def make_anchors(
+    height, width, sizes=SIZES, scales=SCALES, aspect_ratios=ASPECT_RATIOS
+):
     """Makes the anchors of an image, from the finest level to the coarsest.
 
     Args:
         height: Height of the image in pixels, an integer or a scalar tensor.
         width: Width in the same way.
+        sizes: Side of the square anchor of each level from P3 to P7, in
+            pixels.
+        scales: Factors of these sides; each level has all of them.
+        aspect_ratios: Heights divided by widths, at equal area.
 
     Returns:
         Boxes `(num_anchors, 4)` in pixels, `"xyxy"`, in float32: level by
-        level, pixel by pixel along the rows, sizes, aspect ratios. They may
+        level, pixel by pixel along the rows, scales, aspect ratios. They may
         reach beyond the image.
 
     Example:
@@ -39,15 +46,19 @@ def make_anchors(height, width):
     (396, 4)
     """
     return ops.concatenate(
-        [_level(height, width, stride) for stride in STRIDES.values()], axis=0
+        [
+            _level(height, width, stride, size, scales, aspect_ratios)
+            for size, stride in zip(sizes, STRIDES.values(), strict=True)
+        ],
+        axis=0,
     )
 
 
-def _level(height, width, stride):
+def _level(height, width, stride, size, scales, aspect_ratios):
     halves = [
-        (size * stride * ratio**-0.5 / 2, size * stride * ratio**0.5 / 2)
-        for size in SIZES
-        for ratio in ASPECT_RATIOS
+        (size * scale * ratio**-0.5 / 2, size * scale * ratio**0.5 / 2)
+        for scale in scales
+        for ratio in aspect_ratios
     ]
     offsets = ops.convert_to_tensor(
         [(-x, -y, x, y) for x, y in halves], "float32"
@@ -61,4 +72,5 @@ def _level(height, width, stride):
 
 def _centres(size, stride):
     count = (size + stride - 1) // stride
-    return (ops.cast(ops.arange(count), "float32") + 0.5) * stride
+    numbers = ops.arange(count, dtype="int32")
+    return (ops.cast(numbers, "float32") + 0.5) * stride

@@ -94,11 +94,14 @@ def feature_pyramid(features, spatial, filters=256, implementation=None):
             implementation=implementation,
         ):
             x = layer(x)
-        return normalization(f"{name}_normalization")(x)
+        return normalization(filters, f"{name}_normalization")(x)
 
     merged = {
         level: layers.Conv2D(
-            filters, 1, name=f"pyramid_{level.lower()}_lateral"
+            filters,
+            1,
+            data_format="channels_last",
+            name=f"pyramid_{level.lower()}_lateral",
         )(x)
         for level, x in zip(LEVELS[:3], features, strict=True)
     }

@@ -33,7 +33,7 @@ def suppress(boxes, scores, labels, iou_threshold, max_detections):
     """
     overlap = bounding_boxes.compute_iou(boxes, boxes, "xyxy") > iou_threshold
     same_class = labels[:, :, None] == labels[:, None, :]
-    number = ops.arange(ops.shape(boxes)[1])
+    number = ops.arange(ops.shape(boxes)[1], dtype="int32")
     better = number[:, None] < number[None, :]
     # suppresses[b, i, j]: whether box j goes if box i stays.
     suppresses = ops.cast(

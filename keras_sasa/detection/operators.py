@@ -13,6 +13,7 @@ from keras_sasa.layers import SelfAttention2D
 
 KERNEL_SIZE = 7
 NUM_HEADS = 8
+# Of the width of the paper; narrower ones have as many as divide them.
 NUM_GROUPS = 32
 # Ours. Five attentions one after the other, without shortcuts, blur all that is
 # in a map until each looks somewhere. With embeddings this large they do so
@@ -50,32 +51,40 @@ def spatial_operator(
                 strides,
                 padding="same",
                 use_bias=False,
+                data_format="channels_last",
                 kernel_initializer=small or "he_normal",
                 name=name,
             )
         ]
     attention = SelfAttention2D(
         filters,
-        KERNEL_SIZE,
+        kernel_size=KERNEL_SIZE,
         num_heads=NUM_HEADS,
         value_initializer=small,
         embedding_initializer=initializers.RandomNormal(
             stddev=EMBEDDING_SCALE / math.sqrt(filters / NUM_HEADS)
         ),
+        data_format="channels_last",
         implementation=implementation,
         name=name,
     )
     if strides == 1:
         return [attention]
-    pool = layers.AveragePooling2D(strides, padding="same", name=f"{name}_pool")
+    pool = layers.AveragePooling2D(
+        strides,
+        padding="same",
+        data_format="channels_last",
+        name=f"{name}_pool",
+    )
     return [attention, pool]
 
 
-def normalization(name):
-    """Makes the normalization after an operator.
+def normalization(filters, name):
+    """Makes the normalization after an operator of width `filters`.
 
     Of groups of channels of each image (Wu & He, 2018): levels share the
     heads, the coarsest maps have one pixel, and batches are small, none of
     which means over a batch can take. The paper is silent.
     """
-    return layers.GroupNormalization(NUM_GROUPS, epsilon=1e-5, name=name)
+    groups = math.gcd(filters, NUM_GROUPS)
+    return layers.GroupNormalization(groups, epsilon=1e-5, name=name)

@@ -11,7 +11,6 @@ from keras_sasa.detection.operators import (
     spatial_operator,
 )
 
-NUM_OPERATORS = 4
 PRIOR_PROBABILITY = 0.01
 
 
@@ -22,8 +21,9 @@ def prediction_head(
     filters=256,
     prior_probability=None,
     implementation=None,
+    depth=4,
 ):
-    """Builds a head: four spatial operators, then one that predicts.
+    """Builds a head: `depth` spatial operators, then one that predicts.
 
     Of convolution, the last is a 3x3 convolution to `outputs`. Of attention it
     is one more attention of width `filters`, and a pointwise convolution that
@@ -38,6 +38,7 @@ def prediction_head(
             the training, so that the background, nearly all of the image, does
             not overwhelm the loss. `None` for outputs of about 0.
         implementation: Implementation of the attention.
+        depth: Integer, number of operators before the last.
 
     Returns:
         A `keras.Sequential` from maps `(batch, height, width, filters)` of any
@@ -53,7 +54,7 @@ def prediction_head(
     """
     check_choice("spatial", spatial, OPERATORS)
     parts = [keras.Input((None, None, filters))]
-    for index in range(1, NUM_OPERATORS + 1):
+    for index in range(1, depth + 1):
         parts += spatial_operator(
             spatial,
             filters,
@@ -61,13 +62,13 @@ def prediction_head(
             small_values=True,
             implementation=implementation,
         )
-        parts.append(normalization(f"{name}_normalization{index}"))
+        parts.append(normalization(filters, f"{name}_normalization{index}"))
         parts.append(layers.ReLU(name=f"{name}_relu{index}"))
     if spatial == "attention":
         parts += spatial_operator(
             spatial,
             filters,
-            f"{name}_{spatial}{NUM_OPERATORS + 1}",
+            f"{name}_{spatial}{depth + 1}",
             small_values=True,
             implementation=implementation,
         )
@@ -79,6 +80,7 @@ def prediction_head(
             outputs,
             3 if spatial == "conv" else 1,
             padding="same",
+            data_format="channels_last",
             kernel_initializer=initializers.RandomNormal(stddev=0.01),
             bias_initializer=initializers.Constant(bias),
             # Losses and boxes of float16 would lose what is small.

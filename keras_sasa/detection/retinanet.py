@@ -17,29 +17,57 @@ boxes and their encoding (`keras.utils.bounding_boxes`) and both losses are
 Keras' own, and what is between is written here.
 """
 
+import contextlib
+import functools
+import inspect
+
 import keras
-import numpy as np
-from keras import layers, ops
+from keras import ops
 from keras.utils import bounding_boxes
 
 from keras_sasa.applications import GROUP_OUTPUTS
-from keras_sasa.applications.resnet import check_choice
-from keras_sasa.detection.anchors import ANCHORS_PER_PIXEL, make_anchors
+from keras_sasa.applications.resnet import OPERATORS, check_choice
+from keras_sasa.detection import labels
+from keras_sasa.detection.anchors import ASPECT_RATIOS, SCALES, SIZES
+from keras_sasa.detection.backbones import feature_maps
+from keras_sasa.detection.checked_data import CheckedData
+from keras_sasa.detection.detections import Detections
 from keras_sasa.detection.feature_pyramid import feature_pyramid
-from keras_sasa.detection.non_maximum_suppression import suppress
-from keras_sasa.detection.operators import NUM_GROUPS
+from keras_sasa.detection.operators import NUM_HEADS
 from keras_sasa.detection.prediction_head import (
     PRIOR_PROBABILITY,
     prediction_head,
 )
-from keras_sasa.detection.targets import IGNORED, decode, make_targets
+from keras_sasa.detection.raw_outputs import RawOutputs
+from keras_sasa.detection.targets import IGNORED, make_targets
 from keras_sasa.layers.image_layer import positive_integer
+from keras_sasa.local_attention import check_implementation
 
-BOUNDING_BOX_FORMATS = ("xyxy", "yxyx", "xywh", "center_xywh", "center_yxhw")
 
-# Best pairs of an anchor and a class that suppression looks at (Lin et al.,
-# 2017, https://arxiv.org/abs/1708.02002, section 4: 1,000 of each level).
-_CANDIDATES = 1000
+def _or_from_graph(init):
+    """Lets a constructor take the inputs and outputs of a graph as well.
+
+    So Keras revives functional models from files and clones them, but only
+    those whose constructors look like this one.
+    """
+
+    @functools.wraps(init)
+    def __init__(self, *args, **kwargs):
+        first = args[0] if args else kwargs.get("inputs")
+        if isinstance(first, keras.KerasTensor):
+            self._init_from_graph(*args, **kwargs)
+        else:
+            init(self, *args, **kwargs)
+
+    return __init__
+
+
+def _option(name):
+    """A property that the layer which makes boxes holds."""
+    return property(
+        lambda self: getattr(self.detections, name),
+        lambda self, value: setattr(self.detections, name, value),
+    )
 
 
 @keras.saving.register_keras_serializable(package="keras_sasa")
@@ -111,6 +139,7 @@ class RetinaNet(keras.Model):
         section 4.2.
     """
 
+    @_or_from_graph
     def __init__(
         self,
         backbone,
@@ -123,93 +152,193 @@ class RetinaNet(keras.Model):
         score_threshold=0.05,
         iou_threshold=0.5,
         implementation=None,
-        **kwargs,
+        *,
+        head_depth=4,
+        anchor_sizes=SIZES,
+        anchor_scales=SCALES,
+        aspect_ratios=ASPECT_RATIOS,
+        name=None,
+        trainable=True,
     ):
-        check_choice(
-            "bounding_box_format", bounding_box_format, BOUNDING_BOX_FORMATS
-        )
+        check_choice("spatial", spatial, OPERATORS)
+        check_implementation(implementation)
         positive_integer(num_classes, "num_classes")
-        if positive_integer(max_detections, "max_detections") > _CANDIDATES:
+        positive_integer(head_depth, "head_depth")
+        positive_integer(filters, "filters")
+        if spatial == "attention" and filters % (2 * NUM_HEADS):
             raise ValueError(
-                f"`max_detections` must be at most {_CANDIDATES}. "
-                f"Received: max_detections={max_detections}."
+                f"`filters` must be a multiple of {2 * NUM_HEADS} for "
+                f"attention with {NUM_HEADS} heads. Received: "
+                f"filters={filters}."
             )
-        if positive_integer(filters, "filters") % NUM_GROUPS:
-            raise ValueError(
-                f"`filters` must be a multiple of {NUM_GROUPS}, the groups "
-                f"that are normalized. Received: filters={filters}."
-            )
-        maps = [backbone.get_layer(name).output for name in features]
-        levels = feature_pyramid(maps, spatial, filters, implementation)
+        detections = Detections(
+            bounding_box_format=bounding_box_format,
+            max_detections=max_detections,
+            score_threshold=score_threshold,
+            iou_threshold=iou_threshold,
+            anchor_sizes=anchor_sizes,
+            anchor_scales=anchor_scales,
+            aspect_ratios=aspect_ratios,
+            name="detections",
+        )
+        levels = feature_pyramid(
+            feature_maps(backbone, features), spatial, filters, implementation
+        )
         class_head = prediction_head(
-            ANCHORS_PER_PIXEL * num_classes,
+            detections.anchors_per_pixel * num_classes,
             spatial,
             "classification_head",
             filters,
             PRIOR_PROBABILITY,
             implementation,
+            head_depth,
         )
         box_head = prediction_head(
-            ANCHORS_PER_PIXEL * 4,
+            detections.anchors_per_pixel * 4,
             spatial,
             "box_head",
             filters,
             implementation=implementation,
+            depth=head_depth,
+        )
+        class_maps = [class_head(x) for x in levels.values()]
+        box_maps = [box_head(x) for x in levels.values()]
+        raw_outputs = RawOutputs(
+            num_classes,
+            detections,
+            # As the heads: half precision would lose what is small.
+            dtype=class_maps[0].dtype,
+            name="raw_outputs",
         )
         super().__init__(
             backbone.inputs[0],
-            {
-                "classes": _predict(levels, class_head, num_classes, "classes"),
-                "boxes": _predict(levels, box_head, 4, "boxes"),
-            },
-            **kwargs,
+            raw_outputs(class_maps, box_maps),
+            name=name,
+            trainable=trainable,
         )
+        self._init_state(raw_outputs, backbone)
+
+    def _init_from_graph(
+        self, inputs, outputs, name=None, trainable=None, models=None
+    ):
+        last = {x._keras_history.operation for x in keras.tree.flatten(outputs)}
+        if len(last) != 1 or not isinstance(*last, RawOutputs):
+            raise ValueError(
+                "The graph of a `RetinaNet` must end in its `RawOutputs`. "
+                f"Received: outputs={outputs}."
+            )
+        super().__init__(inputs, outputs, name=name, trainable=trainable)
+        coarsest = self.get_layer("pyramid_p5_lateral").input
+        self._init_state(*last, keras.Model(inputs, coarsest, name="backbone"))
+        for key, model in self._models().items():
+            settings = (models or {}).get(key)
+            if settings is None:
+                continue
+            model.dtype_policy = keras.dtype_policies.get(settings["dtype"])
+            if key != "self" and not settings["trainable"]:
+                _freeze_alone(model)
+
+    def _models(self):
+        """Returns the models, of which Keras saves neither setting."""
+        inner = {
+            f"layers/{layer.name}": layer
+            for layer in self.layers
+            if isinstance(layer, keras.Model)
+        }
+        return {"self": self, "backbone": self.backbone, **inner}
+
+    def _init_state(self, raw_outputs, backbone):
         self.backbone = backbone
-        self.num_classes = num_classes
-        self.spatial = spatial
-        self.bounding_box_format = bounding_box_format
-        self.filters = filters
-        self.features = tuple(features)
-        self.max_detections = max_detections
-        self.score_threshold = score_threshold
-        self.iou_threshold = iou_threshold
-        self.implementation = implementation
+        self.num_classes = raw_outputs.num_classes
+        self.detections = raw_outputs.detections
         self._class_loss = keras.losses.BinaryFocalCrossentropy(
             apply_class_balancing=True,
             alpha=0.25,
             gamma=2.0,
             from_logits=True,
             reduction=None,
+            dtype="float32",
         )
-        self._box_loss = keras.losses.Huber(reduction=None)
+        self._box_loss = keras.losses.Huber(reduction=None, dtype="float32")
+
+    bounding_box_format = _option("bounding_box_format")
+    max_detections = _option("max_detections")
+    score_threshold = _option("score_threshold")
+    iou_threshold = _option("iou_threshold")
+    anchor_sizes = _option("anchor_sizes")
+    anchor_scales = _option("anchor_scales")
+    aspect_ratios = _option("aspect_ratios")
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
         _, height, width, _ = ops.shape(x)
+        boxes, classes = labels.dense(y)
         boxes = bounding_boxes.convert_format(
-            ops.cast(y["boxes"], "float32"), self.bounding_box_format, "xyxy"
+            boxes, self.bounding_box_format, "xyxy"
         )
-        deltas, classes = make_targets(
-            make_anchors(height, width), boxes, y["labels"]
-        )
+        anchors = self.detections.anchors(y_pred, height, width)
+        deltas, classes = make_targets(anchors, boxes, classes)
         positive = ops.cast(classes >= 0, "float32")
         normalizer = ops.maximum(_sum_of_replicas(ops.sum(positive)), 1.0)
         # Both losses are means over the last axis.
         class_loss = self.num_classes * self._class_loss(
-            ops.one_hot(classes, self.num_classes), y_pred["classes"]
+            ops.one_hot(classes, self.num_classes, dtype="float32"),
+            y_pred["class_logits"],
         )
         class_loss *= ops.cast(classes != IGNORED, "float32")
-        box_loss = 4 * self._box_loss(deltas, y_pred["boxes"]) * positive
+        box_loss = 4 * self._box_loss(deltas, y_pred["box_deltas"]) * positive
         if sample_weight is not None:
-            weights = ops.cast(sample_weight, "float32")[:, None]
+            weights = labels.image_weights(sample_weight)[:, None]
             class_loss, box_loss = weights * class_loss, weights * box_loss
         loss = (ops.sum(class_loss) + ops.sum(box_loss)) / normalizer
         # Gradients are summed over replicas, each of which adds all of these.
-        replicas = _sum_of_replicas(ops.ones(()))
+        replicas = _sum_of_replicas(ops.ones((), "float32"))
         for added in self.losses:
             loss += ops.cast(added, "float32") / replicas
         return loss
+
+    def fit(self, *args, **kwargs):
+        with self._checked("fit", args, kwargs) as arguments:
+            return super().fit(**arguments)
+
+    def evaluate(self, *args, **kwargs):
+        # `fit` evaluates data that it has checked.
+        if kwargs.get("_use_cached_eval_dataset"):
+            return super().evaluate(*args, **kwargs)
+        with self._checked("evaluate", args, kwargs) as arguments:
+            return super().evaluate(**arguments)
+
+    def train_on_batch(self, *args, **kwargs):
+        with self._checked("train_on_batch", args, kwargs) as arguments:
+            return super().train_on_batch(**arguments)
+
+    def test_on_batch(self, *args, **kwargs):
+        with self._checked("test_on_batch", args, kwargs) as arguments:
+            return super().test_on_batch(**arguments)
+
+    @contextlib.contextmanager
+    def _checked(self, method, args, kwargs):
+        """Yields the arguments of a method of Keras, with labels checked."""
+        signature = inspect.signature(getattr(keras.Model, method))
+        arguments = signature.bind(self, *args, **kwargs).arguments
+        del arguments["self"]
+        arguments.update(arguments.pop("kwargs", {}))
+        data = CheckedData(self.num_classes, self.bounding_box_format)
+        names = ("x", "y", "sample_weight")
+        checked = data.wrap(*(arguments.get(name) for name in names))
+        arguments.update(zip(names, checked, strict=True))
+        validation = arguments.get("validation_data")
+        if isinstance(validation, (tuple, list)):
+            arguments["validation_data"] = data.wrap(*validation)
+        elif validation is not None:
+            arguments["validation_data"] = data.wrap(validation)[0]
+        try:
+            yield arguments
+        except Exception:
+            if data.error is None:
+                raise
+            raise data.error from None
 
     def predict_step(self, *args):
         outputs = super().predict_step(*args)
@@ -222,7 +351,7 @@ class RetinaNet(keras.Model):
         return self.make_detections(outputs, height, width)
 
     def make_detections(self, outputs, height, width):
-        """Makes boxes of the outputs of a call.
+        """Makes boxes in pixels of the raw outputs of a call.
 
         Args:
             outputs: Dict that a call returns.
@@ -232,65 +361,65 @@ class RetinaNet(keras.Model):
         Returns:
             Dict as `predict` returns it, of tensors.
         """
-        logits = ops.cast(outputs["classes"], "float32")
-        pairs = ops.shape(logits)[1] * self.num_classes
-        # Small images have fewer pairs than candidates.
-        logits = ops.pad(
-            ops.reshape(logits, (-1, pairs)),
-            ((0, 0), (0, _CANDIDATES)),
-            constant_values=-np.inf,
+        return self.detections.make(outputs, height, width)
+
+    def detection_model(self):
+        """Makes a functional model from images to boxes in pixels.
+
+        It shares the weights of this one, and is what to export: its outputs
+        are what `predict` returns here.
+
+        Returns:
+            A `keras.Model` whose call returns a dict of `"boxes"`, `"scores"`
+            and `"labels"`.
+
+        Example:
+
+        >>> from keras_sasa.applications import ResNet
+        >>> from keras_sasa.detection import RetinaNet
+        >>> backbone = ResNet((1, 1, 1, 1), width_multiplier=0.25,
+        ...                   include_top=False, input_shape=(64, 64, 3))
+        >>> detector = RetinaNet(backbone, num_classes=3, filters=32)
+        >>> model = detector.detection_model()
+        >>> model.output_shape["boxes"]
+        (None, 100, 4)
+        """
+        layer = Detections.from_config(self.detections.get_config())
+        return keras.Model(
+            self.input, layer(self.input, self.output), name=self.name
         )
-        logits, best = ops.top_k(logits, _CANDIDATES)
-        scores = ops.sigmoid(logits)
-        scores = ops.where(scores >= self.score_threshold, scores, 0.0)
-        best = ops.minimum(best, pairs - 1)
-        boxes = decode(
-            make_anchors(height, width), ops.cast(outputs["boxes"], "float32")
-        )
-        boxes = ops.take_along_axis(
-            boxes, (best // self.num_classes)[..., None], axis=1
-        )
-        sides = ops.cast(ops.stack([width, height, width, height]), "float32")
-        boxes, scores, labels = suppress(
-            ops.clip(boxes, 0.0, sides),
-            scores,
-            best % self.num_classes,
-            self.iou_threshold,
-            self.max_detections,
-        )
-        found = (scores > 0)[..., None]
-        boxes = bounding_boxes.convert_format(
-            boxes, "xyxy", self.bounding_box_format
-        )
-        return {
-            "boxes": ops.where(found, boxes, -1.0),
-            "scores": scores,
-            "labels": labels,
-        }
 
     def get_config(self):
         return {
-            "name": self.name,
-            "trainable": self.trainable,
-            "backbone": keras.saving.serialize_keras_object(self.backbone),
-            "num_classes": self.num_classes,
-            "spatial": self.spatial,
-            "bounding_box_format": self.bounding_box_format,
-            "filters": self.filters,
-            "features": self.features,
-            "max_detections": self.max_detections,
-            "score_threshold": self.score_threshold,
-            "iou_threshold": self.iou_threshold,
-            "implementation": self.implementation,
+            **super().get_config(),
+            "models": {
+                key: {
+                    "dtype": keras.dtype_policies.serialize(model.dtype_policy),
+                    "trainable": model.trainable,
+                }
+                for key, model in self._models().items()
+            },
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
+        # Files of version 0.1.0 hold arguments, not a graph.
         config = dict(config)
-        config["backbone"] = keras.saving.deserialize_keras_object(
-            config["backbone"], custom_objects=custom_objects
-        )
-        return cls(**config)
+        if "backbone" in config:
+            config["backbone"] = keras.saving.deserialize_keras_object(
+                config["backbone"], custom_objects=custom_objects
+            )
+            return cls(**config)
+        return super().from_config(config, custom_objects=custom_objects)
+
+
+def _freeze_alone(model):
+    """Sets `trainable` of a model to `False`, and not of its layers."""
+    inside = model._flatten_layers(include_self=False)
+    before = [(layer, layer.trainable) for layer in inside]
+    model.trainable = False
+    for layer, trainable in before:
+        layer.trainable = trainable
 
 
 def _sum_of_replicas(value):
@@ -303,12 +432,3 @@ def _sum_of_replicas(value):
     if context is None or context.num_replicas_in_sync == 1:
         return value
     return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
-
-
-def _predict(levels, head, width, name):
-    """Applies a head to all levels; returns `(batch, num_anchors, width)`."""
-    parts = [
-        layers.Reshape((-1, width), name=f"{name}_{level.lower()}")(head(x))
-        for level, x in levels.items()
-    ]
-    return layers.Concatenate(axis=1, name=name)(parts)

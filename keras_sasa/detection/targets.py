@@ -20,6 +20,12 @@ NEGATIVE_IOU = 0.4
 BOX_VARIANCE = (0.1, 0.1, 0.2, 0.2)
 _ENCODING = "center_xywh"
 
+# Boxes that are compared with all anchors at a time.
+_CHUNK = 16
+# What makes an anchor prefer the box whose best it is to all others.
+_FORCED = 2.0
+_ROUNDING = 1e-6
+
 
 def match(anchors, boxes, labels):
     """Assigns to each anchor a box, the background, or nothing.
@@ -28,9 +34,14 @@ def match(anchors, boxes, labels):
     at least 0.5, is background below 0.4, and is ignored in between. The best
     anchor of each box takes that box in any case, so that none is lost.
 
+    Boxes are compared with all anchors a few at a time, so that memory does
+    not grow with the boxes of the fullest image, and rows that only fill up
+    behind the last box cost nothing.
+
     Args:
         anchors: `(num_anchors, 4)`, `"xyxy"` in pixels.
-        boxes: `(batch_size, num_boxes, 4)` in the same format.
+        boxes: `(batch_size, num_boxes, 4)` in the same format. There may be
+            none.
         labels: Integers `(batch_size, num_boxes)`, -1 for rows of `boxes` that
             only fill up. Boxes without area are never taken.
 
@@ -40,22 +51,73 @@ def match(anchors, boxes, labels):
         label only.
     """
     labels = ops.cast(labels, "int32")
-    iou = bounding_boxes.compute_iou(anchors, boxes, "xyxy")
-    # iou = (batch_size, num_anchors, num_boxes)
-    iou = ops.where((labels >= 0)[:, None], iou, 0.0)
-    best_of_box = ops.max(iou, axis=1, keepdims=True)
-    forced = ops.logical_and(iou == best_of_box, iou > 0)
-    # Above all that is not forced: intersection over union is at most one.
-    preference = iou + 2 * ops.cast(forced, "float32")
-    indices = ops.argmax(preference, axis=-1)
-    best = ops.max(iou, axis=-1)
-    positive = ops.logical_or(best >= POSITIVE_IOU, ops.any(forced, axis=-1))
+    boxes, labels, chunk = _whole_chunks(boxes, labels)
+    batch, number = ops.shape(labels)
+    # One behind the last box of the fullest image.
+    numbers = ops.arange(1, number + 1, dtype="int32")
+    end = ops.max(ops.where(labels >= 0, numbers, 0))
+
+    def compare(start, best, preference, indices, classes):
+        some_boxes = ops.slice(boxes, (0, start, 0), (batch, chunk, 4))
+        some_labels = ops.slice(labels, (0, start), (batch, chunk))
+        iou = bounding_boxes.compute_iou(anchors, some_boxes, "xyxy")
+        # iou = (batch_size, num_anchors, chunk)
+        iou = ops.where((some_labels >= 0)[:, None], iou, 0.0)
+        best_of_box = ops.max(iou, axis=1, keepdims=True)
+        # Equal up to rounding: XLA may compute the two in different ways.
+        forced = iou > best_of_box * (1 - _ROUNDING)
+        # Above all that is not forced: intersection over union is at most one.
+        preferences = iou + _FORCED * ops.cast(forced, "float32")
+        some_preference = ops.max(preferences, axis=-1)
+        some_indices = ops.argmax(preferences, axis=-1)
+        some_classes = ops.take_along_axis(some_labels, some_indices, axis=1)
+        # Of equal boxes the first is taken.
+        is_better = some_preference > preference
+        return (
+            start + chunk,
+            ops.maximum(best, ops.max(iou, axis=-1)),
+            ops.where(is_better, some_preference, preference),
+            ops.where(
+                is_better, start + ops.cast(some_indices, "int32"), indices
+            ),
+            ops.where(is_better, some_classes, classes),
+        )
+
+    shape = (batch, ops.shape(anchors)[0])
+    _, best, preference, indices, classes = ops.while_loop(
+        lambda start, *_: start < end,
+        compare,
+        (
+            ops.convert_to_tensor(0, "int32"),
+            ops.zeros(shape, "float32"),
+            ops.full(shape, -1.0, "float32"),
+            ops.zeros(shape, "int32"),
+            ops.full(shape, BACKGROUND, "int32"),
+        ),
+    )
+    positive = ops.logical_or(best >= POSITIVE_IOU, preference >= _FORCED)
     classes = ops.where(
         positive,
-        ops.take_along_axis(labels, indices, axis=1),
+        classes,
         ops.where(best < NEGATIVE_IOU, BACKGROUND, IGNORED),
     )
     return indices, classes
+
+
+def _whole_chunks(boxes, labels):
+    """Fills boxes up to whole chunks; returns boxes, labels and the chunk."""
+    number = ops.shape(labels)[1]
+    chunk = _CHUNK
+    if isinstance(number, int):
+        # One row at least, for there to be something to index.
+        chunk = max(min(number, chunk), 1)
+        filling = max(number, 1) + -max(number, 1) % chunk - number
+    else:
+        filling = ops.maximum(number, 1) + -ops.maximum(number, 1) % chunk
+        filling -= number
+    boxes = ops.pad(boxes, ((0, 0), (0, filling), (0, 0)))
+    labels = ops.pad(labels, ((0, 0), (0, filling)), constant_values=-1)
+    return boxes, labels, chunk
 
 
 def make_targets(anchors, boxes, labels):
@@ -71,6 +133,7 @@ def make_targets(anchors, boxes, labels):
         num_anchors, 4)`, zeros where there is no box, and the integers
         `(batch_size, num_anchors)` of `match`.
     """
+    boxes, labels, _ = _whole_chunks(boxes, labels)
     indices, classes = match(anchors, boxes, labels)
     matched = ops.take_along_axis(boxes, indices[..., None], axis=1)
     # An anchor without a box gets itself: the logarithm of the sizes of rows

@@ -1,0 +1,104 @@
+"""What a detector asks of its backbone, checked before anything is built."""
+
+import keras
+
+from keras_sasa.detection.feature_pyramid import LEVELS, STRIDES
+
+# Of a side that neither is a multiple of a stride nor loses a row anywhere.
+_SIDE = 250
+_NUM_MAPS = 3
+
+
+def feature_maps(backbone, features):
+    """Returns the maps of a backbone that a pyramid is built on.
+
+    Args:
+        backbone: A functional `keras.Model` of one image, channels last.
+        features: Names of the three layers whose outputs are 1/8, 1/16 and
+            1/32 of the image, rounded up.
+
+    Returns:
+        List of three Keras tensors.
+
+    Raises:
+        ValueError: If the backbone or the features are anything else.
+    """
+    _check_backbone(backbone)
+    if isinstance(features, str) or len(tuple(features)) != _NUM_MAPS:
+        raise ValueError(
+            "`features` must be the names of three layers of the backbone, "
+            "whose outputs are 1/8, 1/16 and 1/32 of the image. Received: "
+            f"features={features!r}."
+        )
+    maps = [_output(backbone, name) for name in features]
+    strides = tuple(STRIDES[level] for level in LEVELS[:_NUM_MAPS])
+    image = backbone.inputs[0]
+    height, width = image.shape[1:3]
+    if None in (height, width):
+        height, width = height or _SIDE, width or _SIDE
+        probe = keras.KerasTensor(
+            (1, height, width, image.shape[-1]), dtype=image.dtype
+        )
+        shapes = keras.Model(image, maps).compute_output_spec(probe)
+        shapes = [tuple(spec.shape) for spec in shapes]
+    else:
+        shapes = [tuple(x.shape) for x in maps]
+    for name, shape, stride in zip(features, shapes, strides, strict=True):
+        expected = -(-height // stride), -(-width // stride)
+        if len(shape) != 4 or shape[1:3] != expected:
+            raise ValueError(
+                f"`features` must be layers whose outputs are {strides} times "
+                "smaller than the image, rounded up, channels last: "
+                f"{expected} of {height}x{width} pixels for {name!r}. "
+                f"Received: features={tuple(features)!r}, where {name!r} has "
+                f"the output shape {shape}."
+            )
+    return maps
+
+
+def _check_backbone(backbone):
+    inputs = getattr(backbone, "inputs", None)
+    if not isinstance(backbone, keras.Model) or not inputs:
+        raise ValueError(
+            "`backbone` must be a functional `keras.Model`; a subclassed one "
+            "has no graph that a pyramid could be built on. Received: "
+            f"backbone={backbone!r}."
+        )
+    if len(inputs) != 1 or len(inputs[0].shape) != 4:
+        raise ValueError(
+            "`backbone` must take one batch of images (batch_size, height, "
+            "width, channels). Received: inputs of the shapes "
+            f"{[tuple(x.shape) for x in inputs]}."
+        )
+    for layer in backbone._flatten_layers(include_self=False):
+        if getattr(layer, "data_format", None) == "channels_first":
+            raise ValueError(
+                "`backbone` must be channels last; build it after "
+                "`keras.config.set_image_data_format('channels_last')`. "
+                f"Received: a backbone whose layer {layer.name!r} is "
+                "channels first."
+            )
+
+
+def _output(backbone, name):
+    names = [layer.name for layer in backbone.layers]
+    if name not in names:
+        raise ValueError(
+            "`features` must be names of layers of the backbone. Received: "
+            f"{name!r}, which is none of {names}."
+        )
+    layer = backbone.get_layer(name)
+    try:
+        output = layer.output
+    # Keras raises it for layers that were called more or less than once.
+    except (AttributeError, ValueError) as error:
+        raise ValueError(
+            "`features` must be layers that are called once. Received: "
+            f"{name!r} ({error})"
+        ) from error
+    if not isinstance(output, keras.KerasTensor):
+        raise ValueError(
+            "`features` must be layers of one output. Received: "
+            f"{name!r} with {len(output)} outputs."
+        )
+    return output

@@ -1,0 +1,119 @@
+"""Checks labels in whatever form `keras.Model.fit` takes data."""
+
+import functools
+import types
+
+import keras
+
+from keras_sasa.detection import labels
+
+
+class CheckedData:
+    """Wraps data so that the labels of every batch are checked and dense.
+
+    Args:
+        num_classes: Integer.
+        bounding_box_format: Format of the boxes, see `RetinaNet`.
+
+    Attributes:
+        error: The error that a `tf.data` pipeline was stopped by, which
+            TensorFlow reports as one of its own; or `None`.
+    """
+
+    def __init__(self, num_classes, bounding_box_format):
+        self._options = {
+            "num_classes": num_classes,
+            "bounding_box_format": bounding_box_format,
+        }
+        self.error = None
+
+    def wrap(self, x, y=None, sample_weight=None):
+        """Wraps the three arguments of `fit`.
+
+        Args:
+            x: Images; or all data: a `tf.data.Dataset`, a generator or a
+                `keras.utils.PyDataset`. Others are returned as they are.
+            y: Dict of `"boxes"` and `"labels"`, of arrays, ragged tensors, or
+                lists of an array for each image.
+            sample_weight: A number for each image.
+
+        Returns:
+            `(x, y, sample_weight)`.
+
+        Raises:
+            ValueError: If labels that are at hand are wrong.
+        """
+        prepare = functools.partial(_prepare_batch, **self._options)
+        if hasattr(x, "element_spec") and hasattr(x, "map"):
+            return self._wrap_dataset(x), y, sample_weight
+        if isinstance(x, types.GeneratorType):
+            return (prepare(batch) for batch in x), y, sample_weight
+        if isinstance(x, keras.utils.PyDataset):
+            return _CheckedPyDataset(x, prepare), y, sample_weight
+        if y is None and not hasattr(x, "shape"):
+            return x, y, sample_weight
+        y = labels.prepare_arrays(x, y, **self._options)
+        return x, y, labels.prepare_weights(sample_weight)
+
+    def _wrap_dataset(self, dataset):
+        import tensorflow as tf
+
+        spec = dataset.element_spec
+        spec = spec if isinstance(spec, tuple) else (spec,)
+        # Wrong keys and shapes are found before the first batch.
+        boxes, classes = labels.split(spec[1] if len(spec) > 1 else None)
+        if None not in (boxes.shape.rank, classes.shape.rank):
+            labels.check_shapes(boxes.shape, classes.shape)
+
+        def check(shape, boxes, classes):
+            try:
+                labels.check_values(boxes, classes, shape, **self._options)
+            except ValueError as error:
+                self.error = error
+                raise
+            return classes
+
+        def prepare(images, y, *weights):
+            boxes, classes = labels.dense(y)
+            checked = tf.numpy_function(
+                check, [tf.shape(images), boxes, classes], classes.dtype
+            )
+            checked = tf.ensure_shape(checked, classes.shape)
+            return images, {"boxes": boxes, "labels": checked}, *weights
+
+        return dataset.map(prepare)
+
+
+class _CheckedPyDataset(keras.utils.PyDataset):
+    """A `keras.utils.PyDataset` with every batch prepared."""
+
+    def __init__(self, dataset, prepare):
+        super().__init__(
+            workers=dataset.workers,
+            use_multiprocessing=dataset.use_multiprocessing,
+            max_queue_size=dataset.max_queue_size,
+        )
+        self._dataset = dataset
+        self._prepare = prepare
+
+    @property
+    def num_batches(self):
+        return self._dataset.num_batches
+
+    def __getitem__(self, index):
+        return self._prepare(self._dataset[index])
+
+    def on_epoch_begin(self):
+        self._dataset.on_epoch_begin()
+
+    def on_epoch_end(self):
+        self._dataset.on_epoch_end()
+
+
+def _prepare_batch(batch, **options):
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+    return keras.utils.pack_x_y_sample_weight(
+        x,
+        labels.prepare_arrays(x, y, **options),
+        labels.prepare_weights(sample_weight),
+    )

@@ -1,0 +1,44 @@
+"""Detectors as small as they can be."""
+
+import keras
+import numpy as np
+
+from keras_sasa.detection import RetinaNet
+
+FEATURES = ("c3", "c4", "c5")
+
+
+def tiny_backbone(side=64, **options):
+    """Three convolutions, with a normalization after the first."""
+    images = keras.Input((side, side, 3))
+    x = keras.layers.Conv2D(8, 3, 8, padding="same", name="c3_conv")(images)
+    x = keras.layers.BatchNormalization(name="c3")(x)
+    for name in ("c4", "c5"):
+        x = keras.layers.Conv2D(8, 3, 2, padding="same", name=name, **options)(
+            x
+        )
+    return keras.Model(images, x, name="backbone")
+
+
+def tiny_detector(side=64, **options):
+    """A `RetinaNet` for images of 64 pixels and three classes."""
+    return RetinaNet(
+        tiny_backbone(side),
+        **{
+            "num_classes": 3,
+            "filters": 16,
+            "features": FEATURES,
+            "head_depth": 1,
+            **options,
+        },
+    )
+
+
+def tiny_scenes():
+    """Returns two images of noise, and labels for a box in each."""
+    images = np.random.default_rng(0).normal(size=(2, 64, 64, 3))
+    labels = {
+        "boxes": np.array([[[8, 8, 40, 40.0]], [[10, 10, 50, 30]]]),
+        "labels": np.array([[0], [2]]),
+    }
+    return images.astype("float32"), labels
