@@ -154,7 +154,7 @@ def _load(path):
     # A damaged file, one of another program, and a class that is not known
     # have no common type.
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = str(error).strip().partition("\n")[0].partition(". ")[0]
         raise ValueError(
             f"{str(path)!r} is not a model that Keras can load: "
             f"{type(error).__name__}: {reason}"
