@@ -107,17 +107,15 @@ def test_a_compiler_that_is_not_there_is_named(tmp_path):
 
 @pytest.mark.large
 @on_x86
-@pytest.mark.parametrize("lacking", ["-mavx512f", "-mavx2", None])
-def test_kernel_without_levels_computes(lacking, tmp_path):
+@pytest.mark.parametrize("lacking, levels", [("-mavx512f", 2), ("-mavx2", 1)])
+def test_kernel_without_levels_computes(lacking, levels, tmp_path):
     real = shutil.which("g++") or pytest.skip("there is no C++ compiler")
-    compiler = fake(tmp_path, lacking or "no such flag")
+    compiler = fake(tmp_path, lacking)
     compiler.write_text(
         compiler.read_text().partition("while")[0] + f'exec {real} "$@"\n'
     )
     folder, report, _ = build(tmp_path, compiler)
-    assert (
-        len(report["levels"]) == {"-mavx2": 1, "-mavx512f": 2, None: 3}[lacking]
-    )
+    assert len(report["levels"]) == levels
     # The tests of the kernel, with this library in the place of the other.
     clone = tmp_path / "clone"
     shutil.copytree(
