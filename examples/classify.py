@@ -35,7 +35,12 @@ def main(argv=None):
     add = parser.add_argument
     add("model", type=pathlib.Path, help="a .keras file of a training")
     add("images", type=pathlib.Path, nargs="+", metavar="IMAGE")
-    add("--output", type=local_path_option, default="classified", help="folder")
+    add(
+        "--output",
+        type=local_path_option,
+        default="classified",
+        help="folder (default classified)",
+    )
     options = parser.parse_args(argv)
     needs("matplotlib")
     command.check_distinct_names(options.images)

@@ -30,8 +30,18 @@ def main(argv=None):
     add = parser.add_argument
     add("model", type=pathlib.Path, help="a .keras file of a training")
     add("images", type=pathlib.Path, nargs="+", metavar="IMAGE")
-    add("--output", type=local_path_option, default="detections", help="folder")
-    add("--score", type=float, default=0.4, help="lowest one that is kept")
+    add(
+        "--output",
+        type=local_path_option,
+        default="detections",
+        help="folder (default detections)",
+    )
+    add(
+        "--score",
+        type=float,
+        default=0.4,
+        help="lowest one that is kept (default 0.4)",
+    )
     options = parser.parse_args(argv)
     needs("matplotlib")
     command.check_distinct_names(options.images)

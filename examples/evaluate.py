@@ -30,9 +30,18 @@ def main(argv=None):
     )
     add = parser.add_argument
     add("model", type=pathlib.Path, help="a .keras file of a training")
-    add("--data", default="digits", help="digits, a folder, or tfds:NAME")
+    add(
+        "--data",
+        default="digits",
+        help="digits, a folder, or tfds:NAME (default digits)",
+    )
     command.add_selection(parser)
-    add("--batch-size", type=command.positive, default=64)
+    add(
+        "--batch-size",
+        type=command.positive,
+        default=64,
+        help="images at a time (default 64)",
+    )
     options = parser.parse_args(argv)
 
     model, images = load_trained(options.model, "classifier")

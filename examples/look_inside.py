@@ -54,10 +54,25 @@ def main(argv=None):
     add = parser.add_argument
     add("model", type=pathlib.Path, help="a .keras file of a training")
     add("images", type=pathlib.Path, nargs="*", metavar="IMAGE")
-    add("--data", default="digits", help="digits, a folder, or tfds:NAME")
+    add(
+        "--data",
+        default="digits",
+        help="digits, a folder, or tfds:NAME (default digits)",
+    )
     command.add_selection(parser)
-    add("--pixel", type=int, nargs=2, metavar=("ROW", "COLUMN"))
-    add("--output", type=local_path_option, help="folder")
+    add(
+        "--pixel",
+        type=int,
+        nargs=2,
+        metavar=("ROW", "COLUMN"),
+        help="where the attention is drawn from (default: the strongest\n"
+        "evidence for the likeliest class)",
+    )
+    add(
+        "--output",
+        type=local_path_option,
+        help="folder (default: look_inside, beside the model)",
+    )
     options = parser.parse_args(argv)
     needs("matplotlib")
 

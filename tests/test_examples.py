@@ -306,14 +306,21 @@ def test_network_for_the_size_of_the_images(classifier, side, stem):
 
 
 @pytest.mark.parametrize(
-    "name", ["train_classifier", "train_imagenet", "train_detector"]
+    "name",
+    [
+        "classify",
+        "detect",
+        "evaluate",
+        "look_inside",
+        "train_classifier",
+        "train_detector",
+        "train_imagenet",
+    ],
 )
 def test_help_shows_defaults(load, capsys, name):
     with pytest.raises(SystemExit, match="0"):
         load(name).main(["--help"])
     options = capsys.readouterr().out.partition("\noptions:")[2]
-    # As many options with a default as there are, but the path of a TPU and
-    # the flags.
     parts = re.split(r"\n  (?=-)", options)
     without = [
         part.split()[0].rstrip(",")
