@@ -377,3 +377,27 @@ def test_large_logits_in_half_precision():
         kernel.assign(500 * keras.ops.convert_to_tensor(kernel))
     outputs = stem.attend(keras.ops.cast(images, "float16"))
     assert np.isfinite(keras.ops.convert_to_numpy(outputs)).all()
+
+
+def test_loading_restores_the_normalization(tmp_path):
+    images = keras.Input((8, 8, 3))
+    model = keras.Model(
+        images, AttentionStem(8, dtype="mixed_bfloat16")(images)
+    )
+    normalization = model.layers[1].batch_normalization
+    normalization.momentum = 0.5
+    normalization.synchronized = True
+    normalization.trainable = False
+    normalization.dtype_policy = "float32"
+    model.save(tmp_path / "model.keras")
+    for again in (
+        keras.saving.load_model(tmp_path / "model.keras"),
+        keras.models.clone_model(model),
+    ):
+        assert again.layers[1].momentum == 0.5
+        assert again.layers[1].dtype_policy.name == "mixed_bfloat16"
+        for name in ("momentum", "synchronized", "trainable", "dtype_policy"):
+            assert getattr(
+                again.layers[1].batch_normalization, name
+            ) == getattr(normalization, name)
+        assert len(again.trainable_weights) == len(model.trainable_weights)

@@ -4,8 +4,9 @@ import keras
 
 from keras_sasa.detection.feature_pyramid import LEVELS, STRIDES
 
-# Of a side that neither is a multiple of a stride nor loses a row anywhere.
-_SIDE = 250
+# Tried where the backbone takes any size. What it does to sides that are no
+# multiples of 32 is seen when it meets one.
+_SIDE = 256
 _NUM_MAPS = 3
 
 
@@ -34,15 +35,20 @@ def feature_maps(backbone, features):
     strides = tuple(STRIDES[level] for level in LEVELS[:_NUM_MAPS])
     image = backbone.inputs[0]
     height, width = image.shape[1:3]
+    try:
+        graph = keras.Model(image, maps)
+    except ValueError as error:
+        raise ValueError(
+            "`features` must be layers that the backbone calls first, and no "
+            f"other model. Received: features={tuple(features)!r} ({error})"
+        ) from error
+    shapes = [tuple(x.shape) for x in maps]
     if None in (height, width):
         height, width = height or _SIDE, width or _SIDE
         probe = keras.KerasTensor(
             (1, height, width, image.shape[-1]), dtype=image.dtype
         )
-        shapes = keras.Model(image, maps).compute_output_spec(probe)
-        shapes = [tuple(spec.shape) for spec in shapes]
-    else:
-        shapes = [tuple(x.shape) for x in maps]
+        shapes = [tuple(x.shape) for x in graph.compute_output_spec(probe)]
     for name, shape, stride in zip(features, shapes, strides, strict=True):
         expected = -(-height // stride), -(-width // stride)
         if len(shape) != 4 or shape[1:3] != expected:
@@ -87,15 +93,7 @@ def _output(backbone, name):
             "`features` must be names of layers of the backbone. Received: "
             f"{name!r}, which is none of {names}."
         )
-    layer = backbone.get_layer(name)
-    try:
-        output = layer.output
-    # Keras raises it for layers that were called more or less than once.
-    except (AttributeError, ValueError) as error:
-        raise ValueError(
-            "`features` must be layers that are called once. Received: "
-            f"{name!r} ({error})"
-        ) from error
+    output = backbone.get_layer(name).output
     if not isinstance(output, keras.KerasTensor):
         raise ValueError(
             "`features` must be layers of one output. Received: "

@@ -88,33 +88,49 @@ class RetinaNet(keras.Model):
         bounding_box_format: Format of the boxes given to `fit` and made by
             `predict`, in pixels: one of `"xyxy"`, `"yxyx"`, `"xywh"`,
             `"center_xywh"` and `"center_yxhw"`.
-        filters: Integer, width of pyramid and heads, a multiple of 32.
+        filters: Integer, width of pyramid and heads; for attention a multiple
+            of 16.
         features: Names of the three layers of the backbone whose outputs are
-            1/8, 1/16 and 1/32 of the image.
+            1/8, 1/16 and 1/32 of the image, rounded up.
         max_detections: Integer up to 1000, boxes that `predict` makes of each
             image.
         score_threshold: Float, score below which there is no box.
         iou_threshold: Float, overlap (intersection over union) above which
-            the worse of two boxes of a class goes.
+            the lower-scoring of two boxes of a class is suppressed.
         implementation: Implementation of the attention in pyramid and heads,
             see `SelfAttention2D`.
-        **kwargs: `name` and `trainable` of `keras.Model`.
+        head_depth: Integer, number of spatial operators in each head before
+            the one that predicts.
+        anchor_sizes: Five numbers, sides in pixels of the square anchor of
+            each level from P3 to P7. An object needs an anchor that it covers
+            by half: for objects of 12 pixels start with 8, not 32.
+        anchor_scales: Factors of these sides; each level has all of them.
+        aspect_ratios: Heights of the anchors divided by their widths.
+        name: Name of the model.
+        trainable: Boolean, whether the weights can be trained.
 
     Call arguments:
         inputs: Images `(batch_size, height, width, channels)` as the backbone
             takes them; any size if the backbone leaves it open.
 
     Returns:
-        A call returns a dict: `"classes"`, logits `(batch_size, num_anchors,
-        num_classes)`, and `"boxes"`, encoded boxes `(batch_size, num_anchors,
-        4)`. `fit` takes labels as a dict of `"boxes"` `(batch_size, num_boxes,
+        A call returns a dict of raw outputs: `"class_logits"` `(batch_size,
+        num_anchors, num_classes)` and `"box_deltas"` `(batch_size,
+        num_anchors, 4)`, relative to the anchors. `predict` returns a dict of
+        `"boxes"` `(batch_size, max_detections, 4)`, `"scores"` and `"labels"`,
+        filled up with -1, 0 and -1.
+
+    Labels:
+        `fit` and `evaluate` take a dict of `"boxes"` `(batch_size, num_boxes,
         4)` and integers `"labels"` `(batch_size, num_boxes)`, -1 where a row
-        only fills up. `predict` returns a dict of `"boxes"` `(batch_size,
-        max_detections, 4)`, `"scores"` and `"labels"`, filled up with -1, 0
-        and -1.
+        only fills up; `"classes"`, as keras-cv says, is the same as
+        `"labels"`. Both can be ragged, or lists of an array for each image.
+        Every batch is checked, except those that reach the model in a
+        `tf.distribute.DistributedDataset` or in a training loop of your own.
 
     Raises:
-        ValueError: If an argument is outside what is allowed above.
+        ValueError: If an argument, a box or a label is outside what is
+            allowed above.
 
     Example:
 
@@ -381,7 +397,7 @@ class RetinaNet(keras.Model):
         ...                   include_top=False, input_shape=(64, 64, 3))
         >>> detector = RetinaNet(backbone, num_classes=3, filters=32)
         >>> model = detector.detection_model()
-        >>> model.output_shape["boxes"]
+        >>> model.output["boxes"].shape
         (None, 100, 4)
         """
         layer = Detections.from_config(self.detections.get_config())

@@ -148,7 +148,6 @@ class AttentionStem(ImageLayer):
         check_implementation(implementation)
         self.values = values
         self.implementation = implementation
-        self.momentum = momentum
         self.batch_normalization = keras.layers.BatchNormalization(
             axis=-1,
             momentum=momentum,
@@ -156,6 +155,10 @@ class AttentionStem(ImageLayer):
             dtype=self.dtype_policy,
             name="batch_normalization",
         )
+
+    @property
+    def momentum(self):
+        return self.batch_normalization.momentum
 
     def build(self, input_shape):
         channels = self._channels(input_shape)
@@ -299,5 +302,24 @@ class AttentionStem(ImageLayer):
             values=self.values,
             implementation=self.implementation,
             momentum=self.momentum,
+            batch_normalization={
+                "trainable": self.batch_normalization.trainable,
+                "synchronized": self.batch_normalization.synchronized,
+                "dtype_policy": keras.dtype_policies.serialize(
+                    self.batch_normalization.dtype_policy
+                ),
+            },
         )
         return config
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        # Files of version 0.1.0 have none.
+        settings = config.pop("batch_normalization", {})
+        layer = super().from_config(config)
+        for name, value in settings.items():
+            if name == "dtype_policy":
+                value = keras.dtype_policies.get(value)
+            setattr(layer.batch_normalization, name, value)
+        return layer

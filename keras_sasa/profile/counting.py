@@ -11,6 +11,8 @@ from typing import Any
 import keras
 from keras import layers, tree
 
+from keras_sasa.detection.feature_pyramid import UpsampleLike
+from keras_sasa.detection.raw_outputs import RawOutputs
 from keras_sasa.layers import AttentionStem, SelfAttention2D
 from keras_sasa.profile.timing import milliseconds
 
@@ -482,6 +484,8 @@ _KERAS_COUNTS: dict[str, Count] = _table(
 COUNTS: dict[type, Count] = {
     SelfAttention2D: _count_self_attention,
     AttentionStem: _count_attention_stem,
+    RawOutputs: _count_for_each_element(0),
+    UpsampleLike: _count_for_each_element(0),
     **{getattr(layers, name): count for name, count in _KERAS_COUNTS.items()},
 }
 
