@@ -220,6 +220,7 @@ def test_nothing_to_learn_or_to_measure(tmp_path, split, crowd, message):
             ValueError,
             "must be 'xyxy' to train .*bounding_box_format='xywh'",
         ),
+        ({"spacial": "conv"}, TypeError, "spacial"),
         ({"backbone": {"num_blocks": (1,), "width": 3}}, TypeError, "width"),
         ({"backbone": None}, ValueError, "'backbone'. Received: None"),
     ],
