@@ -19,16 +19,18 @@ from PIL import Image, UnidentifiedImageError
 
 _EXIF_ORIENTATION = 0x0112
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
-# Headers are small: threads wait for the disk, not for the processor.
+# Threads that wait for the disk: headers are small.
 _READERS = 16
-# Identities are kept as int64. COCO's own format asks for no less.
+# Ids are kept as int64.
 _ID_LIMIT = 2**63
-# Beyond this, areas overflow float32.
+# More than the side of any image; areas stay finite in float32.
 _PIXEL_LIMIT = 1e9
 # Coordinates with two decimals, as in COCO's own files, add up to this close.
 _ROUNDING = 0.05
-# A box that reaches this far beyond its image may be of another format.
+# Pixels that a box of careless annotators may reach beyond its image.
 _BEYOND = 1.0
+# No annotator is as careless as this, in sides of the image.
+_FAR_BEYOND = 0.25
 _SHOWN_NAMES = 5
 
 _short = reprlib.Repr()
@@ -301,7 +303,7 @@ def _parse_annotations(content, images, categories):
             if area is None:
                 area = (right - left) * (bottom - top)
             elif area > (width + 1) * (height + 1):
-                # An area is of pixels, each of which a box may only touch.
+                # Masks count whole pixels, also those that the box only cuts.
                 too_large.append((index, image))
                 area = (right - left) * (bottom - top)
             label = labels[category_id]
@@ -342,47 +344,54 @@ def _parse_annotations(content, images, categories):
 class _CornerEvidence:
     """Tells left, top, right, bottom from left, top, width, height.
 
-    Read as width and height, right and bottom reach beyond most images.
-    Besides, most tools write the area of the box.
+    Right and bottom, taken for width and height, reach beyond many images, and
+    most tools write the area of the box as the `area` of its object. One box
+    can be as it is by chance, so nearly all evidence is of the whole file.
     """
 
     def __init__(self):
         self.number = 0
-        self.beyond = []
-        self.by_area = []
+        self.suspects = []
+        self.has_far = False
         self.only_corners = True
 
     def add(self, index, box, area, image):
+        """Adds a box `[x, y, third, fourth]` of either format.
+
+        Raises:
+            ValueError: If this box alone gives itself away.
+        """
         x, y, third, fourth = box
+        width, height = image["width"], image["height"]
         if not third * fourth:
             return
         self.number += 1
-        are_corners = (
-            0 <= x < third <= image["width"] + _BEYOND
-            and 0 <= y < fourth <= image["height"] + _BEYOND
-        )
-        if not are_corners:
+        if not (
+            0 <= x < third <= width + _BEYOND
+            and 0 <= y < fourth <= height + _BEYOND
+        ):
             self.only_corners = False
             return
-        is_beyond = (
-            x + third > image["width"] + _BEYOND
-            or y + fourth > image["height"] + _BEYOND
-        )
         if _is_close(area, third * fourth):
-            # The area of the box, read as it should be.
             return
+        beyond = max(x + third - width, y + fourth - height)
         if _is_close(area, (third - x) * (fourth - y)):
-            if is_beyond:
+            if beyond > _BEYOND:
                 raise ValueError(_corners_message(box))
-            self.by_area.append((index, box))
-        elif is_beyond:
-            self.beyond.append((index, box))
+        elif beyond <= _BEYOND:
+            return
+        self.suspects.append((index, box))
+        self.has_far |= (
+            x + third > (1 + _FAR_BEYOND) * width
+            or y + fourth > (1 + _FAR_BEYOND) * height
+        )
 
     def check(self):
-        """Raises an error if the boxes of a whole file are corners."""
-        suspects = self.beyond + self.by_area
-        if self.only_corners and 2 * len(suspects) > self.number:
-            index, box = suspects[0]
+        """Raises an error if the boxes of the whole file are corners."""
+        if self.only_corners and (
+            self.has_far or 2 * len(self.suspects) > self.number
+        ):
+            index, box = self.suspects[0]
             raise ValueError(
                 f"annotations[{index}] and others: {_corners_message(box)}"
             )
