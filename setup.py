@@ -7,6 +7,7 @@ is written to a file that `keras_sasa.kernels` and the doctor read.
 
 import importlib.util
 import json
+import os
 import pathlib
 import platform
 import re
@@ -69,15 +70,25 @@ def spawn(command, **_):
     """Runs a compiler; its first error becomes the text of the exception."""
     try:
         result = subprocess.run(
-            command, stderr=subprocess.PIPE, text=True, errors="replace"
+            command,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            # In English, because the error is searched for.
+            env={**os.environ, "LC_ALL": "C"},
         )
     except OSError as error:
         raise ExecError(f"{command[0]} cannot be run: {error}") from error
     sys.stderr.write(result.stderr)
     if result.returncode:
         lines = result.stderr.splitlines() or ["no message"]
-        causes = [line for line in lines if "error" in line.lower()]
-        raise ExecError(f"{command[0]}: {(causes or lines[-1:])[0].strip()}")
+        causes = [
+            line
+            for line in lines
+            # The last line after what a linker says.
+            if "error:" in line and not line.startswith("collect2")
+        ]
+        raise ExecError(f"{command[0]}: {(causes or lines)[0].strip()}")
 
 
 def version_of(compiler):

@@ -287,7 +287,17 @@ def test_wrong_folders(tmp_path):
     path = folder / "annotations" / "instances_val.json"
     path.write_text(path.read_text().replace('"green"', '"lime"'))
     with pytest.raises(
-        ValueError, match="'green'. only in 'train' and .'lime'. only in 'val'"
+        ValueError,
+        match=r".'green'. only in instances_train.json and .'lime'. ",
+    ):
+        load_data(folder)
+    path.write_text(
+        path.read_text()
+        .replace('"lime"', '"red"', 1)
+        .replace("red", "green", 1)
+    )
+    with pytest.raises(
+        ValueError, match=r"{'instances_train.json': \['red', 'g"
     ):
         load_data(folder)
 

@@ -6,6 +6,7 @@ import pytest
 
 from keras_sasa.conversion import replace_convolutions
 from keras_sasa.layers import ImageRescaling
+from keras_sasa.profile import profile
 from keras_sasa.training import describe_images
 
 OPTIONS = {
@@ -54,6 +55,10 @@ def test_stays_with_the_model(tmp_path):
     assert_described(keras.Model(inputs, loaded(inputs)))
     keras.config.set_dtype_policy("mixed_bfloat16")
     assert_described(network())
+
+
+def test_is_counted():
+    assert not profile(network()).uncounted
 
 
 def test_no_description_or_two():

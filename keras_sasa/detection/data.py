@@ -158,7 +158,7 @@ def _load_coco(folder):
             "The data must be 'digit_scenes', 'tfds:NAME' or a folder in "
             f"COCO's format. There is no folder {str(folder)!r}."
         )
-    splits = []
+    splits = {}
     for start in ("train", "val"):
         found = sorted(
             path
@@ -170,17 +170,21 @@ def _load_coco(folder):
                 f"{str(folder)!r} must hold one annotations/instances_{start}"
                 f"*.json. Found: {[path.name for path in found]}."
             )
-        images = folder / found[0].stem.removeprefix("instances_")
-        split = coco.read(found[0], images)
+        (path,) = found
+        images = folder / path.stem.removeprefix("instances_")
+        split = coco.read(path, images)
         for note in split.notes:
-            warnings.warn(f"{str(found[0])!r}: {note}", stacklevel=3)
-        splits.append((split, images))
-    names, other_names = (split.class_names for split, _ in splits)
+            warnings.warn(f"{str(path)!r}: {note}", stacklevel=3)
+        splits[path.name] = split, images
+    class_names = {
+        name: split.class_names for name, (split, _) in splits.items()
+    }
+    names, other_names = class_names.values()
     if names != other_names:
         raise ValueError(
-            f"Both splits of {str(folder)!r} must have the same categories in "
+            f"Both splits of {str(folder)!r} must have the same categories, in "
             "the same order of their ids. Received: "
-            f"{_describe_difference(names, other_names)}."
+            f"{_describe_difference(class_names)}."
         )
     train, validation = (
         _dataset(
@@ -188,21 +192,23 @@ def _load_coco(folder):
             split.image_ids,
             split.annotations,
         )
-        for split, images in splits
+        for split, images in splits.values()
     )
     return DetectionData(train, validation, names, reads_files=True)
 
 
-def _describe_difference(names, other_names):
+def _describe_difference(class_names):
+    """Says which of two lists, by the names of their files, has what alone."""
+    one, other = map(set, class_names.values())
     only = [
-        f"{sorted(set(one) - set(other))} only in {split!r}"
-        for split, one, other in (
-            ("train", names, other_names),
-            ("val", other_names, names),
+        f"{sorted(alone)} only in {name}"
+        for name, alone in zip(
+            class_names, (one - other, other - one), strict=True
         )
-        if set(one) - set(other)
+        if alone
     ]
-    return " and ".join(only) or f"{names} and {other_names}"
+    # Or they differ in their order.
+    return " and ".join(only) or str(class_names)
 
 
 def _dataset(images, image_ids, annotations):
