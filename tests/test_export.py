@@ -322,12 +322,13 @@ def test_large_logits_are_exported():
     np.testing.assert_allclose(outputs, expected, rtol=1e-4)
 
 
-def full_int8(operations):
-    """Options of an export to LiteRT without floating point, but batches."""
+def full_quantization(operations, images):
+    """Options of an export to LiteRT that is calibrated by images."""
     import tensorflow as tf
 
     return {
         "optimizations": [tf.lite.Optimize.DEFAULT],
+        "representative_dataset": lambda: [[images]],
         "target_spec": {"supported_ops": [getattr(tf.lite.OpsSet, operations)]},
     }
 
@@ -336,14 +337,35 @@ INT8 = "TFLITE_BUILTINS_INT8"
 INT16 = "EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8"
 
 
-@pytest.mark.parametrize("operations", [INT8, INT16])
-def test_quantized_layers(operations, tmp_path):
+def quantize_onnx(source, target, images):
+    """Full quantization of ONNX Runtime, calibrated by images."""
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    import onnxruntime
+
+    (read,) = onnxruntime.InferenceSession(source).get_inputs()
+
+    class Reader(quantization.CalibrationDataReader):
+        batches = iter([{read.name: images}])
+
+        def get_next(self):
+            return next(self.batches, None)
+
+    quantization.quantize_static(source, target, Reader())
+
+
+@pytest.mark.parametrize(
+    "kind, bound",
+    [("weights", 0.02), (INT8, 0.1), (INT16, 0.01), ("onnx", 0.1)],
+)
+def test_quantized_layers(kind, bound, tmp_path):
     """Logits of keys outside leave bits for the others."""
+    import tensorflow as tf
+
     inputs = keras.Input((10, 10, 3))
     attention = SelfAttention2D(
-        8,
+        128,  # LiteRT quantizes weights of 1,024 numbers and more alone.
         5,
-        num_heads=2,
+        num_heads=8,
         embedding_initializer=keras.initializers.RandomNormal(stddev=1.0),
         name="attention",
     )
@@ -354,24 +376,30 @@ def test_quantized_layers(operations, tmp_path):
             "stem": AttentionStem(8, 4, 2, name="stem")(inputs),
         },
     )
-    batch = images(16, 10, 10, 3)
+    batch = images(8, 10, 10, 3)
+    options = {"input_signature": [keras.InputSpec("float32", batch.shape)]}
     expected = outputs_of(model, batch)
-    path = export(
-        model,
-        "litert",
-        tmp_path,
-        input_signature=[keras.InputSpec("float32", (1, 10, 10, 3))],
-        representative_dataset=lambda: ([image[None]] for image in batch),
-        **full_int8(operations),
-    )
-    rows = run_litert(path, [image[None] for image in batch])
-    bound = 0.1 if operations == INT8 else 0.01
-    for actual, wanted in zip(zip(*rows, strict=True), expected, strict=True):
-        error = np.abs(np.concatenate(actual) - wanted)
-        assert error.mean() < bound * np.abs(wanted).mean()
+    if kind == "onnx":
+        path = tmp_path / "quantized.onnx"
+        quantize_onnx(export(model, kind, tmp_path, **options), path, batch)
+        (actual,) = run_onnx(path, [batch])
+    else:
+        options["optimizations"] = [tf.lite.Optimize.DEFAULT]
+        if kind != "weights":
+            options |= full_quantization(kind, batch)
+        path = export(model, "litert", tmp_path, **options)
+        (actual,) = run_litert(path, [batch])
+        kinds = {
+            np.dtype(tensor["dtype"]).name
+            for tensor in interpreter(path).get_tensor_details()
+        }
+        assert {INT16: "int16"}.get(kind, "int8") in kinds
+    for one, other in zip(actual, expected, strict=True):
+        assert np.abs(one - other).mean() < bound * np.abs(other).mean()
 
 
-def test_int8_is_as_accurate(tmp_path):
+@pytest.mark.large
+def test_quantized_is_as_accurate(tmp_path):
     import tensorflow as tf
 
     pytest.importorskip("sklearn")
@@ -380,29 +408,72 @@ def test_int8_is_as_accurate(tmp_path):
     model, _ = training.fit(
         CONFIGURATIONS["digits_attention"], data, recipe, tmp_path / "run"
     )
+    (digits, labels), (others, _) = (
+        next(images.batch(360).as_numpy_iterator())
+        for images in (data.validation, data.train)
+    )
+    digits, others = (array.astype("float32") for array in (digits, others))
+    signature = [keras.InputSpec("float32", digits.shape)]
     paths = {}
     for name, options in {
         "float32": {},
-        "int8": {"optimizations": [tf.lite.Optimize.DEFAULT]},
+        "weights": {"optimizations": [tf.lite.Optimize.DEFAULT]},
+        "int8": full_quantization(INT8, others),
+        "int16": full_quantization(INT16, others),
+        "onnx": {},
     }.items():
         (tmp_path / name).mkdir()
-        paths[name] = export(model, "litert", tmp_path / name, **options)
-    digits, labels = (
-        np.concatenate(arrays)
-        for arrays in zip(*data.validation.batch(100), strict=True)
-    )
-    accuracy = {
-        name: np.mean(
-            run_litert(path, [digits.astype("float32")])[0][0].argmax(-1)
-            == labels
+        paths[name] = export(
+            model,
+            "onnx" if name == "onnx" else "litert",
+            tmp_path / name,
+            input_signature=signature,
+            **options,
         )
-        for name, path in paths.items()
-    }
+    source, paths["onnx"] = paths["onnx"], tmp_path / "quantized.onnx"
+    quantize_onnx(source, paths["onnx"], others)
+    accuracy = {}
+    for name, path in paths.items():
+        run = run_onnx if name == "onnx" else run_litert
+        ((outputs,),) = run(path, [digits])
+        accuracy[name] = np.mean(outputs.argmax(-1) == labels)
     assert accuracy["float32"] > 0.8
-    assert abs(accuracy["int8"] - accuracy["float32"]) <= 0.01
-    kinds = {
-        np.dtype(tensor["dtype"])
-        for tensor in interpreter(paths["int8"]).get_tensor_details()
+    for name, bound in {
+        "weights": 0.01,
+        "int8": 0.02,
+        "int16": 0.01,
+        "onnx": 0.02,
+    }.items():
+        assert abs(accuracy[name] - accuracy["float32"]) <= bound, accuracy
+    assert paths["weights"].stat().st_size < paths["float32"].stat().st_size
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_becomes_float32(policy, tmp_path):
+    """The recipe of the guide to exports, with models in models."""
+    keras.config.set_dtype_policy(policy)
+    inner = keras.Sequential(
+        [
+            keras.Input((12, 12, 3)),
+            AttentionStem(8, 4, 2),
+            SelfAttention2D(8, 3, num_heads=2, use_bias=True),
+        ]
+    )
+    inputs = keras.Input((12, 12, 3))
+    outputs = keras.layers.GlobalAveragePooling2D()(inner(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2)(outputs))
+    keras.config.set_dtype_policy("float32")
+    text = model.to_json().replace(f'"{policy}"', '"float32"')
+    converted = keras.models.model_from_json(text)
+    converted.set_weights(model.get_weights())
+    assert {layer.compute_dtype for layer in converted._flatten_layers()} == {
+        "float32"
     }
-    assert np.dtype("int8") in kinds
-    assert paths["int8"].stat().st_size < paths["float32"].stat().st_size
+    batch = images(2, 12, 12, 3)
+    np.testing.assert_allclose(
+        converted(batch),
+        keras.ops.cast(model(batch), "float32"),
+        atol=0.05 * np.abs(converted(batch)).max(),
+    )
+    if policy == "mixed_bfloat16":
+        assert_equal_in_runtime(converted, "litert", tmp_path, [batch])
