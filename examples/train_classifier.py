@@ -3,7 +3,7 @@
     python examples/train_classifier.py                     # digits, 1 minute
     python examples/train_classifier.py --data DIR          # a folder of images
     python examples/train_classifier.py --data tfds:cifar10
-    python examples/train_classifier.py --resume            # after a stop
+    python examples/train_classifier.py --resume runs/digits  # after a stop
 
 Needs `pip install --editable ".[examples]"`; results are in examples/README.md.
 The first command downloads nothing: scikit-learn brings its 1,797 digits. A
