@@ -94,6 +94,21 @@ def test_optimizer(recipe):
         assert config["nesterov"] and config["momentum"] == recipe.momentum
 
 
+def apply(optimizer, gradient, weight):
+    """One step, as the training loop of the backend does it."""
+    if keras.backend.backend() != "jax":
+        optimizer.apply([gradient], [weight])
+        return
+    (value,), values = optimizer.stateless_apply(
+        [variable.value for variable in optimizer.variables],
+        [gradient],
+        [weight.value],
+    )
+    weight.assign(value)
+    for variable, value in zip(optimizer.variables, values, strict=True):
+        variable.assign(value)
+
+
 def averaged(recipe, gradients, scaled=False, saved_after=None):
     """Returns a weight and its average after each step, the first one too."""
     weight = keras.Variable(1.0)
@@ -115,7 +130,7 @@ def averaged(recipe, gradients, scaled=False, saved_after=None):
             ):
                 variable.assign(value)
         scale = 2.0**15 if scaled else 1.0
-        optimizer.apply([keras.ops.convert_to_tensor(gradient * scale)])
+        apply(optimizer, keras.ops.convert_to_tensor(gradient * scale), weight)
         inner = optimizer.inner_optimizer if scaled else optimizer
         (average,) = inner._model_variables_moving_average
         values.append((float(weight), float(average)))
