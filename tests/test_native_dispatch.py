@@ -85,7 +85,7 @@ def test_default_is_native(native_calls):
     assert len(native_calls) == 1
 
 
-@pytest.mark.parametrize("value", ["0", "false", " OFF "])
+@pytest.mark.parametrize("value", ["0", "False", " OFF ", "no", "Disabled"])
 def test_switch(switched_off, monkeypatch, value):
     monkeypatch.setenv(kernels.SWITCH, value)
     assert kernels.SWITCH in package.available()["native"]
@@ -99,10 +99,20 @@ def test_switch(switched_off, monkeypatch, value):
         SelfAttention2D(8, 3, num_heads=2, implementation="native")(IMAGES)
 
 
-@pytest.mark.parametrize("value", ["1", "", "true"])
+@pytest.mark.parametrize("value", ["1", "", "true", "Yes "])
 def test_switch_left_on(native_available, monkeypatch, value):
     monkeypatch.setenv(kernels.SWITCH, value)
     assert package.available()["native"] is None
+
+
+@pytest.mark.parametrize("value", ["2", "offf", "-"])
+def test_switch_that_is_neither(monkeypatch, value):
+    monkeypatch.setenv(kernels.SWITCH, value)
+    message = (
+        f"{kernels.SWITCH} must be one of.*'off'.*{kernels.SWITCH}='{value}'"
+    )
+    with pytest.raises(ValueError, match=message):
+        SelfAttention2D(8, 3, num_heads=2)(IMAGES)
 
 
 def test_not_compiled_warns_once(not_compiled):
@@ -158,6 +168,18 @@ def test_accelerator(fresh, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         SelfAttention2D(8, 3, num_heads=2)(IMAGES)
+
+
+@on_tensorflow
+def test_hidden_accelerator(native_available, monkeypatch):
+    """`set_visible_devices` hides one that is still listed."""
+    import tensorflow as tf
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [])
+    assert package.available()["native"] is None
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [kind])
+    assert "there is a GPU" in package.available()["native"]
 
 
 UNFIT = {

@@ -1,6 +1,7 @@
 """The layer as Keras knows it; its numbers are in test_local_attention.py."""
 
 import itertools
+import re
 
 import keras
 import numpy as np
@@ -230,6 +231,84 @@ def test_mask_of_the_output():
     np.testing.assert_array_equal(
         layer.compute_mask(None, mask), mask[:, 1:-1:2, 1:-1:2]
     )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda mask: mask[..., None],
+        lambda mask: mask.astype("float32"),
+        lambda mask: mask[:1],
+        lambda mask: mask[:1, ..., None],
+        lambda mask: mask[:, 0, 0],
+        lambda mask: mask[:1, 0, 0],
+    ],
+    ids=[
+        "last axis",
+        "numbers",
+        "one",
+        "one, last axis",
+        "images",
+        "one image",
+    ],
+)
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_masks_of_other_shapes(make, data_format):
+    random = np.random.default_rng(0)
+    images = random.normal(size=(2, 5, 6, 4)).astype("float32")
+    full = random.random((2, 5, 6)) < 0.6
+    full[:, 0, 0] = False, True
+    mask = make(full)
+    # Written out by hand.
+    if mask.ndim == 1:
+        expected_mask = np.repeat(np.repeat(mask[:, None, None], 5, 1), 6, 2)
+    else:
+        expected_mask = mask.reshape(mask.shape[:3]) > 0
+    expected_mask = np.concatenate([expected_mask] * (2 // len(mask)))
+    if data_format == "channels_first":
+        images = images.transpose(0, 3, 1, 2)
+    layer = SelfAttention2D(
+        8, 3, num_heads=2, use_bias=True, data_format=data_format
+    )
+    expected = layer(images, mask=expected_mask, return_attention_scores=True)
+    actual = layer(images, mask=mask, return_attention_scores=True)
+    for want, got in zip(expected, actual, strict=True):
+        np.testing.assert_allclose(to_numpy(got), to_numpy(want), atol=1e-6)
+    np.testing.assert_allclose(
+        to_numpy(layer(images, mask=mask)), to_numpy(expected[0]), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    "shape", [(5, 6), (2, 6, 5), (3, 5, 6), (2, 5, 6, 4), (2, 1, 5, 6), (5,)]
+)
+def test_masks_of_wrong_shapes(shape):
+    layer = SelfAttention2D(8, 3, num_heads=2)
+    message = (
+        rf"`mask` must have the shape.*{re.escape(str(shape))}.*\(2, 5, 6\)"
+    )
+    for images in (
+        np.zeros((2, 5, 6, 4), "float32"),
+        keras.KerasTensor((2, 5, 6, 4)),
+    ):
+        with pytest.raises(ValueError, match=message):
+            layer(images, mask=np.ones(shape, bool))
+
+
+def test_mask_of_frames():
+    """As in front of a recurrent layer; frames left out are all zeros."""
+    random = np.random.default_rng(0)
+    video = random.normal(size=(2, 3, 5, 6, 4)).astype("float32")
+    frames = np.array([[True, True, False], [True, False, True]])
+    layer = SelfAttention2D(8, 3, num_heads=2)
+    outputs = keras.layers.TimeDistributed(layer)(video, mask=frames)
+    for video_number, frame in np.ndindex(frames.shape):
+        expected = to_numpy(layer(video[video_number, frame][None]))[0]
+        np.testing.assert_allclose(
+            to_numpy(outputs)[video_number, frame],
+            expected * frames[video_number, frame],
+            atol=1e-6,
+        )
 
 
 def test_mask_of_a_layer_before():

@@ -13,8 +13,10 @@ import keras
 
 from keras_sasa.kernels import build_report
 
-# Set to 0, it turns the kernel off.
+# Set to one of `OFF`, it turns the kernel off.
 SWITCH = "KERAS_SASA_NATIVE"
+OFF = ("0", "false", "off", "no", "f", "n", "none", "disable", "disabled")
+ON = ("", "1", "true", "on", "yes", "t", "y", "enable", "enabled")
 
 FORWARD = "keras_sasa_forward"
 BACKWARD = "keras_sasa_backward"
@@ -33,8 +35,19 @@ CALLS = (
 
 
 def switched_off() -> bool:
-    """Returns whether the environment turns the kernel off."""
-    return os.environ.get(SWITCH, "1").strip().lower() in ("0", "false", "off")
+    """Returns whether the environment turns the kernel off.
+
+    Raises:
+        ValueError: If it is neither on nor off.
+    """
+    value = os.environ.get(SWITCH, "")
+    word = value.strip().lower()
+    if word not in OFF + ON:
+        raise ValueError(
+            f"The environment variable {SWITCH} must be one of {OFF} to turn "
+            f"the kernel off, or one of {ON[1:]}. Received: {SWITCH}={value!r}."
+        )
+    return word in OFF
 
 
 @functools.cache

@@ -7,6 +7,7 @@ from keras_sasa.layers.image_layer import (
     check_heads,
     positive_integer,
 )
+from keras_sasa.layers.image_mask import standardize_mask
 from keras_sasa.local_attention import (
     check_implementation,
     geometry,
@@ -91,7 +92,10 @@ class SelfAttention2D(ImageLayer):
         inputs: Images, of the input shape below.
         mask: Booleans `(batch_size, height, width)`, true where a pixel may be
             attended to. A query all of whose keys are masked gets zeros
-            (before the activity regularizer, without the bias).
+            (before the activation, without the bias). A last axis of one is
+            accepted, a batch size of 1 for one mask of all images, and
+            `(batch_size,)` for whole images, as `TimeDistributed` passes a mask
+            of frames.
         training: Boolean, whether dropout is applied.
         return_attention_scores: Boolean, whether to return
             `(outputs, attention_scores)`.
@@ -275,6 +279,7 @@ class SelfAttention2D(ImageLayer):
             dtype = "float64" if self.compute_dtype == "float64" else "float32"
             encoding = sinusoidal_encoding(height, width, channels, dtype)
             inputs = inputs + ops.cast(encoding, inputs.dtype)
+        mask, image_mask = self._split_mask(mask, inputs)
         embeddings = ()
         if self.position_encoding == "relative":
             embeddings = self.row_embedding, self.column_embedding
@@ -314,10 +319,32 @@ class SelfAttention2D(ImageLayer):
                 **options,
             )
         outputs, *scores = outputs if return_attention_scores else (outputs,)
+        if image_mask is not None:
+            # Without a mask of pixels, so that the kernel can be used.
+            outputs, *scores = (
+                ops.where(
+                    ops.reshape(
+                        image_mask, (-1,) + (1,) * (len(tensor.shape) - 1)
+                    ),
+                    tensor,
+                    ops.zeros((), tensor.dtype),
+                )
+                for tensor in (outputs, *scores)
+            )
         if self.data_format == "channels_first":
             outputs = ops.transpose(outputs, (0, 3, 1, 2))
         outputs = self.activation(outputs)
         return (outputs, *scores) if scores else outputs
+
+    def _split_mask(self, mask, inputs):
+        """Returns a mask of pixels and one of whole images, or `None`."""
+        if mask is None:
+            return None, None
+        shape = ops.shape(inputs)[:3]
+        mask = standardize_mask(mask, shape)
+        if len(mask.shape) == 1:
+            return None, mask
+        return ops.broadcast_to(mask, shape), None
 
     def _dropout_mask(self, query):
         """Factors of the attention weights, or `None` without dropout."""
@@ -366,8 +393,17 @@ class SelfAttention2D(ImageLayer):
     def compute_mask(self, inputs, mask=None):
         if mask is None:
             return None
+        shape = (None,) * 3
+        if inputs is not None:
+            shape = self._images_shape(inputs.shape)
+        mask = standardize_mask(mask, shape)
+        if len(mask.shape) == 1:
+            return mask
         rows, columns = (axis.queries() for axis in self._axes)
         return mask[:, rows, columns]
+
+    def _images_shape(self, shape):
+        return (shape[0], *self._spatial(shape))
 
     def compute_output_shape(self, input_shape):
         self._channels(input_shape)
@@ -398,6 +434,8 @@ class SelfAttention2D(ImageLayer):
         training=None,
         return_attention_scores=False,
     ):
+        if mask is not None:
+            standardize_mask(mask, self._images_shape(inputs.shape))
         outputs = keras.KerasTensor(
             self.compute_output_shape(inputs.shape), dtype=self.compute_dtype
         )

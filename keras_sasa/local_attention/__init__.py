@@ -152,6 +152,8 @@ def local_attention(
     _check_shapes(
         query, value, row_embedding, column_embedding, axes, num_heads
     )
+    if mask is not None:
+        _check_mask(mask, value)
 
     dtype = keras.backend.standardize_dtype(value.tensor.dtype)
     compute_dtype = "float64" if dtype == "float64" else "float32"
@@ -340,6 +342,18 @@ def _warn(reason):
         RuntimeWarning,
         stacklevel=2,
     )
+
+
+def _check_mask(mask, value):
+    shape, expected = tuple(mask.shape), tuple(value.shape[:3])
+    if len(shape) != 3 or any(
+        size != other and None not in (size, other)
+        for size, other in zip(shape, expected, strict=True)
+    ):
+        raise ValueError(
+            "`mask` must have the shape (batch, height, width) of the keys, "
+            f"{expected}. Received: mask.shape={shape}."
+        )
 
 
 def _check_shapes(query, value, rows, columns, axes, num_heads):

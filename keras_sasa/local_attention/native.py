@@ -34,8 +34,9 @@ def _accelerator():
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
+        # Hidden devices do not compute.
         for kind in ("GPU", "TPU"):
-            if tf.config.list_physical_devices(kind):
+            if tf.config.get_visible_devices(kind):
                 return kind
     if keras.backend.backend() == "jax":
         import jax

@@ -1,0 +1,58 @@
+"""Masks of images in the shapes in which Keras and its users pass them."""
+
+from keras import ops
+
+
+def standardize_mask(mask, images_shape):
+    """Returns a mask without axes that say nothing.
+
+    Args:
+        mask: Tensor or array, true where a pixel may be attended to:
+            `(batch_size, height, width)`, the same with a last axis of one, or
+            `(batch_size,)` for whole images, as `keras.layers.TimeDistributed`
+            passes a mask of frames. The batch size may be 1 for one mask of
+            all images.
+        images_shape: `(batch_size, height, width)` of the images. Sizes that
+            are not known are `None`.
+
+    Returns:
+        Booleans, of rank 3 or 1.
+
+    Raises:
+        ValueError: If the mask has another shape.
+    """
+    shape = tuple(ops.shape(mask))
+    expected = tuple(
+        size if isinstance(size, int) else None for size in images_shape
+    )
+    allowed = (expected, (*expected, 1), expected[:1])
+    if not any(_fits(shape, other) for other in allowed):
+        raise ValueError(
+            "`mask` must have the shape (batch_size, height, width), the same "
+            "with a last axis of one, or (batch_size,) for whole images; the "
+            "batch size may be 1 for one mask of all images. Received: "
+            f"mask.shape={_readable(shape)}, and images of (batch_size, "
+            f"height, width) = {expected}."
+        )
+    mask = ops.cast(mask, "bool")
+    return mask[..., 0] if len(shape) == 4 else mask
+
+
+def _fits(shape, expected):
+    if len(shape) != len(expected):
+        return False
+    pairs = list(zip(shape, expected, strict=True))
+    return (shape[0] == 1 or _same(*pairs[0])) and all(
+        _same(*pair) for pair in pairs[1:]
+    )
+
+
+def _same(size, other):
+    """Returns whether sizes are equal, as far as both are known."""
+    return size == other or not (
+        isinstance(size, int) and isinstance(other, int)
+    )
+
+
+def _readable(shape):
+    return tuple(size if isinstance(size, int) else None for size in shape)
