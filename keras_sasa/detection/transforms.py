@@ -105,7 +105,7 @@ def random_flip(image, boxes, seed):
     mirrored = tf.stack([width - x2, y1, width - x1, y2], axis=-1)
     is_flipped = tf.random.stateless_uniform((), seed) < 0.5
     return (
-        tf.where(is_flipped, image[:, ::-1], image),
+        tf.where(is_flipped, tf.reverse(image, [1]), image),
         tf.where(is_flipped, mirrored, boxes),
     )
 
