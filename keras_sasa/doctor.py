@@ -74,10 +74,7 @@ def report():
             "dtype policy": keras.config.dtype_policy().name,
             "image data format": keras.config.image_data_format(),
         },
-        "attention": {
-            name: "runs" if reason is None else f"does not run: {reason}"
-            for name, reason in local_attention.available().items()
-        },
+        "attention": _implementations(),
         "kernel": {
             "compiled": build_report.describe(build_report.read()),
         },
@@ -85,6 +82,17 @@ def report():
             name: os.environ.get(name, "not set") for name in _SETTINGS
         },
     }
+
+
+def _implementations():
+    try:
+        return {
+            name: "runs" if reason is None else f"does not run: {reason}"
+            for name, reason in local_attention.available().items()
+        }
+    # For instance a setting in the environment that is misspelled.
+    except Exception as error:
+        return {"none": f"{type(error).__name__}: {error}"}
 
 
 def _version(distribution):

@@ -42,6 +42,13 @@ def test_a_broken_backend_does_not_stop_the_report(monkeypatch):
     assert devices == "unknown (AttributeError: no devices here)"
 
 
+def test_a_misspelled_setting_does_not_stop_the_report(monkeypatch):
+    monkeypatch.setenv("KERAS_SASA_NATIVE", "offf")
+    report = doctor.report()
+    assert "KERAS_SASA_NATIVE='offf'" in report["attention"]["none"]
+    assert report["environment"]["KERAS_SASA_NATIVE"] == "offf"
+
+
 @pytest.mark.parametrize("heading", doctor.report())
 def test_main_prints_all(heading, capsys):
     doctor.main()
