@@ -299,7 +299,7 @@ def test_failure_of_the_new_process_is_an_error(classifier, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "side, stem", [(8, "small"), (32, "small"), (72, "attention")]
+    "side, stem", [(8, "small"), (32, "small"), (64, "conv"), (128, "conv")]
 )
 def test_network_for_the_size_of_the_images(classifier, side, stem):
     assert classifier.network_for(side)["stem"] == stem

@@ -7,6 +7,7 @@ Keras' own: schedule, optimizer with moving averages of the weights, loss.
 """
 
 import dataclasses
+import math
 import warnings
 
 import keras
@@ -300,16 +301,26 @@ def recipe_for(num_images, side):
 
     Returns:
         A `Recipe`: `CIFAR10` for tens of thousands of small images.
+
+    Example:
+
+    >>> recipe = recipe_for(num_images=96, side=480)
+    >>> recipe.image_size, recipe.batch_size, recipe.epochs
+    (128, 16, 60)
     """
     epochs = min(max(_IMAGES_SEEN // num_images, CIFAR10.epochs), _MOST_EPOCHS)
     batch_size = 16
     while batch_size < min(num_images / 32, CIFAR10.batch_size):
         batch_size *= 2
+    # Adam's steps suit the square root of the batch.
+    part = math.sqrt(batch_size / CIFAR10.batch_size)
     return dataclasses.replace(
         CIFAR10,
         epochs=epochs,
         warmup_epochs=round(CIFAR10.warmup_epochs * epochs / CIFAR10.epochs, 2),
         batch_size=batch_size,
+        base_learning_rate=CIFAR10.learning_rate * part,
+        base_batch_size=batch_size,
         image_size=max(
             [size for size in (64, 128) if size <= side],
             default=CIFAR10.image_size,
