@@ -11,6 +11,7 @@ import pytest
 
 LAYERS = (
     "test_local_attention.py",
+    "test_derivatives.py",
     "test_self_attention_2d.py",
     "test_attention_stem.py",
     "test_native_dispatch.py",

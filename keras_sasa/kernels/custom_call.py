@@ -11,6 +11,9 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
+from keras import ops
+
+from keras_sasa import derivatives
 
 
 class Size(NamedTuple):
@@ -41,24 +44,49 @@ def differentiable(operands, *, forward, backward, results, attributes, again):
         results: Function of the shapes of the operands that returns those of
             the results of `forward`.
         attributes: Of both calls.
-        again: Function of the operands that computes the output and can be
-            differentiated twice: the gradient of the gradient is that of it.
+        again: Function of the operands that computes the output by operations
+            of the backend: all other derivatives are those of it.
 
     Returns:
         The output.
     """
-    differentiate = {
-        "tensorflow": _tensorflow_differentiable,
-        "jax": _jax_differentiable,
-    }[keras.backend.backend()]
     attributes = tuple(attributes.items())
-    return differentiate(
-        operands, forward, backward, results, attributes, again
-    )
+
+    def compute(*operands):
+        shapes = [tuple(operand.shape) for operand in operands]
+        output, *kept = _call(forward, operands, results(shapes), attributes)
+        return [output], kept
+
+    def portable(*operands):
+        return [again(*operands)]
+
+    def gradient(operands, outputs, kept, upstreams):
+        shapes = [tuple(operand.shape) for operand in operands]
+        # The shapes of gradients are those of the operands.
+        gradient_shapes = [
+            tuple(size(shapes, number, axis) for axis in range(len(shape)))
+            for number, shape in enumerate(shapes)
+        ]
+
+        def compute(*arguments):
+            return _call(backward, arguments, gradient_shapes, attributes), []
+
+        def first(*arguments):
+            operands = arguments[: len(shapes)]
+            upstream = arguments[len(shapes)]
+            return derivatives.backpropagate(portable, operands, [upstream])
+
+        # What was kept has its part in the gradients of the operands.
+        constants = map(ops.stop_gradient, kept)
+        return derivatives.call(
+            [*operands, *upstreams, *constants], compute, first
+        )
+
+    return derivatives.call(operands, compute, portable, gradient)[0]
 
 
 def recomputed(operands, *, forward, results, attributes, again):
-    """Makes a call of one result, whose gradient is that of `again`.
+    """Makes a call of one result, whose derivatives are those of `again`.
 
     Args:
         operands: List of tensors.
@@ -71,88 +99,24 @@ def recomputed(operands, *, forward, results, attributes, again):
     Returns:
         The output.
     """
-    recompute = {
-        "tensorflow": _tensorflow_recomputed,
-        "jax": _jax_recomputed,
-    }[keras.backend.backend()]
-    attributes = tuple(attributes.items())
-    return recompute(operands, forward, results, attributes, again)
 
-
-def _tensorflow_differentiable(
-    operands, forward, backward, results, attributes, again
-):
-    import tensorflow as tf
-
-    # XLA's calls have no gradient of their own: `gradient` is that of the first
-    # call, `second` that of the second.
-    @tf.custom_gradient
-    def attend(*operands):
+    def compute(*operands):
         shapes = [tuple(operand.shape) for operand in operands]
-        output, *kept = call_tensorflow(
-            forward, operands, results(shapes), attributes
-        )
-        # The shapes of gradients are those of the operands.
-        gradient_shapes = [
-            tuple(size(shapes, number, axis) for axis in range(len(shape)))
-            for number, shape in enumerate(shapes)
-        ]
+        return _call(
+            forward, operands, results(shapes), tuple(attributes.items())
+        ), []
 
-        @tf.custom_gradient
-        def differentiate(*operands):
-            gradients = call_tensorflow(
-                backward, operands, gradient_shapes, attributes
-            )
-
-            def second(*upstreams):
-                inputs = operands[: len(shapes)]
-                upstream = operands[len(shapes)]
-                with tf.GradientTape() as tape:
-                    tape.watch([*inputs, upstream])
-                    with tf.GradientTape() as first_tape:
-                        first_tape.watch(inputs)
-                        outputs = again(*inputs)
-                    firsts = first_tape.gradient(outputs, inputs, upstream)
-                seconds = tape.gradient(
-                    firsts,
-                    [*inputs, upstream],
-                    upstreams,
-                    unconnected_gradients=tf.UnconnectedGradients.ZERO,
-                )
-                # Those of what was kept are in those of the inputs.
-                return [*seconds, *map(tf.zeros_like, kept)]
-
-            return gradients, second
-
-        def gradient(upstream):
-            return differentiate(
-                *operands, upstream, *map(tf.stop_gradient, kept)
-            )
-
-        return output, gradient
-
-    return attend(*operands)
+    return derivatives.call(
+        operands, compute, lambda *operands: [again(*operands)]
+    )[0]
 
 
-def _tensorflow_recomputed(operands, forward, results, attributes, again):
-    import tensorflow as tf
-
-    @tf.custom_gradient
-    def attend(*operands):
-        shapes = [tuple(operand.shape) for operand in operands]
-        (output,) = call_tensorflow(
-            forward, operands, results(shapes), attributes
-        )
-
-        def gradient(upstream):
-            with tf.GradientTape() as tape:
-                tape.watch(operands)
-                outputs = again(*operands)
-            return tape.gradient(outputs, operands, upstream)
-
-        return output, gradient
-
-    return attend(*operands)
+def _call(name, operands, result_shapes, attributes):
+    """Makes the call `name`, without derivatives. Returns its results."""
+    call = {"tensorflow": call_tensorflow, "jax": call_jax}
+    return list(
+        call[keras.backend.backend()](name, operands, result_shapes, attributes)
+    )
 
 
 def call_tensorflow(name, operands, result_shapes, attributes):
@@ -163,7 +127,8 @@ def call_tensorflow(name, operands, result_shapes, attributes):
     shapes = tuple(tuple(operand.shape) for operand in operands)
     result_shapes = tuple(map(tuple, result_shapes))
     return xla.call_module(
-        list(operands),
+        # Of the call itself, forward mode would ask for a gradient.
+        [tf.stop_gradient(operand) for operand in operands],
         version=9,
         module=_module(name, shapes, result_shapes, attributes),
         Tout=[tf.float32] * len(result_shapes),
@@ -277,13 +242,74 @@ def _attribute(value):
 
 def call_jax(name, operands, shapes, attributes):
     """Makes the call `name`, without a gradient. Returns its results."""
-    import jax
+    ranks = tuple(len(operand.shape) for operand in operands)
+    shapes = tuple(map(tuple, shapes))
+    return _jax_mapped(name, ranks, shapes, attributes)(*operands)
 
-    if jax.device_count() > 1:
-        ranks = tuple(len(operand.shape) for operand in operands)
-        shapes = tuple(map(tuple, shapes))
-        return _jax_divided(name, ranks, shapes, attributes)(*operands)
-    return _jax_whole(name, operands, shapes, attributes)
+
+@functools.cache
+def _jax_mapped(name, ranks, shapes, attributes):
+    """The call, as one that `jax.vmap` can map."""
+    import jax
+    from jax import numpy as jnp
+
+    @jax.custom_batching.custom_vmap
+    def call(*operands):
+        if derivatives.in_shard_map():
+            results = _jax_whole(name, operands, shapes, attributes)
+            return tuple(derivatives.vary_like(results, operands))
+        if jax.device_count() > 1:
+            return _jax_divided(name, ranks, shapes, attributes)(*operands)
+        return _jax_whole(name, operands, shapes, attributes)
+
+    @call.def_vmap
+    def mapped(count, batched, *operands):
+        everywhere = (True,) * len(shapes)
+        maps = [rank == 4 for rank in ranks]
+        if any(len(shape) != 4 for shape in shapes) or any(
+            is_batched and not is_map
+            for is_batched, is_map in zip(batched, maps, strict=True)
+        ):
+            # The weights differ, or their gradients: one call each.
+            def one(chosen):
+                chosen = iter(chosen)
+                return call(
+                    *(
+                        next(chosen) if is_batched else operand
+                        for operand, is_batched in zip(
+                            operands, batched, strict=True
+                        )
+                    )
+                )
+
+            chosen = [
+                operand
+                for operand, is_batched in zip(operands, batched, strict=True)
+                if is_batched
+            ]
+            return tuple(jax.lax.map(one, chosen)), everywhere
+
+        # The same weights for all images, which one call takes.
+        def fold(operand, is_batched):
+            if not is_batched:
+                operand = jnp.broadcast_to(operand, (count, *operand.shape))
+            _, batch, *shape = operand.shape
+            return operand.reshape(count * batch, *shape)
+
+        operands = [
+            fold(operand, is_batched) if is_map else operand
+            for operand, is_batched, is_map in zip(
+                operands, batched, maps, strict=True
+            )
+        ]
+        folded = [(count * batch, *shape) for batch, *shape in shapes]
+        results = call_jax(name, operands, folded, attributes)
+        return tuple(
+            result.reshape(count, *shape)
+            for result, shape in zip(results, shapes, strict=True)
+        ), everywhere
+
+    return call
 
 
 @functools.cache
@@ -359,62 +385,3 @@ def _jax_whole(name, operands, shapes, attributes):
     }
     types = [jax.ShapeDtypeStruct(shape, "float32") for shape in shapes]
     return tuple(jax.ffi.ffi_call(name, types)(*operands, **options))
-
-
-def _jax_recomputed(operands, forward, results, attributes, again):
-    import jax
-
-    @jax.custom_vjp
-    def attend(*operands):
-        shapes = results([operand.shape for operand in operands])
-        return call_jax(forward, operands, shapes, attributes)[0]
-
-    attend.defvjp(
-        lambda *operands: (attend(*operands), operands),
-        lambda operands, upstream: jax.vjp(again, *operands)[1](upstream),
-    )
-    return attend(*operands)
-
-
-def _jax_differentiable(
-    operands, forward, backward, results, attributes, again
-):
-    import jax
-
-    shapes = [operand.shape for operand in operands]
-
-    # As for TensorFlow: the gradient of the gradient is that of `again`.
-    @jax.custom_vjp
-    def differentiate(*operands):
-        return call_jax(backward, operands, shapes, attributes)
-
-    def second(operands, upstreams):
-        inputs = operands[: len(shapes)]
-        upstream, *kept = operands[len(shapes) :]
-
-        def first(*inputs_and_upstream):
-            *inputs, upstream = inputs_and_upstream
-            return jax.vjp(again, *inputs)[1](upstream)
-
-        _, transpose = jax.vjp(first, *inputs, upstream)
-        return (*transpose(upstreams), *map(jax.numpy.zeros_like, kept))
-
-    differentiate.defvjp(
-        lambda *operands: (differentiate(*operands), operands), second
-    )
-
-    @jax.custom_vjp
-    def attend(*operands):
-        return call_jax(forward, operands, results(shapes), attributes)
-
-    def attend_and_keep(*operands):
-        output, *kept = attend(*operands)
-        kept = tuple(map(jax.lax.stop_gradient, kept))
-        return (output, *kept), (operands, kept)
-
-    def gradient(residuals, upstreams):
-        operands, kept = residuals
-        return differentiate(*operands, upstreams[0], *kept)
-
-    attend.defvjp(attend_and_keep, gradient)
-    return attend(*operands)[0]

@@ -22,6 +22,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_sasa import derivatives
 from keras_sasa.local_attention import geometry
 from keras_sasa.local_attention.exporters import (
     exporting,
@@ -358,18 +359,16 @@ def _attend_by_bands(plan, query, key, value, position, attendable):
         # TensorFlow would trace the gradient and write it to the file, too.
         return compute(query, key, value, position)
 
-    @ops.custom_gradient
-    def attend(query, key, value, position):
-        output = compute(query, key, value, position)
+    def gradient(operands, outputs, kept, upstreams):
+        return _attend_gradient(plan, *operands, *outputs, *upstreams)
 
-        def gradient(*upstream):
-            return _attend_gradient(
-                plan, query, key, value, position, output, upstream[-1]
-            )
-
-        return output, gradient
-
-    return attend(query, key, value, position)
+    (output,) = derivatives.call(
+        [query, key, value, position],
+        lambda *operands: ([compute(*operands)], []),
+        lambda *operands: [compute(*operands)],
+        gradient,
+    )
+    return output
 
 
 def _attend_gradient(plan, query, key, value, position, output, upstream):

@@ -1,0 +1,256 @@
+"""Functions whose gradient is written by hand, differentiable in every way.
+
+A hand-written gradient saves memory or calls a compiled kernel. Backends know
+it in reverse mode only. Forward mode, and derivatives of the gradient, are
+those of a portable function that computes the same.
+"""
+
+import functools
+
+import keras
+
+
+def call(operands, compute, portable, gradient=None):
+    """Calls `compute`, with the derivatives of `gradient` and `portable`.
+
+    Args:
+        operands: List of floating point tensors.
+        compute: Function of the operands that returns a list of outputs and a
+            list of what else the gradient needs.
+        portable: Function of the operands that returns the outputs. Operations
+            of the backend alone, or calls of this function.
+        gradient: Function of the operands, the outputs, what else `compute`
+            returned and the gradients of the outputs (four lists) that returns
+            the gradients of the operands. `None` differentiates `portable`,
+            and computes it anew for that.
+
+    Returns:
+        The list of outputs.
+    """
+
+    def recompute(operands, outputs, kept, upstreams):
+        return backpropagate(portable, operands, upstreams)
+
+    functions = compute, portable, gradient or recompute
+    if keras.backend.backend() == "tensorflow":
+        return _call_tensorflow(operands, *functions)
+    if keras.backend.backend() == "jax":
+        return _call_jax(operands, *functions)
+    # PyTorch differentiates the operations of `compute` itself.
+    return compute(*operands)[0]
+
+
+def backpropagate(function, operands, upstreams):
+    """Returns the gradients of the operands of a function.
+
+    Args:
+        function: Function of the operands that returns a list.
+        operands: List of tensors.
+        upstreams: Gradients of what it returns.
+    """
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return list(jax.vjp(function, *operands)[1](list(upstreams)))
+    import tensorflow as tf
+
+    operands = list(operands)
+    with tf.GradientTape() as tape:
+        tape.watch(operands)
+        outputs = function(*operands)
+    return tape.gradient(
+        outputs,
+        operands,
+        list(upstreams),
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
+
+
+def _call_tensorflow(operands, compute, portable, gradient):
+    import tensorflow as tf
+    from tensorflow.python.eager import forwardprop_util
+
+    # Forward mode would differentiate `gradient` by the upstreams, and while it
+    # does so no `tf.GradientTape` in there records anything.
+    if forwardprop_util.pack_tangents(operands).tangents:
+        return portable(*operands)
+
+    @tf.custom_gradient
+    def function(*operands):
+        outputs, kept = compute(*operands)
+
+        def differentiate(*upstreams):
+            return gradient(operands, outputs, kept, upstreams)
+
+        return outputs, differentiate
+
+    return function(*operands)
+
+
+def _call_jax(operands, compute, portable, gradient):
+    import jax
+
+    number = len(operands)
+
+    @jax.custom_jvp
+    def function(*operands):
+        return tuple(map(list, compute(*operands)))
+
+    @function.defjvp
+    def differentiate(operands, tangents):
+        outputs, kept = function(*operands)
+        ends = number, number + len(outputs)
+
+        def forward(residuals, tangents):
+            return jax.jvp(portable, residuals[:number], tangents)[1]
+
+        def transpose(residuals, upstreams):
+            first, second = ends
+            return gradient(
+                list(residuals[:first]),
+                list(residuals[first:second]),
+                list(map(jax.lax.stop_gradient, residuals[second:])),
+                list(upstreams),
+            )
+
+        moved = _linear_primitive().bind(
+            *operands,
+            *outputs,
+            *kept,
+            *tangents,
+            ends=ends,
+            forward=forward,
+            transpose=transpose,
+        )
+        # Nobody sees how it moves: the gradient takes it for constant.
+        return (outputs, kept), (moved, list(map(jax.numpy.zeros_like, kept)))
+
+    return function(*_alike_in_shard_map(operands))[0]
+
+
+@functools.cache
+def _linear_primitive():
+    """Makes a primitive of JAX: a linear map with a transpose of its own.
+
+    Operands are residuals, on which the map depends, and the tangents that it
+    maps. Between `ends`, residuals are the outputs of the function whose
+    tangents it returns, so that it returns arrays like these. JAX has such a
+    map, `jax.custom_derivatives.linear_call`, but can neither batch it nor
+    differentiate it by its residuals.
+    """
+    import jax
+    from jax.extend.core import Primitive
+    from jax.interpreters import ad, batching, mlir
+
+    primitive = Primitive("keras_sasa_linear")
+    primitive.multiple_results = True
+
+    def split(arguments, ends):
+        # There is one tangent for each of the operands, which come first.
+        return tuple(arguments[: -ends[0]]), tuple(arguments[-ends[0] :])
+
+    def compute(*arguments, ends, forward, transpose):
+        return list(forward(*split(arguments, ends)))
+
+    def differentiate(primals, changes, **parameters):
+        residuals, tangents = split(primals, parameters["ends"])
+        outputs = primitive.bind(*primals, **parameters)
+        of_residuals, of_tangents = split(changes, parameters["ends"])
+        # Linear in the tangents, which therefore keep their transpose.
+        total = primitive.bind(
+            *residuals, *map(ad.instantiate_zeros, of_tangents), **parameters
+        )
+        if any(type(change) is not ad.Zero for change in of_residuals):
+            _, moved = jax.jvp(
+                lambda *residuals: parameters["forward"](residuals, tangents),
+                residuals,
+                tuple(map(ad.instantiate_zeros, of_residuals)),
+            )
+            total = list(map(jax.numpy.add, total, moved))
+        return outputs, total
+
+    def backpropagate(upstreams, *arguments, ends, forward, transpose):
+        residuals, _ = split(arguments, ends)
+        upstreams = map(ad.instantiate_zeros, upstreams)
+        gradients = transpose(residuals, list(upstreams))
+        return [None] * len(residuals) + list(gradients)
+
+    def batch(arguments, axes, *, ends, forward, transpose):
+        (size,) = {
+            argument.shape[axis]
+            for argument, axis in zip(arguments, axes, strict=True)
+            if axis is not None
+        }
+
+        def first_axis(argument, axis):
+            if axis is None:
+                return jax.numpy.broadcast_to(argument, (size, *argument.shape))
+            return jax.numpy.moveaxis(argument, axis, 0)
+
+        # What is mapped, and what shows the shape of the results, has the new
+        # axis; other residuals need not be copied.
+        count = len(arguments) - ends[0]
+        needed = [*range(*ends), *range(count, len(arguments))]
+        arguments = [
+            argument
+            if axis is None and number not in needed
+            else first_axis(argument, axis)
+            for number, (argument, axis) in enumerate(
+                zip(arguments, axes, strict=True)
+            )
+        ]
+        axes = [
+            None if axis is None and number not in needed else 0
+            for number, axis in enumerate(axes[:count])
+        ]
+        results = primitive.bind(
+            *arguments,
+            ends=ends,
+            forward=jax.vmap(forward, (tuple(axes), 0)),
+            transpose=jax.vmap(transpose, (tuple(axes), 0)),
+        )
+        return results, [0] * len(results)
+
+    primitive.def_impl(compute)
+    primitive.def_abstract_eval(
+        lambda *arguments, ends, **_: list(arguments[slice(*ends)])
+    )
+    mlir.register_lowering(
+        primitive, mlir.lower_fun(compute, multiple_results=True)
+    )
+    ad.primitive_jvps[primitive] = differentiate
+    ad.primitive_transposes[primitive] = backpropagate
+    batching.primitive_batchers[primitive] = batch
+    return primitive
+
+
+def in_shard_map():
+    """Returns whether JAX traces what one of several devices computes."""
+    import jax
+
+    return bool(jax.sharding.get_abstract_mesh().manual_axes)
+
+
+def _alike_in_shard_map(operands):
+    """Makes operands that are the same on all devices differ, as others do.
+
+    `shard_map` has a type for each. The step from one to the other adds up
+    gradients of the devices.
+    """
+    if not in_shard_map():
+        return operands
+    return vary_like(operands, operands)
+
+
+def vary_like(arrays, others):
+    """Gives arrays the type in `shard_map` of what is computed from others.
+
+    Args:
+        arrays: List of arrays.
+        others: List of arrays.
+    """
+    from jax import numpy as jnp
+
+    # The sum of no number has the type; choosing by a constant costs nothing.
+    nothing = sum(jnp.sum(jnp.ravel(other)[:0]) for other in others)
+    return [jnp.where(True, array, nothing) for array in arrays]

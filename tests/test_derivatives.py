@@ -1,0 +1,189 @@
+"""Forward mode, `vmap` and mixed derivatives, through all calls of the kernel.
+
+Derivatives of first order in reverse mode are in the tests of the layers.
+"""
+
+import functools
+
+import numpy as np
+import pytest
+from backend import BACKEND
+
+from keras_sasa.block_attention import block_attention, pooled_block_attention
+from keras_sasa.local_attention import local_attention, projected_attention
+
+WINDOWS = {"kernel_size": 3, "num_heads": 2}
+BLOCKS = {"block_size": 2, "num_heads": 2}
+MAP, MATRIX, EMBEDDING = (2, 3, 4, 4), (4, 4), (3, 2, 1)
+
+# Functions that call the kernel, and the shapes of their operands. The first
+# is a map of images, the last a weight.
+FUNCTIONS = {
+    "windows": (
+        functools.partial(local_attention, **WINDOWS),
+        [MAP, MAP, MAP, EMBEDDING, EMBEDDING],
+    ),
+    "projected": (
+        functools.partial(projected_attention, **WINDOWS),
+        [MAP, MATRIX, MATRIX, MATRIX, EMBEDDING, EMBEDDING],
+    ),
+    "blocks": (
+        functools.partial(block_attention, **BLOCKS),
+        [MAP, MATRIX, MATRIX, (4, 4, 4)],
+    ),
+    "pooled": (
+        functools.partial(pooled_block_attention, **BLOCKS),
+        [MAP, MATRIX, MATRIX, (4, 4, 4), (4,), (4,)],
+    ),
+}
+
+
+def make(name, implementation):
+    """Returns a function, operands, and directions to move these in."""
+    function, shapes = FUNCTIONS[name]
+    random = np.random.default_rng(0)
+    operands, directions = (
+        [random.normal(size=shape).astype("float32") for shape in shapes]
+        for _ in range(2)
+    )
+    function = functools.partial(function, implementation=implementation)
+    return function, operands, directions
+
+
+def assert_same(actual, expected):
+    """Asserts that the kernel and the portable computation agree."""
+    assert len(actual) == len(expected)
+    for one, other in zip(actual, expected, strict=True):
+        other = np.asarray(other)
+        assert np.abs(other).max() > 1e-3
+        np.testing.assert_allclose(
+            one, other, rtol=1e-4, atol=1e-5 * (1 + np.abs(other).max())
+        )
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="transformations of JAX")
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_transformations_of_jax(native_calls, name):
+    import jax
+    from jax import numpy as jnp
+
+    def transformed(implementation):
+        function, operands, directions = make(name, implementation)
+
+        def loss(*operands):
+            return jnp.sum(jnp.sin(function(*operands)))
+
+        def along(steps):
+            """The loss, as a function of two steps in the directions."""
+            moved = [
+                operand + steps[0] * direction + steps[1] ** 2 * operand
+                for operand, direction in zip(operands, directions, strict=True)
+            ]
+            return loss(*moved)
+
+        def compute(operands, directions):
+            image, *others, weight = operands
+            both = jnp.stack([weight, 2 * weight])
+
+            def one(image, weight):
+                maps = [image[None]] + [
+                    other[:1] if other.shape == MAP else other
+                    for other in others
+                ]
+                return function(*maps, weight)
+
+            steps = jnp.ones(2)
+            return [
+                jax.vmap(
+                    lambda weight: jax.vmap(lambda image: one(image, weight))(
+                        image
+                    )
+                )(both),
+                jax.vmap(
+                    jax.grad(
+                        lambda *pair: jnp.sum(jnp.sin(one(*pair))), (0, 1)
+                    ),
+                    (0, None),
+                )(image, weight),
+                jax.grad(lambda both: jnp.sum(jax.vmap(one)(image, both) ** 2))(
+                    both
+                ),
+                jax.jvp(function, operands, directions)[1],
+                jax.hessian(along)(steps),
+                jax.jacfwd(jax.jacfwd(along))(steps),
+                jax.jacrev(jax.jacfwd(along))(steps),
+            ]
+
+        return jax.tree.leaves(
+            jax.jit(compute)(tuple(operands), tuple(directions))
+        )
+
+    actual = transformed("native")
+    assert native_calls
+    assert_same(actual, transformed("patches"))
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="transformations of JAX")
+def test_gradients_of_jax_call_the_kernel(native_calls):
+    import jax
+
+    function, operands, _ = make("windows", "native")
+
+    def loss(*operands):
+        return (function(*operands) ** 2).sum()
+
+    text = jax.jit(jax.grad(loss, (0, 4))).lower(*operands).as_text()
+    assert text.count("@keras_sasa_forward(") == 1
+    assert text.count("@keras_sasa_backward(") == 1
+    assert "dot_general" not in text
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="forward mode of JAX")
+def test_forward_mode_of_tiled():
+    import jax
+
+    expected, actual = (
+        jax.jit(
+            lambda operands, directions, f=function: jax.jvp(
+                f, operands, directions
+            )
+        )(tuple(operands), tuple(directions))
+        for function, operands, directions in (
+            make("windows", "patches"),
+            make("windows", "tiled"),
+        )
+    )
+    assert_same(actual, expected)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow")
+@pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_forward_mode_of_tensorflow(native_calls, name, graph):
+    import tensorflow as tf
+
+    def moved(implementation):
+        function, operands, directions = make(name, implementation)
+        operands, directions = (
+            [tf.constant(array) for array in arrays]
+            for arrays in (operands, directions)
+        )
+
+        def compute(operands, directions):
+            with tf.autodiff.ForwardAccumulator(
+                operands, directions
+            ) as accumulator:
+                with tf.GradientTape() as tape:
+                    tape.watch(operands)
+                    outputs = function(*operands)
+                    loss = tf.reduce_sum(tf.sin(outputs))
+                gradients = tape.gradient(loss, operands)
+            return [accumulator.jvp(part) for part in (outputs, *gradients)]
+
+        if graph:
+            compute = tf.function(compute)
+        return compute(operands, directions)
+
+    actual = moved("native")
+    assert native_calls
+    assert_same(actual, moved("patches"))
