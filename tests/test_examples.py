@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -170,6 +171,29 @@ def test_image_folder_and_resume(
 
 
 @pytest.mark.filterwarnings("ignore:.* classes have no images")
+@pytest.mark.large
+def test_interrupt_from_the_keyboard(load, tmp_path):
+    """A real signal, to a program of its own."""
+    load("train_classifier")
+    program = subprocess.Popen(
+        [sys.executable, str(EXAMPLES / "train_classifier.py")]
+        + [*TINY[2:], "--epochs", "1000", "--output", str(tmp_path / "run")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (tmp_path / "run" / "state.json").exists():
+        assert program.poll() is None
+        time.sleep(0.1)
+    program.send_signal(signal.SIGINT)
+    _, errors = program.communicate()
+    assert program.returncode == 130
+    assert "Traceback" not in errors
+    first, second = errors.splitlines()[-2:]
+    assert first.startswith("Interrupted: the state after epoch ")
+    assert second.startswith(f"Resume with --resume {tmp_path / 'run'} (")
+
+
 def test_tfds(classifier, same_process, tmp_path, capsys):
     tfds = pytest.importorskip("tensorflow_datasets")
     with tfds.testing.mock_data(num_examples=12):

@@ -22,7 +22,7 @@ import pytest
 import tensorflow as tf
 from images import image_folder
 
-from keras_sasa import training
+from keras_sasa import detection, training
 from keras_sasa.training import DIGITS, Run, fit, load_data
 
 on_tensorflow = pytest.mark.skipif(
@@ -690,9 +690,10 @@ def test_wrong_precision(tmp_path):
         fit(NETWORK, digits(), RECIPE, tmp_path, mixed_precision="int8")
 
 
-def test_misspelled_argument(tmp_path):
+@pytest.mark.parametrize("function", [fit, detection.fit])
+def test_misspelled_argument(function, tmp_path):
     with pytest.raises(TypeError, match=r"fit\(\).*'seeds'"):
-        fit(NETWORK, digits(), RECIPE, tmp_path, seeds=1)
+        function(NETWORK, digits(), RECIPE, tmp_path, seeds=1)
 
 
 @pytest.mark.parametrize(
