@@ -210,6 +210,11 @@ def test_graphs_of_something_else_are_refused():
         RetinaNet(backbone.inputs[0], backbone.outputs[0])
 
 
+def test_legacy_files_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="saved as a `.keras` file.*old.h5"):
+        tiny_detector().save(tmp_path / "old.h5")
+
+
 @pytest.mark.parametrize("name", ["spacial", "iou_treshold", "dtype"])
 def test_misspelled_arguments(name):
     with pytest.raises(TypeError, match=f"unexpected keyword.*'{name}'"):

@@ -405,6 +405,15 @@ class RetinaNet(keras.Model):
             self.input, layer(self.input, self.output), name=self.name
         )
 
+    def save(self, filepath, *args, **kwargs):
+        # Keras writes it, and then reads no class that is not its own.
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise ValueError(
+                "A `RetinaNet` is saved as a `.keras` file, not in the legacy "
+                f"format of HDF5. Received: filepath={str(filepath)!r}."
+            )
+        return super().save(filepath, *args, **kwargs)
+
     def get_config(self):
         return {
             **super().get_config(),
