@@ -243,7 +243,10 @@ def test_mirrored_strategy(tmp_path):
     assert len(losses[0]) == 2
     for one, other in zip(*losses, strict=True):
         for name, value in one.items():
-            assert other[name] == pytest.approx(value, abs=1e-5, rel=1e-4)
+            # Moving variances of a few pixels, which sums over replicas round
+            # otherwise, normalize the images held out.
+            rel = 1e-4 if name == "loss" else 1e-3
+            assert other[name] == pytest.approx(value, abs=1e-5, rel=rel)
 
 
 PROGRAM = """
