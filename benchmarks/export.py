@@ -5,7 +5,9 @@
 A network trained on digits (accuracy on the images held out), SASA-ResNet-26 at
 224 pixels and a small detector of attention at 128 pixels (both with random
 weights): Keras (a TensorFlow graph, with the native kernel where it runs),
-SavedModel, LiteRT, LiteRT with weights of 8 bits, ONNX. One image a call, as
+SavedModel, LiteRT, LiteRT with weights of 8 bits, LiteRT and ONNX quantized in
+full, with activations of 8 or 16 bits and calibrated by images to train with
+(random ones for random weights), ONNX. One image a call, as
 many threads as cores, called in turns; a row has the median and the fastest
 call, as other users of a shared machine only ever slow a call down, and the
 largest difference from Keras. Takes `pip install tf2onnx onnxruntime
@@ -24,20 +26,49 @@ import numpy as np
 import onnxruntime
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
+from onnxruntime import quantization
 
 from keras_sasa import applications, detection, training
 
-INT8 = {"optimizations": [tf.lite.Optimize.DEFAULT]}
+CALIBRATION_IMAGES = 200
+
+
+def quantized(operations):
+    """Options that quantize activations, too; images are added later."""
+    return {
+        "optimizations": [tf.lite.Optimize.DEFAULT],
+        "target_spec": {"supported_ops": [operations]},
+    }
+
+
 EXPORTS = {
     "SavedModel": ("tf_saved_model", "saved_model", {}),
     "LiteRT": ("litert", "float.tflite", {}),
-    "LiteRT int8": ("litert", "int8.tflite", INT8),
+    "LiteRT int8": (
+        "litert",
+        "int8.tflite",
+        {"optimizations": [tf.lite.Optimize.DEFAULT]},
+    ),
+    "LiteRT full int8": (
+        "litert",
+        "full_int8.tflite",
+        quantized(tf.lite.OpsSet.TFLITE_BUILTINS_INT8),
+    ),
+    "LiteRT full 16x8": (
+        "litert",
+        "full_16x8.tflite",
+        quantized(
+            tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+        ),
+    ),
     "ONNX": ("onnx", "model.onnx", {}),
+    # Quantized from the file before it.
+    "ONNX full int8": ("onnx", "quantized.onnx", {}),
 }
 
 
 def digits(folder, epochs):
-    """A trained network, and the images held out with their labels."""
+    """A trained network, images held out, their labels, others to calibrate."""
     data = training.load_data("digits")
     recipe = dataclasses.replace(
         training.DIGITS, epochs=epochs, warmup_epochs=epochs / 10
@@ -49,7 +80,9 @@ def digits(folder, epochs):
         np.concatenate(arrays)
         for arrays in zip(*data.validation.batch(100), strict=True)
     )
-    return model, images.astype("float32"), labels
+    others, _ = next(iter(data.train.batch(CALIBRATION_IMAGES)))
+    others = np.asarray(others).astype("float32")
+    return model, images.astype("float32"), labels, others
 
 
 def random_images(side):
@@ -58,7 +91,8 @@ def random_images(side):
 
 
 def resnet(folder, epochs):
-    return applications.SASAResNet26(), random_images(224), None
+    images = random_images(224)
+    return applications.SASAResNet26(), images, None, images
 
 
 def detector(folder, epochs):
@@ -69,7 +103,8 @@ def detector(folder, epochs):
         input_shape=(128, 128, 3),
     )
     model = detection.RetinaNet(backbone, 3, "attention", filters=32)
-    return model, random_images(128), None
+    images = random_images(128)
+    return model, images, None, images
 
 
 NETWORKS = {
@@ -77,6 +112,19 @@ NETWORKS = {
     "SASAResNet26": resnet,
     "detector": detector,
 }
+
+
+def quantize_onnx(source, target, images):
+    """Quantizes an ONNX file in full, calibrated by images."""
+    (read,) = onnxruntime.InferenceSession(source).get_inputs()
+
+    class Reader(quantization.CalibrationDataReader):
+        batches = iter([{read.name: image[None]} for image in images])
+
+        def get_next(self):
+            return next(self.batches, None)
+
+    quantization.quantize_static(source, target, Reader())
 
 
 def sorted_arrays(outputs):
@@ -100,7 +148,7 @@ def in_runtime(name, path):
             signature(**{key: tf.constant(images)})
         )
     threads = len(os.sched_getaffinity(0))
-    if name == "ONNX":
+    if name.startswith("ONNX"):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         session = onnxruntime.InferenceSession(path, options)
@@ -119,7 +167,9 @@ def mib(path):
 
 def measure(network, folder, options):
     """Returns a row, without the machine, for each format."""
-    model, images, labels = NETWORKS[network](folder / "run", options.epochs)
+    model, images, labels, others = NETWORKS[network](
+        folder / "run", options.epochs
+    )
     # One image a call, all for the accuracy.
     signature = [keras.InputSpec("float32", (1, *images.shape[1:]))]
     functions = {"Keras": in_keras(model)}
@@ -128,13 +178,23 @@ def measure(network, folder, options):
     sizes = {"Keras": mib(folder / "model.keras")}
     for name, (kind, file, kwargs) in EXPORTS.items():
         path = folder / file
-        model.export(
-            path,
-            format=kind,
-            input_signature=signature,
-            verbose=False,
-            **kwargs,
-        )
+        if name == "ONNX full int8":
+            quantize_onnx(folder / EXPORTS["ONNX"][1], path, others)
+        else:
+            if "target_spec" in kwargs:
+                kwargs = {
+                    **kwargs,
+                    "representative_dataset": lambda: (
+                        [image[None]] for image in others
+                    ),
+                }
+            model.export(
+                path,
+                format=kind,
+                input_signature=signature,
+                verbose=False,
+                **kwargs,
+            )
         sizes[name] = mib(path)
         functions[name] = in_runtime(name, path)
         print(f"{network} {name} exported", flush=True)
