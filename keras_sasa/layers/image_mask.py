@@ -21,17 +21,14 @@ def standardize_mask(mask, images_shape):
     Raises:
         ValueError: If the mask has another shape.
     """
-    shape = tuple(ops.shape(mask))
-    expected = tuple(
-        size if isinstance(size, int) else None for size in images_shape
-    )
+    shape, expected = _known(ops.shape(mask)), _known(images_shape)
     allowed = (expected, (*expected, 1), expected[:1])
     if not any(_fits(shape, other) for other in allowed):
         raise ValueError(
             "`mask` must have the shape (batch_size, height, width), the same "
             "with a last axis of one, or (batch_size,) for whole images; the "
             "batch size may be 1 for one mask of all images. Received: "
-            f"mask.shape={_readable(shape)}, and images of (batch_size, "
+            f"mask.shape={shape}, and images of (batch_size, "
             f"height, width) = {expected}."
         )
     mask = ops.cast(mask, "bool")
@@ -54,5 +51,6 @@ def _same(size, other):
     )
 
 
-def _readable(shape):
+def _known(shape):
+    """Returns a shape with `None` for sizes that a graph computes."""
     return tuple(size if isinstance(size, int) else None for size in shape)

@@ -275,4 +275,4 @@ def choose_band(tiles: Any) -> int:
 
     Many make few, large products, few keep memory small.
     """
-    return tiles if isinstance(tiles, int) and tiles <= 8 else 2
+    return max(tiles, 1) if isinstance(tiles, int) and tiles <= 8 else 2
