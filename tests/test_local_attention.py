@@ -308,6 +308,22 @@ def test_queries_keys_and_values_in_one_tensor(
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("masked", [False, True])
+def test_no_images(mode, masked):
+    layer = CASES["default"].make_layer("tiled", "float32")
+    result = value_and_gradients(
+        layer,
+        np.ones((0, 6, 6, 5), "float32"),
+        np.ones((0, 6, 6, 8)),
+        mode=mode,
+        mask=np.ones((0, 6, 6), bool) if masked else None,
+    )
+    assert result.outputs.shape == (0, 6, 6, 8)
+    for name, gradient in result.gradients.items():
+        np.testing.assert_array_equal(gradient, 0, err_msg=name)
+
+
 @pytest.mark.parametrize("name", ["default", "dilation_2_3", "many_bands"])
 def test_dropout_is_the_same_for_all(name):
     case = CASES[name]

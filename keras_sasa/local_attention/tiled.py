@@ -74,7 +74,14 @@ def local_attention(
 
     def heads_first(maps):
         maps = ops.reshape(
-            maps, (batch, ops.shape(maps)[1], ops.shape(maps)[2], num_heads, -1)
+            maps,
+            (
+                batch,
+                ops.shape(maps)[1],
+                ops.shape(maps)[2],
+                num_heads,
+                maps.shape[-1] // num_heads,
+            ),
         )
         maps = ops.transpose(maps, (0, 3, 1, 2, 4))
         shape = ops.shape(maps)
@@ -168,7 +175,10 @@ def _position_logits(
         the keys of the query's tile. Outside the window and outside the image
         either is `MASKED_LOGIT`.
     """
-    _, high, wide, channels = ops.shape(query)
+    maps, high, wide, channels = ops.shape(query)
+    # Not -1, which has no value where there are no images.
+    number = images[0] * images[1]
+    lines = phases.rows * phases.columns * high
     if row_embedding is None:
         zeros = ops.zeros_like(query[..., :1])
         rows = ops.repeat(zeros, plan.rows.tile_keys, axis=-1)
@@ -180,12 +190,10 @@ def _position_logits(
         # is another one for every row (column) of the tile: one product each.
         # Not more than five axes, which is all that LiteRT multiplies.
         rows = ops.matmul(
-            ops.reshape(top, (*images, -1, wide, half)),
-            _for_each(
-                row_embedding, plan.rows, phases.rows * phases.columns * high
-            ),
+            ops.reshape(top, (*images, lines, wide, half)),
+            _for_each(row_embedding, plan.rows, lines),
         )
-        columns = ops.reshape(bottom, (*images, -1, wide, half))
+        columns = ops.reshape(bottom, (*images, lines, wide, half))
         columns = ops.transpose(columns, (0, 1, 3, 2, 4))
         columns = ops.matmul(
             columns, _for_each(column_embedding, plan.columns, wide)
@@ -194,21 +202,21 @@ def _position_logits(
     if sizes is not None:
         row_mask, column_mask = _mask_logits(plan, wide, phases, sizes)
         rows = row_mask + ops.reshape(
-            rows,
-            (
-                -1,
-                phases.rows * phases.columns * high,
-                wide,
-                plan.rows.tile_keys,
-            ),
+            rows, (number, lines, wide, plan.rows.tile_keys)
         )
         columns = column_mask + ops.reshape(
-            columns, (-1, phases.columns, high, wide * plan.columns.tile_keys)
+            columns,
+            (
+                number * phases.rows,
+                phases.columns,
+                high,
+                wide * plan.columns.tile_keys,
+            ),
         )
     return ops.concatenate(
         [
-            ops.reshape(rows, (-1, high, wide, plan.rows.tile_keys)),
-            ops.reshape(columns, (-1, high, wide, plan.columns.tile_keys)),
+            ops.reshape(rows, (maps, high, wide, plan.rows.tile_keys)),
+            ops.reshape(columns, (maps, high, wide, plan.columns.tile_keys)),
         ],
         axis=-1,
     )

@@ -219,7 +219,8 @@ class Plan:
         row = geometry.reshape(row, (-1, 1))
         index = (places // width * high)[:, None] + row
         index = index * width + (places % width)[:, None]
-        tiles = ops.reshape(tiles, (batch, -1, channels))
+        number = self.rows.tiles * self.columns.tiles * high * width
+        tiles = ops.reshape(tiles, (batch, number, channels))
         band = _take_and_add(tiles, index, exists[:, None])
         band = _pad_to(band, wide, axis=2)
         if isinstance(self.rows.tiles, int) and self.rows.tiles == 1:
@@ -241,7 +242,7 @@ class Plan:
         batch, rows, wide, channels = ops.shape(maps)
         maps = ops.reshape(maps, (batch, rows, wide * channels))
         total = _take_and_add(maps, *tiling.overlap_index())
-        return ops.reshape(total, (batch, -1, wide, channels))
+        return ops.reshape(total, (batch, tiling.padded_keys, wide, channels))
 
     def key_sides(self) -> np.ndarray:
         """Ones where a key is in a row or a column: `(U, sides)`."""
