@@ -12,6 +12,11 @@ from backend import BACKEND
 from keras_sasa.block_attention import block_attention, pooled_block_attention
 from keras_sasa.local_attention import local_attention, projected_attention
 
+# Of derivatives of higher order, which compile for long.
+every_order = pytest.mark.parametrize(
+    "higher", [False, pytest.param(True, marks=pytest.mark.large)]
+)
+
 WINDOWS = {"kernel_size": 3, "num_heads": 2}
 BLOCKS = {"block_size": 2, "num_heads": 2}
 MAP, MATRIX, EMBEDDING = (2, 3, 4, 4), (4, 4), (3, 2, 1)
@@ -62,8 +67,9 @@ def assert_same(actual, expected):
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="transformations of JAX")
+@every_order
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_transformations_of_jax(native_calls, name):
+def test_transformations_of_jax(native_calls, name, higher):
     import jax
     from jax import numpy as jnp
 
@@ -92,13 +98,19 @@ def test_transformations_of_jax(native_calls, name):
                 ]
                 return function(*maps, weight)
 
-            steps = jnp.ones(2)
-            return [
+            results = [
                 jax.vmap(
                     lambda weight: jax.vmap(lambda image: one(image, weight))(
                         image
                     )
                 )(both),
+                jax.jvp(function, operands, directions)[1],
+            ]
+            if not higher:
+                return results
+            steps = jnp.ones(2)
+            return [
+                *results,
                 jax.vmap(
                     jax.grad(
                         lambda *pair: jnp.sum(jnp.sin(one(*pair))), (0, 1)
@@ -108,7 +120,6 @@ def test_transformations_of_jax(native_calls, name):
                 jax.grad(lambda both: jnp.sum(jax.vmap(one)(image, both) ** 2))(
                     both
                 ),
-                jax.jvp(function, operands, directions)[1],
                 jax.hessian(along)(steps),
                 jax.jacfwd(jax.jacfwd(along))(steps),
                 jax.jacrev(jax.jacfwd(along))(steps),
@@ -157,9 +168,9 @@ def test_forward_mode_of_tiled():
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow")
-@pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
+@every_order
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_forward_mode_of_tensorflow(native_calls, name, graph):
+def test_forward_mode_of_tensorflow(native_calls, name, higher):
     import tensorflow as tf
 
     def moved(implementation):
@@ -177,12 +188,15 @@ def test_forward_mode_of_tensorflow(native_calls, name, graph):
                     tape.watch(operands)
                     outputs = function(*operands)
                     loss = tf.reduce_sum(tf.sin(outputs))
-                gradients = tape.gradient(loss, operands)
-            return [accumulator.jvp(part) for part in (outputs, *gradients)]
+                parts = [outputs]
+                if higher:
+                    parts += tape.gradient(loss, operands)
+            return [accumulator.jvp(part) for part in parts]
 
-        if graph:
-            compute = tf.function(compute)
-        return compute(operands, directions)
+        results = compute(operands, directions)
+        if higher:
+            results += tf.function(compute)(operands, directions)
+        return results
 
     actual = moved("native")
     assert native_calls
