@@ -309,9 +309,14 @@ def test_queries_keys_and_values_in_one_tensor(
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("masked", [False, True])
-def test_no_images(mode, masked):
-    layer = CASES["default"].make_layer("tiled", "float32")
+@pytest.mark.parametrize(
+    "implementation, masked",
+    [("tiled", False), ("tiled", True), ("patches", True), ("native", False)],
+)
+def test_no_images(mode, implementation, masked, request):
+    if implementation == "native":
+        request.getfixturevalue("native_available")
+    layer = CASES["default"].make_layer(implementation, "float32")
     result = value_and_gradients(
         layer,
         np.ones((0, 6, 6, 5), "float32"),

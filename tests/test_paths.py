@@ -30,7 +30,7 @@ class RemotePath(os.PathLike):
         return "gs://bucket/run"
 
 
-@pytest.mark.parametrize("path", [*REMOTE, RemotePath()], ids=str)
+@pytest.mark.parametrize("path", [*REMOTE, RemotePath()])
 def test_remote_paths(path):
     message = f"`folder` must be a local path.*Received: folder='{path!s:.2}"
     if isinstance(path, RemotePath):

@@ -50,13 +50,16 @@ def local_attention(
     kernel_height, kernel_width = (axis.kernel_size for axis in axes)
     window = kernel_height * kernel_width
 
+    # Without images no size of -1 can be inferred.
+    channels = filters // num_heads
+
     def windows(maps):
         patches = extract_patches(maps, axes)
         return ops.reshape(
-            patches, (batch, height, width, window, num_heads, -1)
+            patches, (batch, height, width, window, num_heads, channels)
         )
 
-    query = ops.reshape(query, (batch, height, width, num_heads, -1))
+    query = ops.reshape(query, (batch, height, width, num_heads, channels))
     logits = ops.zeros(
         (batch, height, width, num_heads, kernel_height, kernel_width),
         dtype=value.dtype,
@@ -123,13 +126,19 @@ def extract_patches(maps, axes: tuple[geometry.Axis, geometry.Axis]):
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
+        number = maps.shape[0]
+        if not number:
+            # The gradient of TensorFlow needs an image.
+            number = tf.shape(maps)[0]
+            added = tf.cast(number == 0, "int32")
+            maps = tf.pad(maps, [[0, added], [0, 0], [0, 0], [0, 0]])
         return tf.image.extract_patches(
             maps,
             sizes=(1, rows.kernel_size, columns.kernel_size, 1),
             strides=(1, rows.stride, columns.stride, 1),
             rates=(1, rows.dilation_rate, columns.dilation_rate, 1),
             padding="VALID",
-        )
+        )[:number]
     _, height, width, _ = ops.shape(maps)
 
     def shifted(row, column):
