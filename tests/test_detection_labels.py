@@ -216,6 +216,13 @@ def test_every_form_of_data_has_the_same_loss(detector):
     assert other - expected == pytest.approx((expected - first) * 4, rel=1e-3)
 
 
+# Keras on JAX loses the weights of a model whose data fail.
+on_tensorflow = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="a detector is spoiled"
+)
+
+
+@on_tensorflow
 def test_every_form_of_data_is_checked(detector):
     y = {"boxes": BOXES.astype("float32"), "labels": CLASSES + 1}
     message = r"`labels` must be integers from 0 to 2.*labels\[1, 0\]=3"
@@ -234,6 +241,7 @@ def test_every_form_of_data_is_checked(detector):
             call()
 
 
+@on_tensorflow
 def test_later_batches_of_a_dataset_are_checked(detector):
     right, wrong = CLASSES, CLASSES + 1
     dataset = tf.data.Dataset.from_tensor_slices(

@@ -75,6 +75,7 @@ class CheckedData:
 
         def prepare(images, y, *weights):
             boxes, classes = labels.dense(y)
+            boxes = tf.cast(boxes, "float32")
             checked = tf.numpy_function(
                 check, [tf.shape(images), boxes, classes], classes.dtype
             )

@@ -54,8 +54,8 @@ def dense(y):
         y: Dict as of `split`, of tensors or `tf.RaggedTensor`s.
 
     Returns:
-        `(boxes, labels)`: `(batch_size, num_boxes, 4)` in float32 and integers
-        `(batch_size, num_boxes)`.
+        `(boxes, labels)`: `(batch_size, num_boxes, 4)` and `(batch_size,
+        num_boxes)`.
 
     Raises:
         ValueError: If they have other shapes.
@@ -65,7 +65,7 @@ def dense(y):
         for values in split(y)
     )
     check_shapes(boxes.shape, labels.shape)
-    return keras.ops.cast(boxes, "float32"), labels
+    return boxes, labels
 
 
 def check_shapes(boxes, labels):

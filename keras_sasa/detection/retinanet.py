@@ -291,7 +291,7 @@ class RetinaNet(keras.Model):
         _, height, width, _ = ops.shape(x)
         boxes, classes = labels.dense(y)
         boxes = bounding_boxes.convert_format(
-            boxes, self.bounding_box_format, "xyxy"
+            ops.cast(boxes, "float32"), self.bounding_box_format, "xyxy"
         )
         anchors = self.detections.anchors(y_pred, height, width)
         deltas, classes = make_targets(anchors, boxes, classes)

@@ -57,9 +57,12 @@ def match(anchors, boxes, labels):
     numbers = ops.arange(1, number + 1, dtype="int32")
     end = ops.max(ops.where(labels >= 0, numbers, 0))
 
+    # Of one type for JAX, whose integers may have 64 bits.
+    zero = ops.convert_to_tensor(0, "int32")
+
     def compare(start, best, preference, indices, classes):
-        some_boxes = ops.slice(boxes, (0, start, 0), (batch, chunk, 4))
-        some_labels = ops.slice(labels, (0, start), (batch, chunk))
+        some_boxes = ops.slice(boxes, (zero, start, zero), (batch, chunk, 4))
+        some_labels = ops.slice(labels, (zero, start), (batch, chunk))
         iou = bounding_boxes.compute_iou(anchors, some_boxes, "xyxy")
         # iou = (batch_size, num_anchors, chunk)
         iou = ops.where((some_labels >= 0)[:, None], iou, 0.0)
@@ -88,7 +91,7 @@ def match(anchors, boxes, labels):
         lambda start, *_: start < end,
         compare,
         (
-            ops.convert_to_tensor(0, "int32"),
+            zero,
             ops.zeros(shape, "float32"),
             ops.full(shape, -1.0, "float32"),
             ops.zeros(shape, "int32"),
