@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
+from keras_sasa.detection import coco
 from keras_sasa.training import decode_image, find_corrupt, read_image
 from keras_sasa.training.decoding import decode_part
 
@@ -159,10 +160,22 @@ def test_exif_orientation():
         assert abs(part - expected).max() <= JPEG_ERROR
 
 
-def test_damaged_exif_is_no_orientation():
-    exif = b"Exif\0\0MM\0*" + b"\xff" * 20
-    contents = encode(RGB, "JPEG", exif=exif)
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"exif": b"Exif\0\0MM\0*" + b"\xff" * 20},
+        {"xmp": b'<x:xmpmeta tiff:Orientation="6"/>'},
+    ],
+    ids=["damaged", "of XMP alone"],
+)
+def test_what_is_no_orientation(tmp_path, file_format, options):
+    """For the pixels, and for what boxes are compared with."""
+    contents = encode(RGB, file_format, **options)
     assert decode_image(contents, 3).shape == (24, 32, 3)
+    (tmp_path / "image").write_bytes(contents)
+    assert coco.read_headers(tmp_path, ["image"]) == [coco.Header(32, 24)]
 
 
 def test_images_without_orientation_do_not_wait_for_python(monkeypatch):

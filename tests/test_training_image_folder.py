@@ -57,6 +57,9 @@ def classes_folder(root, split="", images=10, classes=("cat", "dog")):
         ("TRAINING", "Testing", []),
         ("training_set", "test_set", []),
         ("Train Images", "val-images", ["TestData"]),
+        ("train2017", "val2017", ["test2017"]),
+        ("seg_train", "seg_test", []),
+        ("train", "valid_1", []),
     ],
 )
 def test_names_of_splits(tmp_path, capsys, train, validation, unused):
@@ -75,6 +78,13 @@ def test_names_of_splits(tmp_path, capsys, train, validation, unused):
     assert f"validated on: '{tmp_path / validation}'" in output
     assert ("not used" in output) == bool(unused)
     assert all(repr(name) in output for name in unused)
+
+
+def test_classes_whose_names_only_contain_those_of_splits(tmp_path):
+    classes = ["bus", "crash test", "express train"]
+    classes_folder(tmp_path, classes=classes)
+    classes_folder(tmp_path / "bus", classes=["train", "car"])
+    assert load_data(tmp_path).class_names == classes
 
 
 def test_split_without_classes_is_not_validated_on(tmp_path, capsys):
@@ -104,6 +114,11 @@ def test_split_without_classes_is_not_validated_on(tmp_path, capsys):
         (
             ["train/a/0.png", "train/b/0.png", "val/a/0.png", "val/c/0.png"],
             r"same classes.*train': \['b'\].*val': \['c'\]",
+        ),
+        (["train_1/0.png", "test1/0.png"], r"Received: \['test1', 'train_1'\]"),
+        (
+            ["a/train/0.png", "a/val/0.png", "b/train/0.png", "b/val/0.png"],
+            r"hold the splits.*'a', which holds \['a/train', 'a/val'\]",
         ),
         (["0.png"], r"1 files or folders in .*two classes or more.*\[\]"),
         (["cat/0.png"], r"two classes or more.*\['cat'\]\."),

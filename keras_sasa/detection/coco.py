@@ -17,7 +17,8 @@ import reprlib
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-_EXIF_ORIENTATION = 0x0112
+from keras_sasa.training.decoding import orientation_of
+
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 # Threads that wait for the disk: headers are small.
 _READERS = 16
@@ -586,15 +587,13 @@ def _read_header(path):
             orientation = 1
             # Of a PNG, Pillow would decode all pixels to find what comes last.
             if image.format != "PNG" or b"eXIf" in path.read_bytes():
-                orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+                orientation = orientation_of(image)
             width, height = image.size
     except UnidentifiedImageError:
         return "it is not a JPEG, PNG, GIF, BMP or WebP"
     except Exception as error:
         # Pillow has no common type for what can be wrong in a file.
         return f"{type(error).__name__}: {error}"
-    if orientation not in range(1, 9):
-        orientation = 1
     if orientation >= 5:
         width, height = height, width
     return Header(width, height, orientation)

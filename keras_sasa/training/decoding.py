@@ -11,7 +11,7 @@ import os
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image, ImageOps
+from PIL import Image
 
 # What a name must end with, in lower case, and what Pillow may decode.
 EXTENSIONS = (
@@ -33,6 +33,9 @@ _NAMED = 20
 _READ_ONE_BY_ONE = 20
 _ADVICE = "; repair them, or leave them out (skip_corrupt, --skip-corrupt)"
 _EXIF_ORIENTATION = 0x0112
+# Pillow's names of what it takes where EXIF has no orientation, as viewers
+# do not.
+_XMP = ("xmp", "XML:com.adobe.xmp")
 
 
 @tf.autograph.experimental.do_not_convert
@@ -272,10 +275,20 @@ def _orientation(contents):
 def _read_orientation(contents):
     try:
         with Image.open(io.BytesIO(contents.numpy())) as image:
-            value = image.getexif().get(_EXIF_ORIENTATION, 1)
+            return orientation_of(image)
     except Exception:
-        # Whether the image can be read says the decoder. Viewers, too, show
-        # an image with a damaged EXIF as it is.
+        # Whether the image can be read says the decoder.
+        return 1
+
+
+def orientation_of(image):
+    """Returns the EXIF orientation of an opened Pillow image, 1 to 8."""
+    for name in _XMP:
+        image.info.pop(name, None)
+    try:
+        value = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:
+        # Viewers, too, show an image with a damaged EXIF as it is.
         value = 1
     return int(value) if value in range(1, 9) else 1
 
@@ -319,14 +332,17 @@ def _decode_with_pillow(contents, channels):
             formats = ("JPEG", "MPO")
         try:
             with Image.open(io.BytesIO(contents), formats=formats) as image:
-                upright = ImageOps.exif_transpose(image)
-                pixels = upright.convert(_PILLOW_MODES[channels])
+                orientation = orientation_of(image)
+                pixels = image.convert(_PILLOW_MODES[channels])
         except Image.UnidentifiedImageError as error:
             raise ValueError(f"not a {FORMATS}") from error
         except Exception as error:
             # Of many types, for which TensorFlow has no name.
             raise ValueError(str(error)) from error
         height, width = pixels.height, pixels.width
-        return np.asarray(pixels, "uint8").reshape(height, width, channels)
+        array = np.asarray(pixels, "uint8").reshape(height, width, channels)
+        return array, orientation
 
-    return tf.py_function(decode, [contents], "uint8")
+    image, orientation = tf.py_function(decode, [contents], ["uint8", "int32"])
+    image = tf.ensure_shape(image, (None, None, channels))
+    return _orient(image, tf.ensure_shape(orientation, ()))

@@ -27,6 +27,8 @@ _SPLIT_NAME = re.compile(
     "([-_ ]?(set|data|images))?",
     re.IGNORECASE,
 )
+# A folder of images to train with, and those of which some are validated on.
+_TRAIN, _VALIDATION, _TEST = "tr", "va", "te"
 _LEFT_BEHIND = ("__macosx", "desktop.ini", "thumbs.db")
 # Images of no more than this many bytes in all are decoded once before they
 # are used, which takes seconds, so that a corrupt one does not end a training.
@@ -81,10 +83,7 @@ def _find_roots(folder, held_out):
             f"There is no folder {str(folder)!r}."
         )
     folders, files = _entries(folder)
-    splits = collections.defaultdict(list)
-    for path in folders:
-        if match := _SPLIT_NAME.fullmatch(path.name):
-            splits[match[1][:2].lower()].append(path)
+    splits = _find_splits(folders)
     if not splits:
         return [folder]
     for paths in splits.values():
@@ -97,16 +96,16 @@ def _find_roots(folder, held_out):
     usable = {
         kind: path for kind, (path,) in splits.items() if _entries(path)[0]
     }
-    if "tr" not in usable:
+    if _TRAIN not in usable:
         raise ValueError(
             f"{str(folder)!r} must hold folders of classes, or splits: "
             "'train', and 'validation' or 'test', which hold them. Names of "
             "splits are never taken for classes. Received: "
             f"{_listed(folders, folder)}."
         )
-    roots = [usable["tr"]]
-    if not held_out and ("va" in usable or "te" in usable):
-        roots.append(usable.get("va") or usable["te"])
+    roots = [usable[_TRAIN]]
+    if not held_out and _is_divided(usable):
+        roots.append(usable.get(_VALIDATION) or usable[_TEST])
     how = "a part of each class of " if len(roots) == 1 else ""
     print(f"validated on: {how}{str(roots[-1])!r}")
     all_splits = [path for paths in splits.values() for path in paths]
@@ -116,10 +115,47 @@ def _find_roots(folder, held_out):
     return roots
 
 
+def _find_splits(folders):
+    """Returns the folders of each split, none if these are all classes."""
+    splits = _splits_by_name(folders, lambda name: [name])
+    if _is_divided(splits):
+        return splits
+    # Such as "train2017" and "seg_train"; but "bus", "express train" and
+    # "crash test" are classes.
+    words = _splits_by_name(folders, re.compile("[^A-Za-z]+").split)
+    found = [path for paths in words.values() for path in paths]
+    if _is_divided(words) and (
+        len(found) == len(folders)
+        or any(_entries(path)[0] for path in words[_TRAIN])
+    ):
+        return words
+    return splits
+
+
+def _splits_by_name(folders, parts):
+    splits = collections.defaultdict(list)
+    for path in folders:
+        matches = map(_SPLIT_NAME.fullmatch, parts(path.name))
+        if match := next(filter(None, matches), None):
+            splits[match[1][:2].lower()].append(path)
+    return splits
+
+
+def _is_divided(splits):
+    return _TRAIN in splits and (_VALIDATION in splits or _TEST in splits)
+
+
 def _read_classes(root, skip_corrupt):
     """Returns the images of each class; says what else there is."""
     folders, strays = _entries(root)
     _warn_of_strays(root, strays)
+    for path in folders:
+        if _is_divided(_find_splits(_entries(path)[0])):
+            raise ValueError(
+                f"{str(root)!r} must hold the splits, and these the classes. "
+                f"Received: the class {path.name!r}, which holds "
+                f"{_listed(_entries(path)[0], root)}."
+            )
     files = {path.name: _walk(path) for path in folders}
     if empty := [name for name, paths in files.items() if not paths]:
         warnings.warn(
