@@ -39,6 +39,10 @@ def prepare(boxes=BOXES, classes=CLASSES, box_format="xyxy"):
         ({"boxes": NONE}, "or the label -1 where they only fill up"),
         ({"boxes": BOXES + 64}, "reach into the image, here of 64x64 pixels"),
         ({"boxes": BOXES - 60}, "reach into the image"),
+        (
+            {"boxes": BOXES / [[[64.0]], [[1.0]]]},
+            r"from 0 to 1.*\(image 0, and 0 more",
+        ),
         ({"boxes": BOXES[0]}, r"\(batch_size, num_boxes, 4\).*\(1, 4\)"),
         ({"boxes": BOXES[..., :3]}, r"boxes of shape \(2, 1, 3\)"),
         ({"classes": CLASSES[..., None]}, r"labels of shape \(2, 1, 1\)"),
@@ -263,12 +267,58 @@ def test_later_batches_of_a_dataset_are_checked(detector):
         (IMAGES, "type NoneType"),
         ((IMAGES, {"boxes": BOXES}), r"keys \['boxes'\]"),
         ((IMAGES, {**LABELS, "boxes": BOXES[0]}), r"boxes of shape \(1, 4\)"),
+        ((IMAGES, {**LABELS, "labels": [["a"], ["b"]]}), "of type string"),
+        ((IMAGES, LABELS, {"boxes": [1, 1]}), "`sample_weight`.*a dict"),
     ],
 )
 def test_datasets_of_wrong_structure(element, message):
     dataset = tf.data.Dataset.from_tensors(element)
     with pytest.raises(ValueError, match=message):
         CheckedData(3, "xyxy").wrap(dataset)
+
+
+def ragged(values, lengths):
+    return tf.RaggedTensor.from_row_lengths(values, lengths)
+
+
+@pytest.mark.parametrize(
+    "element, message",
+    [
+        ((IMAGES, LABELS, [1, np.nan]), "`sample_weight` must be one finite"),
+        ((IMAGES, LABELS, np.ones((2, 3))), "sample_weight of shape"),
+        *(
+            (
+                (
+                    IMAGES,
+                    {
+                        "boxes": ragged(BOXES[:, 0], [1, 1]),
+                        "labels": ragged([1] * sum(lengths), lengths),
+                    },
+                ),
+                f"one of `labels` for each.*1 boxes and {lengths[1]} labels",
+            )
+            for lengths in ([1, 0], [1, 2])
+        ),
+    ],
+)
+def test_batches_of_datasets_that_do_not_fit(detector, element, message):
+    dataset = tf.data.Dataset.from_tensors(element)
+    with pytest.raises(ValueError, match=message):
+        detector.evaluate(dataset, verbose=0)
+
+
+def test_dataset_of_boxes_ragged_in_all_axes(detector):
+    boxes = [BOXES[0].astype("float32").tolist(), []]
+    y = {
+        "boxes": tf.ragged.constant(boxes, "float32"),
+        "labels": tf.ragged.constant([[1], []], "int32"),
+    }
+    # The second batch has no boxes.
+    dataset = tf.data.Dataset.from_tensor_slices((IMAGES, y)).batch(1)
+    y = {"boxes": boxes, "labels": [[1], []]}
+    assert detector.evaluate(dataset, verbose=0) == pytest.approx(
+        detector.evaluate(IMAGES, y, batch_size=1, verbose=0)
+    )
 
 
 def test_a_generator_is_not_consumed():

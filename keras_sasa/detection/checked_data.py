@@ -64,10 +64,22 @@ class CheckedData:
         boxes, classes = labels.split(spec[1] if len(spec) > 1 else None)
         if None not in (boxes.shape.rank, classes.shape.rank):
             labels.check_shapes(boxes.shape, classes.shape)
+        for name, values in (("boxes", boxes), ("labels", classes)):
+            if not (values.dtype.is_floating or values.dtype.is_integer):
+                raise ValueError(
+                    f"`{name}` must be numbers. Received: {name} of type "
+                    f"{values.dtype.name}."
+                )
+        if len(spec) > 2 and isinstance(spec[2], dict):
+            # Raises an error.
+            labels.prepare_weights(spec[2])
 
-        def check(shape, boxes, classes):
+        def check(shape, boxes, classes, weights, *counts):
             try:
+                if len(counts) == 2:
+                    labels.check_counts(*counts)
                 labels.check_values(boxes, classes, shape, **self._options)
+                labels.prepare_weights(weights)
             except ValueError as error:
                 self.error = error
                 raise
@@ -75,9 +87,21 @@ class CheckedData:
 
         def prepare(images, y, *weights):
             boxes, classes = labels.dense(y)
+            # They may be ragged in the last axis, too, of which a batch without
+            # boxes knows nothing.
+            boxes = tf.reshape(boxes, [*tf.unstack(tf.shape(boxes)[:2]), 4])
             boxes = tf.cast(boxes, "float32")
+            # There may be `None`, too.
+            weight = next((w for w in weights if w is not None), tf.ones(1))
+            counts = [
+                values.row_lengths()
+                for values in labels.split(y)
+                if isinstance(values, tf.RaggedTensor)
+            ]
             checked = tf.numpy_function(
-                check, [tf.shape(images), boxes, classes], classes.dtype
+                check,
+                [tf.shape(images), boxes, classes, weight, *counts],
+                classes.dtype,
             )
             checked = tf.ensure_shape(checked, classes.shape)
             return images, {"boxes": boxes, "labels": checked}, *weights

@@ -87,6 +87,16 @@ def check_shapes(boxes, labels):
         )
 
 
+def check_counts(boxes, labels):
+    """Raises `ValueError` unless images have as many boxes as labels."""
+    for index, counts in enumerate(zip(boxes, labels, strict=False)):
+        if counts[0] != counts[1]:
+            raise ValueError(
+                "There must be one of `labels` for each of `boxes`. Received: "
+                f"{counts[0]} boxes and {counts[1]} labels in image {index}."
+            )
+
+
 def check_values(boxes, labels, image_shape, num_classes, bounding_box_format):
     """Raises `ValueError` if numbers cannot be boxes in pixels and classes.
 
@@ -98,6 +108,7 @@ def check_values(boxes, labels, image_shape, num_classes, bounding_box_format):
         num_classes: Integer.
         bounding_box_format: Format of the boxes, see `RetinaNet`.
     """
+    check_shapes(boxes.shape, labels.shape)
     if len(boxes) != image_shape[0]:
         raise ValueError(
             "There must be `boxes` and `labels` for each image. Received: "
@@ -140,14 +151,18 @@ def check_values(boxes, labels, image_shape, num_classes, bounding_box_format):
         f"label {NOTHING} where they only fill up.",
     )
     is_tiny = (right - left <= 1) & (bottom - top <= 1)
-    if is_class.any() and is_tiny[is_class].all():
-        refuse(
-            is_class,
-            boxes,
-            "boxes",
-            "`boxes` must be in pixels, and none of these is larger than one "
-            "pixel; multiply those from 0 to 1 by the size of the image.",
-        )
+    # Or all of one image are in its first pixel.
+    is_first = (left >= 0) & (top >= 0) & (right <= 1) & (bottom <= 1)
+    is_relative = (is_tiny | ~is_class).all() | (
+        (is_first | ~is_class).all(axis=1, keepdims=True)
+    )
+    refuse(
+        is_class & is_relative,
+        boxes,
+        "boxes",
+        "`boxes` must be in pixels, and none of these is larger than one "
+        "pixel; multiply those from 0 to 1 by the size of the image.",
+    )
     height, width = image_shape[1:3]
     refuse(
         is_class
@@ -179,17 +194,9 @@ def prepare_arrays(x, y, num_classes, bounding_box_format):
     boxes, labels = split(y)
     boxes, box_counts = _fill_up(boxes, "boxes", (4,))
     labels, label_counts = _fill_up(labels, "labels", ())
-    check_shapes(boxes.shape, labels.shape)
     if box_counts is not None and label_counts is not None:
-        for index, counts in enumerate(
-            zip(box_counts, label_counts, strict=True)
-        ):
-            if counts[0] != counts[1]:
-                raise ValueError(
-                    "There must be one of `labels` for each of `boxes`. "
-                    f"Received: {counts[0]} boxes and {counts[1]} labels in "
-                    f"image {index}."
-                )
+        check_counts(box_counts, label_counts)
+    check_shapes(boxes.shape, labels.shape)
     shape = tuple(getattr(x, "shape", ()))
     if len(shape) != 4:
         raise ValueError(
