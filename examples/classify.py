@@ -64,7 +64,9 @@ def probabilities(model, images):
     """Returns the probability of each class for each image."""
     scores = np.asarray(model.predict_on_batch(images), "float32")
     # Half precision rounds them.
-    if scores.min() < 0 or np.abs(scores.sum(axis=-1) - 1).max() > 0.01:
+    sums = scores.sum(axis=-1)
+    # As NaN does not compare, this says what is right.
+    if not (scores.min() >= 0 and np.abs(sums - 1).max() <= 0.01):
         raise ValueError(
             "The outputs of the model must be probabilities. Received, for the "
             f"first image: {scores[0].tolist()}."

@@ -38,7 +38,7 @@ def main(argv=None):
     )
     add(
         "--score",
-        type=float,
+        type=command.fraction,
         default=0.4,
         help="lowest one that is kept (default 0.4)",
     )

@@ -277,6 +277,13 @@ def test_datasets_of_wrong_structure(element, message):
         CheckedData(3, "xyxy").wrap(dataset)
 
 
+def test_losses_of_others_are_refused():
+    model = tiny_detector()
+    model.compile("sgd", loss="mse")
+    with pytest.raises(ValueError, match="without `loss`.*loss='mse'"):
+        model.fit(IMAGES, LABELS, verbose=0)
+
+
 def ragged(values, lengths):
     return tf.RaggedTensor.from_row_lengths(values, lengths)
 

@@ -170,6 +170,8 @@ def test_box_formats(name):
         ({"head_depth": 0}, "`head_depth` must be a positive.*head_depth=0"),
         ({"anchor_sizes": (8, 16)}, "5 sides.*anchor_sizes=\\(8, 16\\)"),
         ({"anchor_scales": ()}, "`anchor_scales` must be positive numbers"),
+        ({"anchor_sizes": 32}, "`anchor_sizes` must be positive.*sizes=32"),
+        ({"score_threshold": "5"}, "from 0 to 1.*score_threshold='5'"),
         ({"aspect_ratios": (1, -2)}, "aspect_ratios=\\(1, -2\\)"),
         ({"score_threshold": 5}, "from 0 to 1.*score_threshold=5"),
         ({"iou_threshold": -0.5}, "from 0 to 1.*iou_threshold=-0.5"),

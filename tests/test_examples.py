@@ -525,8 +525,9 @@ def test_classify_wants_probabilities(load):
     model = keras.Sequential([keras.Input((2,)), keras.layers.ReLU()])
     right = np.array([[0.25, 0.75]], "float32")
     np.testing.assert_array_equal(classify.probabilities(model, right), right)
-    with pytest.raises(ValueError, match="must be probabilities"):
-        classify.probabilities(model, 2 * right)
+    for wrong in (2 * right, right * np.nan):
+        with pytest.raises(ValueError, match="must be probabilities"):
+            classify.probabilities(model, wrong)
 
 
 @pytest.mark.parametrize(
@@ -670,6 +671,13 @@ def test_detector(load, tmp_path, capsys):
         detect.main(
             [str(run / "model.keras"), str(bad), "--output", str(tmp_path)]
         )
+
+
+@pytest.mark.parametrize("score", ["40", "nan"])
+def test_scores_that_no_box_can_have(load, capsys, score):
+    with pytest.raises(SystemExit):
+        load("detect").main(["model.keras", "0.png", "--score", score])
+    assert "is not from 0 to 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

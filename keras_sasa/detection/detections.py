@@ -1,5 +1,7 @@
 """From raw outputs to boxes in pixels: decoding, scores, suppression."""
 
+import numbers
+
 import keras
 import numpy as np
 from keras import layers, ops
@@ -199,7 +201,7 @@ class Detections(layers.Layer):
 
 
 def _fraction(value, name):
-    if not 0 <= value <= 1:
+    if not (isinstance(value, numbers.Real) and 0 <= value <= 1):
         raise ValueError(
             f"`{name}` must be from 0 to 1. Received: {name}={value!r}."
         )
@@ -207,9 +209,15 @@ def _fraction(value, name):
 
 
 def _positive(values, name):
-    values = tuple(values)
-    if not values or not all(0 < value < np.inf for value in values):
-        raise ValueError(
-            f"`{name}` must be positive numbers. Received: {name}={values}."
+    if (
+        not isinstance(values, (tuple, list, np.ndarray))
+        or not len(values)
+        or not all(
+            isinstance(value, numbers.Real) and 0 < value < np.inf
+            for value in values
         )
-    return values
+    ):
+        raise ValueError(
+            f"`{name}` must be positive numbers. Received: {name}={values!r}."
+        )
+    return tuple(values)

@@ -336,6 +336,12 @@ class RetinaNet(keras.Model):
     @contextlib.contextmanager
     def _checked(self, method, args, kwargs):
         """Yields the arguments of a method of Keras, with labels checked."""
+        # Keras loads only models whose `compile` is its own.
+        if getattr(self, "loss", None) is not None:
+            raise ValueError(
+                "A `RetinaNet` has losses of its own: `compile` it without "
+                f"`loss`. Received: loss={self.loss!r}."
+            )
         signature = inspect.signature(getattr(keras.Model, method))
         arguments = signature.bind(self, *args, **kwargs).arguments
         del arguments["self"]

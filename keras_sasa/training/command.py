@@ -273,6 +273,13 @@ def positive(text):
     return value
 
 
+def fraction(text):
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{value} is not from 0 to 1")
+    return value
+
+
 def network_of(options, network):
     """Returns arguments of `ResNet`: those of `network`, changed by options."""
     network = dict(network)
