@@ -671,6 +671,25 @@ def test_folder_without_a_training(tmp_path):
         training.read_training(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b'{"configura', "state.json' is damaged: Unterminated"),
+        (b"\xff", "state.json' is damaged: 'utf-8'"),
+        (b"[]", r"state.json' must hold an object.*\[\]"),
+        (b'{"version": 1}', r"not the state of a training.*\['version'\]"),
+    ],
+)
+def test_files_that_no_training_has_written(tmp_path, content, message):
+    (tmp_path / "state.json").write_bytes(content)
+    for call in (
+        lambda: Run(tmp_path, {}).start(resume=True),
+        lambda: training.read_training(tmp_path),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
 def test_corrupt_image_is_named(tmp_path, without_tensorboard):
     folder = image_folder(tmp_path / "data", images=10)
     data = load_data(folder)

@@ -271,8 +271,27 @@ def _file_after(epoch):
 
 
 def _read_state(folder):
-    with open(pathlib.Path(folder) / STATE, encoding="utf-8") as file:
-        return json.load(file)
+    state = _read_json(pathlib.Path(folder) / STATE)
+    if not {"configuration", "history"} <= state.keys():
+        raise ValueError(
+            f"{str(pathlib.Path(folder) / STATE)!r} is not the state of a "
+            f"training. Received: an object with {sorted(state)}."
+        )
+    return state
+
+
+def _read_json(path):
+    """Returns the dict in a file that a training has written."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{str(path)!r} must hold an object, as a training writes it. "
+            f"Received: {reprlib.repr(content)}."
+        )
+    return content
 
 
 def read_training(folder):
@@ -350,7 +369,7 @@ def read_arguments(folder, known):
     path = pathlib.Path(folder) / ARGUMENTS
     if not path.exists():
         return {}
-    arguments = json.loads(path.read_text(encoding="utf-8"))
+    arguments = _read_json(path)
     unknown = [name for name in arguments if name not in known]
     if unknown:
         raise ValueError(
