@@ -7,10 +7,11 @@ import pytest
 from backend import MODES, gradients_of_gradients, value_and_gradients
 from cases import central_differences
 from config import assert_config_complete
+from keras import ops
 from keras.src.testing import TestCase
 
-from keras_sasa import AttentionStem
-from keras_sasa.block_attention import block_attention
+from keras_sasa import AttentionStem, derivatives
+from keras_sasa.block_attention import block_attention, pool
 
 VALUES = ("spatially_aware", "plain", "conv")
 SIZES = ((8, 4), (5, 7), (2, 3))
@@ -181,6 +182,14 @@ def test_empty_images(native_calls, shape):
     )
     assert result.outputs.shape == (shape[0], rows, columns, 8)
     assert len(native_calls) == 3
+
+
+def test_gradient_without_images():
+    maps = ops.convert_to_tensor(np.ones((0, 5, 6, 8), "float32"))
+    (gradient,) = derivatives.backpropagate(
+        lambda maps: [pool(maps, 4)], [maps], [ops.zeros((0, 2, 2, 8))]
+    )
+    assert gradient.shape == (0, 5, 6, 8)
 
 
 @pytest.mark.parametrize("special", [np.nan, np.inf])

@@ -214,6 +214,8 @@ def test_graphs_of_something_else_are_refused():
 def test_legacy_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match="saved as a `.keras` file.*old.h5"):
         tiny_detector().save(tmp_path / "old.h5")
+    with pytest.raises(ValueError, match="saved as a `.keras` file"):
+        keras.saving.save_model(tiny_detector(), tmp_path / "old.h5")
 
 
 @pytest.mark.parametrize("name", ["spacial", "iou_treshold", "dtype"])

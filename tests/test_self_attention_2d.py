@@ -295,6 +295,26 @@ def test_masks_of_wrong_shapes(shape):
             layer(images, mask=np.ones(shape, bool))
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="JAX knows all sizes"
+)
+def test_masks_of_wrong_shapes_in_graphs():
+    import tensorflow as tf
+
+    layer = SelfAttention2D(8, 3, num_heads=2)
+    function = tf.function(
+        lambda images, mask: layer(images, mask=mask),
+        input_signature=[
+            tf.TensorSpec((None, None, None, 4)),
+            tf.TensorSpec((None,) * 4, "bool"),
+        ],
+    )
+    images = np.ones((2, 5, 6, 4), "float32")
+    function(images, np.ones((2, 5, 6, 1), bool))
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        function(images, np.ones((2, 5, 6, 4), bool))
+
+
 def test_mask_of_frames():
     """As in front of a recurrent layer; frames left out are all zeros."""
     random = np.random.default_rng(0)

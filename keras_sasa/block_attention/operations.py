@@ -126,6 +126,9 @@ def pool(maps, block_size):
     """Maximum of every block, `(batch, block rows, block columns, filters)`."""
     batch, height, width, filters = ops.shape(maps)
     blocks = _blocks(height, width, block_size)
+    if isinstance(batch, int) and batch == 0:
+        # The gradient of TensorFlow's pooling ends the process without images.
+        return maps[:, ::block_size, ::block_size]
     if exporting():
         # Infinity cannot be quantized. Repeating the last row and column of
         # the image does not change the maximum of their blocks.

@@ -1,5 +1,7 @@
 """What a detector asks of its backbone, checked before anything is built."""
 
+from collections.abc import Sequence
+
 import keras
 
 from keras_sasa.detection.feature_pyramid import LEVELS, STRIDES
@@ -25,7 +27,11 @@ def feature_maps(backbone, features):
         ValueError: If the backbone or the features are anything else.
     """
     _check_backbone(backbone)
-    if isinstance(features, str) or len(tuple(features)) != _NUM_MAPS:
+    if (
+        not isinstance(features, Sequence)
+        or isinstance(features, str)
+        or len(features) != _NUM_MAPS
+    ):
         raise ValueError(
             "`features` must be the names of three layers of the backbone, "
             "whose outputs are 1/8, 1/16 and 1/32 of the image. Received: "

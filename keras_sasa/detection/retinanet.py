@@ -42,6 +42,13 @@ from keras_sasa.detection.raw_outputs import RawOutputs
 from keras_sasa.detection.targets import IGNORED, make_targets
 from keras_sasa.layers.image_layer import positive_integer
 from keras_sasa.local_attention import check_implementation
+from keras_sasa.local_attention.exporters import called_from
+
+# Keras writes it, and then reads no class that is not its own.
+_NO_HDF5 = (
+    "A `RetinaNet` is saved as a `.keras` file, not in the legacy format of "
+    "HDF5."
+)
 
 
 def _or_from_graph(init):
@@ -412,15 +419,17 @@ class RetinaNet(keras.Model):
         )
 
     def save(self, filepath, *args, **kwargs):
-        # Keras writes it, and then reads no class that is not its own.
+        # Before a file is there.
         if str(filepath).endswith((".h5", ".hdf5")):
             raise ValueError(
-                "A `RetinaNet` is saved as a `.keras` file, not in the legacy "
-                f"format of HDF5. Received: filepath={str(filepath)!r}."
+                f"{_NO_HDF5} Received: filepath={str(filepath)!r}."
             )
         return super().save(filepath, *args, **kwargs)
 
     def get_config(self):
+        # Of `keras.saving.save_model`, which does not call `save`.
+        if called_from(("keras.src.legacy.saving",)):
+            raise ValueError(_NO_HDF5)
         return {
             **super().get_config(),
             "models": {

@@ -1,5 +1,6 @@
 """Masks of images in the shapes in which Keras and its users pass them."""
 
+import keras
 from keras import ops
 
 
@@ -32,7 +33,12 @@ def standardize_mask(mask, images_shape):
             f"height, width) = {expected}."
         )
     mask = ops.cast(mask, "bool")
-    return mask[..., 0] if len(shape) == 4 else mask
+    if len(shape) != 4:
+        return mask
+    if shape[-1] is None and not isinstance(mask, keras.KerasTensor):
+        # Fails in a graph that turns out to have more than one there.
+        return ops.reshape(mask, ops.shape(mask)[:3])
+    return mask[..., 0]
 
 
 def _fits(shape, expected):

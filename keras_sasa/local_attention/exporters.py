@@ -71,13 +71,19 @@ def exporting() -> bool:
 
 def exporting_without_loops() -> bool:
     """Returns whether the export is one that must not contain loops."""
-    modules = [module for module, _ in _frames()]
-    if any(module.startswith(_WITHOUT_LOOPS) for module in modules):
+    if called_from(_WITHOUT_LOOPS):
         return True
     # What is traced for an unknown reader gets none either.
-    return exporting() and not any(
-        module.startswith(_EXPORTERS) for module in modules
-    )
+    return exporting() and not called_from(_EXPORTERS)
+
+
+def called_from(modules) -> bool:
+    """Returns whether a caller is of a module that begins with one of these.
+
+    Args:
+        modules: Tuple of the beginnings of names.
+    """
+    return any(module.startswith(modules) for module, _ in _frames())
 
 
 def _frames():
