@@ -249,8 +249,25 @@ def vary_like(arrays, others):
         arrays: List of arrays.
         others: List of arrays.
     """
-    from jax import numpy as jnp
+    # Of `lax` alone: functions of `jax.numpy` become functions in the program,
+    # which XLA does not take where all their arguments are constants.
+    from jax import lax
 
     # The sum of no number has the type; choosing by a constant costs nothing.
-    nothing = sum(jnp.sum(jnp.ravel(other)[:0]) for other in others)
-    return [jnp.where(True, array, nothing) for array in arrays]
+    nothing = lax.full((), 0.0, "float32")
+    for other in others:
+        corner = (0,) * len(other.shape)
+        none = lax.slice(
+            lax.convert_element_type(other, "float32"), corner, corner
+        )
+        nothing += lax.reduce(none, 0.0, lax.add, tuple(range(len(corner))))
+    return [
+        lax.select(
+            lax.full(array.shape, True),
+            array,
+            lax.broadcast(
+                lax.convert_element_type(nothing, array.dtype), array.shape
+            ),
+        )
+        for array in arrays
+    ]

@@ -395,6 +395,7 @@ def test_loading_restores_the_normalization(tmp_path):
     )
     normalization = model.layers[1].batch_normalization
     normalization.momentum = 0.5
+    normalization.epsilon = 1e-2
     normalization.synchronized = keras.backend.backend() == "tensorflow"
     normalization.trainable = False
     normalization.dtype_policy = "float32"
@@ -405,7 +406,13 @@ def test_loading_restores_the_normalization(tmp_path):
     ):
         assert again.layers[1].momentum == 0.5
         assert again.layers[1].dtype_policy.name == "mixed_bfloat16"
-        for name in ("momentum", "synchronized", "trainable", "dtype_policy"):
+        for name in (
+            "dtype_policy",
+            "epsilon",
+            "momentum",
+            "synchronized",
+            "trainable",
+        ):
             assert getattr(
                 again.layers[1].batch_normalization, name
             ) == getattr(normalization, name)

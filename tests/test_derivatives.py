@@ -6,6 +6,7 @@ Derivatives of first order in reverse mode are in the tests of the layers.
 import functools
 
 import numpy as np
+import process
 import pytest
 from backend import BACKEND
 
@@ -132,6 +133,48 @@ def test_transformations_of_jax(native_calls, name, higher):
     actual = transformed("native")
     assert native_calls
     assert_same(actual, transformed("patches"))
+
+
+SHARD_MAP = """
+    import jax, json
+    import numpy as np
+    from jax import numpy as jnp
+    from jax.sharding import Mesh, PartitionSpec
+    from keras_sasa.local_attention import local_attention
+
+    images = jnp.arange(96.0).reshape(2, 3, 4, 4) / 96
+
+    def loss(images, step=1.0):
+        maps = step * images
+        maps = local_attention(maps, maps, maps, kernel_size=3, num_heads=2)
+        return jnp.sum(jnp.sin(maps))
+
+    def derivatives(images):
+        along = jax.jacfwd(lambda step: loss(images, step))(1.0)
+        return along[None], jax.grad(loss)(images)
+
+    devices = PartitionSpec("devices")
+    along, gradient = jax.shard_map(
+        derivatives,
+        mesh=Mesh(np.array(jax.devices()), ("devices",)),
+        in_specs=devices,
+        out_specs=devices,
+    )(images)
+    both = jnp.sum(along)[None], gradient
+    assert along.shape == (2,)
+    print(json.dumps(jax.tree.map(np.ndarray.tolist, jax.tree.map(
+        np.asarray, (both, derivatives(images))
+    ))))
+"""
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="shard_map of JAX")
+def test_shard_map_of_jax():
+    """Gradients, and forward mode by a constant in there, not compiled."""
+    (actual, expected), _ = process.run(
+        SHARD_MAP, XLA_FLAGS="--xla_force_host_platform_device_count=2"
+    )
+    assert_same(actual, expected)
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="transformations of JAX")

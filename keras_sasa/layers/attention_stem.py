@@ -303,6 +303,7 @@ class AttentionStem(ImageLayer):
             implementation=self.implementation,
             momentum=self.momentum,
             batch_normalization={
+                "epsilon": self.batch_normalization.epsilon,
                 "trainable": self.batch_normalization.trainable,
                 "synchronized": self.batch_normalization.synchronized,
                 "dtype_policy": keras.dtype_policies.serialize(
