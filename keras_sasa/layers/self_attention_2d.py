@@ -342,8 +342,10 @@ class SelfAttention2D(ImageLayer):
             return None, None
         shape = ops.shape(inputs)[:3]
         mask = standardize_mask(mask, shape)
+        # Only the batch may be broadcast; other sizes fail in a graph, too.
         if len(mask.shape) == 1:
-            return None, mask
+            return None, ops.broadcast_to(mask, shape[:1])
+        mask = ops.reshape(mask, (-1, *shape[1:]))
         return ops.broadcast_to(mask, shape), None
 
     def _dropout_mask(self, query):
