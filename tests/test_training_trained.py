@@ -147,7 +147,7 @@ def test_older_models_are_described_by_their_run(tmp_path):
     )
     recipe = dataclasses.replace(CIFAR10, image_size=8, batch_size=3)
     configuration = {"recipe": vars(recipe), "classes": data.class_names}
-    state = {"configuration": configuration}
+    state = {"configuration": configuration, "history": []}
     (tmp_path / "state.json").write_text(json.dumps(state))
     inputs = keras.Input((8, 8, 1))
     scaled = keras.layers.Rescaling(2 / 16, -1.0, name="scale")(inputs)
