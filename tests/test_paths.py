@@ -17,7 +17,7 @@ REMOTE = [
     "gs://bucket/run",
     "s3://bucket/run",
     "hdfs://host:9000/run",
-    "file:///home/me/run",
+    "file:///data/run",
     # `pathlib` has made one slash of two.
     pathlib.Path("gs://bucket/run"),
 ]
