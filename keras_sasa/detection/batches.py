@@ -7,8 +7,11 @@ seed and the epoch, and images stay bytes, which the network scales.
 import tensorflow as tf
 
 from keras_sasa.detection import transforms
-from keras_sasa.training.data import epochs_of_batches, steps_per_epoch
-from keras_sasa.training.decoding import decode_image
+from keras_sasa.training.data import (
+    epochs_of_batches,
+    load_pixels,
+    steps_per_epoch,
+)
 
 # Of a set that is larger than this, images are drawn from this many.
 _SHUFFLE_BUFFER = 1000
@@ -54,7 +57,10 @@ def training_batches(data, recipe, seed=0, initial_epoch=0, shard=(0, 1)):
         jitter_seed, flip_seed = tf.unstack(tf.random.split(seeds, 2))
         side = recipe.image_size
         image, boxes = transforms.scale_jitter(
-            _decode(example["image"], data), example["boxes"], side, jitter_seed
+            load_pixels(example["image"], data),
+            example["boxes"],
+            side,
+            jitter_seed,
         )
         boxes, is_visible = transforms.visible(boxes, side)
         if recipe.flip:
@@ -95,7 +101,7 @@ def letterboxed_batches(data, recipe, dataset=None):
         raise ValueError("There are no images to evaluate.")
 
     def change(example):
-        image = _decode(example["image"], data)
+        image = load_pixels(example["image"], data)
         square, scale = transforms.letterbox(image, recipe.image_size)
         height, width = tf.unstack(tf.shape(image)[:2])
         return square, {
@@ -147,15 +153,6 @@ def validation_batches(data, recipe):
         return images, labels, tf.cast(is_image, "float32")
 
     return letterboxed_batches(data, recipe).map(change)
-
-
-def _decode(image, data):
-    if data.reads_files:
-        image = tf.io.read_file(image)
-    if image.dtype == tf.string:
-        return decode_image(image, data.channels)
-    image.set_shape((None, None, data.channels))
-    return image
 
 
 def _batch(dataset, batch_size):

@@ -455,7 +455,7 @@ def _prepared(data, dataset, recipe):
 
 def _prepare(image, label, data, recipe):
     """All that does not change from epoch to epoch."""
-    image = prepare_image(_decode(_read(image, data), data), recipe)
+    image = prepare_image(load_pixels(image, data), recipe)
     return image, tf.one_hot(label, data.num_classes)
 
 
@@ -497,7 +497,14 @@ def _read(image, data):
     return tf.io.read_file(image) if data.reads_files else image
 
 
-def _decode(image, data):
+def load_pixels(image, data):
+    """Returns the image of an example as a `uint8` tensor.
+
+    Args:
+        image: Pixels, the contents of a file, or its path.
+        data: An `ImageData`.
+    """
+    image = _read(image, data)
     if image.dtype == tf.string:
         return decode_image(image, data.channels)
     image.set_shape((None, None, data.channels))
