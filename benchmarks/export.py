@@ -29,6 +29,7 @@ from ai_edge_litert.interpreter import Interpreter
 from onnxruntime import quantization
 
 from keras_sasa import applications, detection, training
+from keras_sasa.data import load_data
 
 CALIBRATION_IMAGES = 200
 
@@ -69,7 +70,7 @@ EXPORTS = {
 
 def digits(folder, epochs):
     """A trained network, images held out, their labels, others to calibrate."""
-    data = training.load_data("digits")
+    data = load_data("digits")
     recipe = dataclasses.replace(
         training.DIGITS, epochs=epochs, warmup_epochs=epochs / 10
     )

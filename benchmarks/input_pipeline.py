@@ -17,12 +17,8 @@ import time
 import common
 
 from keras_sasa.applications import CONFIGURATIONS
-from keras_sasa.training import (
-    CIFAR10,
-    build_model,
-    load_data,
-    training_batches,
-)
+from keras_sasa.data import load_data, training_batches
+from keras_sasa.training import CIFAR10, build_model
 
 # More than are measured.
 EPOCHS = 1_000_000

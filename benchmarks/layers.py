@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_sasa import SelfAttention2D
-from keras_sasa.local_attention import Channels, local_attention
+from keras_sasa.ops.local_attention import Channels, local_attention
 
 BATCH = 8
 MAPS = ((56, 64), (28, 128), (14, 256), (7, 512))

@@ -15,7 +15,7 @@ import common
 import numpy as np
 import tensorflow as tf
 
-from keras_sasa.local_attention import IMPLEMENTATIONS, local_attention
+from keras_sasa.ops.local_attention import IMPLEMENTATIONS, local_attention
 
 # Maps of the groups of ResNet-50 at 224 pixels: batch, height, width, channels.
 SHAPES = {

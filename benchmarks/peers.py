@@ -99,7 +99,7 @@ def torch_call(forward, inputs, gradient, backward, variables=()):
 
 
 def native(shape, backward):
-    from keras_sasa.local_attention import local_attention
+    from keras_sasa.ops.local_attention import local_attention
 
     *inputs, gradient = arrays(shape)
     forward = functools.partial(

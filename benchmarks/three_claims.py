@@ -30,15 +30,9 @@ import statistics
 import common
 import keras
 
+from keras_sasa.data import load_data, steps_per_epoch, training_batches
 from keras_sasa.profile import profile
-from keras_sasa.training import (
-    CIFAR10,
-    build_model,
-    fit,
-    load_data,
-    steps_per_epoch,
-    training_batches,
-)
+from keras_sasa.training import CIFAR10, build_model, fit
 
 COMMON = {"stem": "conv", "num_heads": 4, "downsampling": "stride"}
 THREE = {**COMMON, "num_blocks": (1, 2, 3), "width_multiplier": 0.5}

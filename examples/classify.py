@@ -19,9 +19,10 @@ import pathlib
 import numpy as np
 from look_inside import draw_attention, draw_evidence
 
-from keras_sasa.optional import needs
-from keras_sasa.paths import local_path_option
-from keras_sasa.training import command, load_trained, prepare_images
+from keras_sasa import command_line
+from keras_sasa._optional_imports import optional_import
+from keras_sasa._paths import local_path_option
+from keras_sasa.training import load_trained, prepare_images
 
 # Classes that are printed, and photos that are in memory at a time.
 SHOWN = 5
@@ -42,8 +43,8 @@ def main(argv=None):
         help="folder (default classified)",
     )
     options = parser.parse_args(argv)
-    needs("matplotlib")
-    command.check_distinct_names(options.images)
+    optional_import("matplotlib")
+    command_line.check_distinct_names(options.images)
 
     model, description = load_trained(options.model, "classifier")
     classes = description.class_names
@@ -87,4 +88,4 @@ def draw(model, image, classes, name, folder):
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command_line.run(main)

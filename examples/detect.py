@@ -16,10 +16,12 @@ import pathlib
 
 import numpy as np
 
-from keras_sasa.detection.evaluation import detect
-from keras_sasa.optional import needs
-from keras_sasa.paths import local_path_option
-from keras_sasa.training import command, load_trained, read_image
+from keras_sasa import command_line
+from keras_sasa._optional_imports import optional_import
+from keras_sasa._paths import local_path_option
+from keras_sasa.data import read_image
+from keras_sasa.training import load_trained
+from keras_sasa.training.detection.evaluation import detect
 from keras_sasa.visualize import plot_detections
 
 
@@ -38,13 +40,13 @@ def main(argv=None):
     )
     add(
         "--score",
-        type=command.fraction,
+        type=command_line.fraction,
         default=0.4,
         help="lowest one that is kept (default 0.4)",
     )
     options = parser.parse_args(argv)
-    needs("matplotlib")
-    command.check_distinct_names(options.images)
+    optional_import("matplotlib")
+    command_line.check_distinct_names(options.images)
 
     model, description = load_trained(options.model, "detector")
     class_names = description.class_names
@@ -73,4 +75,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command_line.run(main)

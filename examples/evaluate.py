@@ -15,12 +15,9 @@ import pathlib
 import keras
 import numpy as np
 
-from keras_sasa.training import (
-    command,
-    evaluation_batches,
-    evaluation_recipe,
-    load_trained,
-)
+from keras_sasa import command_line
+from keras_sasa.data import evaluation_batches
+from keras_sasa.training import evaluation_recipe, load_trained
 from keras_sasa.visualize import plot_confusion
 
 
@@ -35,18 +32,18 @@ def main(argv=None):
         default="digits",
         help="digits, a folder, or tfds:NAME (default digits)",
     )
-    command.add_selection(parser)
+    command_line.add_selection(parser)
     add(
         "--batch-size",
-        type=command.positive,
+        type=command_line.positive,
         default=64,
         help="images at a time (default 64)",
     )
     options = parser.parse_args(argv)
 
     model, images = load_trained(options.model, "classifier")
-    data = command.load_selected(options)
-    command.check_fits(data, images)
+    data = command_line.load_selected(options)
+    command_line.check_fits(data, images)
     recipe = evaluation_recipe(images, options.batch_size)
     batches = evaluation_batches(data, recipe)
     results = evaluate(model, batches)
@@ -82,4 +79,4 @@ def evaluate(model, batches):
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command_line.run(main)

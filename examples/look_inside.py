@@ -21,16 +21,11 @@ import pathlib
 
 import numpy as np
 
-from keras_sasa import SelfAttention2D
-from keras_sasa.optional import needs
-from keras_sasa.paths import local_path_option
-from keras_sasa.training import (
-    command,
-    evaluation_batches,
-    evaluation_recipe,
-    load_trained,
-    prepare_images,
-)
+from keras_sasa import SelfAttention2D, command_line
+from keras_sasa._optional_imports import optional_import
+from keras_sasa._paths import local_path_option
+from keras_sasa.data import evaluation_batches
+from keras_sasa.training import evaluation_recipe, load_trained, prepare_images
 from keras_sasa.visualize import (
     attention_statistics,
     class_evidence,
@@ -59,7 +54,7 @@ def main(argv=None):
         default="digits",
         help="digits, a folder, or tfds:NAME (default digits)",
     )
-    command.add_selection(parser)
+    command_line.add_selection(parser)
     add(
         "--pixel",
         type=int,
@@ -74,15 +69,15 @@ def main(argv=None):
         help="folder (default: look_inside, beside the model)",
     )
     options = parser.parse_args(argv)
-    needs("matplotlib")
+    optional_import("matplotlib")
 
     model, description = load_trained(options.model, "classifier")
     if options.images:
         images = prepare_images(options.images, description)
         shown = range(len(images))
     else:
-        data = command.load_selected(options)
-        command.check_fits(data, description)
+        data = command_line.load_selected(options)
+        command_line.check_fits(data, description)
         images, labels = held_out(data, description)
         shown = np.unique(labels, return_index=True)[1][:SHOWN]
     classes = description.class_names
@@ -190,4 +185,4 @@ def most_evident(evidence, image_size):
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command_line.run(main)

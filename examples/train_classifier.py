@@ -23,23 +23,18 @@ import sys
 
 import numpy as np
 
-from keras_sasa import SelfAttention2D
+from keras_sasa import SelfAttention2D, command_line
+from keras_sasa._optional_imports import optional_import
 from keras_sasa.applications import CONFIGURATIONS
-from keras_sasa.optional import needs
-from keras_sasa.training import (
-    DIGITS,
-    command,
-    evaluation_batches,
-    recipe_for,
-    typical_side,
-)
+from keras_sasa.data import evaluation_batches, typical_side
+from keras_sasa.training import DIGITS, recipe_for
 from keras_sasa.visualize import attention_maps, plot_attention, plot_history
 
 EVALUATE = pathlib.Path(__file__).parent / "evaluate.py"
 
 
 def main(argv=None):
-    parser = command.make_parser(
+    parser = command_line.make_parser(
         __doc__,
         data="digits",
         network="one for the size of the images",
@@ -50,18 +45,18 @@ def main(argv=None):
             "45,000 images of 32x32": preset_of(recipe_for(45_000, 32)),
         },
     )
-    command.add_selection(parser)
-    options = command.parse_options(parser, argv)
+    command_line.add_selection(parser)
+    options = command_line.parse_options(parser, argv)
     # Found missing now, not when there is something to draw.
-    needs("matplotlib")
-    data = command.load_selected(options)
+    optional_import("matplotlib")
+    data = command_line.load_selected(options)
     if options.data == "digits":
         recipe = DIGITS
     else:
         recipe = recipe_for(data.num_train, typical_side(data))
-    recipe = command.recipe_of(options, recipe)
-    network = command.network_of(options, network_for(recipe.image_size))
-    model, history, data, folder = command.train(
+    recipe = command_line.recipe_of(options, recipe)
+    network = command_line.network_of(options, network_for(recipe.image_size))
+    model, history, data, folder = command_line.train(
         options, network, recipe, load=lambda _: data
     )
     if model is None:
@@ -150,4 +145,4 @@ def evaluate_in_new_process(model_path, options):
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command_line.run(main)

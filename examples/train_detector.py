@@ -22,15 +22,18 @@ THE FULL TRAINING ON COCO HAS NOT BEEN RUN with this script.
 import json
 import math
 
-from keras_sasa import SelfAttention2D
-from keras_sasa.detection.batches import letterboxed_batches
-from keras_sasa.detection.data import load_data
-from keras_sasa.detection.evaluation import detect, evaluate
+from keras_sasa import SelfAttention2D, command_line
+from keras_sasa._optional_imports import optional_import
+from keras_sasa.data.detection_batches import letterboxed_batches
+from keras_sasa.data.detection_sources import load_data
 from keras_sasa.detection.feature_pyramid import LEVELS
-from keras_sasa.detection.fit import fit
-from keras_sasa.detection.recipes import BLOOD_CELLS, COCO, DIGIT_SCENES
-from keras_sasa.optional import needs
-from keras_sasa.training import command
+from keras_sasa.training.detection.detector import fit
+from keras_sasa.training.detection.evaluation import detect, evaluate
+from keras_sasa.training.detection.recipes import (
+    BLOOD_CELLS,
+    COCO,
+    DIGIT_SCENES,
+)
 from keras_sasa.visualize import (
     attention_maps,
     plot_attention,
@@ -54,7 +57,7 @@ SHOWN_SCORE = 0.4
 
 
 def main(argv=None):
-    parser = command.make_parser(
+    parser = command_line.make_parser(
         __doc__,
         data="digit_scenes",
         network="a small one, all of attention but the stem",
@@ -74,25 +77,25 @@ def main(argv=None):
     )
     add(
         "--filters",
-        type=command.positive,
+        type=command_line.positive,
         default=64,
         help="width of pyramid and heads (default 64)",
     )
-    options = command.parse_options(parser, argv)
+    options = command_line.parse_options(parser, argv)
     # Found missing now, not when there is something to draw or to measure.
-    needs("matplotlib")
-    needs("pycocotools")
-    recipe = command.recipe_of(
+    optional_import("matplotlib")
+    optional_import("pycocotools")
+    recipe = command_line.recipe_of(
         options,
         DIGIT_SCENES if options.data == "digit_scenes" else BLOOD_CELLS,
         RECIPES,
     )
     network = {
-        "backbone": command.network_of(options, BACKBONE),
+        "backbone": command_line.network_of(options, BACKBONE),
         "spatial": options.pyramid,
         "filters": options.filters,
     }
-    model, history, data, folder = command.train(
+    model, history, data, folder = command_line.train(
         options,
         network,
         recipe,
@@ -187,4 +190,4 @@ def attention_of(model, layer, image, found, class_names):
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command_line.run(main)

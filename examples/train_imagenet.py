@@ -18,27 +18,28 @@ images to train with, as the paper does for its ablations; without it the 50,000
 of ImageNet's own validation are used.
 """
 
+from keras_sasa import command_line
 from keras_sasa.applications import CONFIGURATIONS
-from keras_sasa.training import IMAGENET, command
+from keras_sasa.training import IMAGENET
 
 NETWORK = "resnet50_attention"
 
 
 def main(argv=None):
-    parser = command.make_parser(
+    parser = command_line.make_parser(
         __doc__,
         data="tfds:imagenet2012",
         network=NETWORK,
         recipe="imagenet",
         cases={"imagenet": (CONFIGURATIONS[NETWORK], IMAGENET)},
     )
-    command.add_selection(parser)
-    options = command.parse_options(parser, argv)
-    recipe = command.recipe_of(options, IMAGENET)
-    network = command.network_of(options, CONFIGURATIONS[NETWORK])
-    *_, folder = command.train(options, network, recipe)
+    command_line.add_selection(parser)
+    options = command_line.parse_options(parser, argv)
+    recipe = command_line.recipe_of(options, IMAGENET)
+    network = command_line.network_of(options, CONFIGURATIONS[NETWORK])
+    *_, folder = command_line.train(options, network, recipe)
     print(f"written to: {folder}")
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command_line.run(main)

@@ -17,19 +17,21 @@ __all__ = [
     "optimizers",
 ]
 
-_SUBPACKAGES = (
-    "conversion",
-    "detection",
-    "local_attention",
-    "profile",
-    "training",
-    "visualize",
-)
+# Loaded when touched, because they import TensorFlow or much else.
+_SUBPACKAGES = {
+    "conversion": "conversion",
+    "data": "data",
+    "detection": "detection",
+    "local_attention": "ops.local_attention",
+    "profile": "profile",
+    "training": "training",
+    "visualize": "visualize",
+}
 
 
 def __getattr__(name):
     if name in _SUBPACKAGES:
-        return importlib.import_module(f"keras_sasa.{name}")
+        return importlib.import_module(f"keras_sasa.{_SUBPACKAGES[name]}")
     raise AttributeError(f"module 'keras_sasa' has no attribute {name!r}")
 
 

@@ -7,7 +7,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import pytest
 
-from keras_sasa import block_attention, local_attention
+from keras_sasa.ops import block_attention, local_attention
 
 if keras.backend.backend() == "jax":
     import jax

@@ -10,8 +10,8 @@ from config import assert_config_complete
 from keras import ops
 from keras.src.testing import TestCase
 
-from keras_sasa import AttentionStem, derivatives
-from keras_sasa.block_attention import block_attention, pool
+from keras_sasa import AttentionStem, _derivatives
+from keras_sasa.ops.block_attention import block_attention, pool
 
 VALUES = ("spatially_aware", "plain", "conv")
 SIZES = ((8, 4), (5, 7), (2, 3))
@@ -186,7 +186,7 @@ def test_empty_images(native_calls, shape):
 
 def test_gradient_without_images():
     maps = ops.convert_to_tensor(np.ones((0, 5, 6, 8), "float32"))
-    (gradient,) = derivatives.backpropagate(
+    (gradient,) = _derivatives.backpropagate(
         lambda maps: [pool(maps, 4)], [maps], [ops.zeros((0, 2, 2, 8))]
     )
     assert gradient.shape == (0, 5, 6, 8)

@@ -10,8 +10,11 @@ import process
 import pytest
 from backend import BACKEND
 
-from keras_sasa.block_attention import block_attention, pooled_block_attention
-from keras_sasa.local_attention import local_attention, projected_attention
+from keras_sasa.ops.block_attention import (
+    block_attention,
+    pooled_block_attention,
+)
+from keras_sasa.ops.local_attention import local_attention, projected_attention
 
 # Of derivatives of higher order, which compile for long.
 every_order = pytest.mark.parametrize(
@@ -140,7 +143,7 @@ SHARD_MAP = """
     import numpy as np
     from jax import numpy as jnp
     from jax.sharding import Mesh, PartitionSpec
-    from keras_sasa.local_attention import local_attention
+    from keras_sasa.ops.local_attention import local_attention
 
     images = jnp.arange(96.0).reshape(2, 3, 4, 4) / 96
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_sasa.detection import coco
+from keras_sasa.data import coco
 
 SIZES = {"a.jpg": (80, 60), "b.jpg": (64, 64), "c.jpg": (50, 90)}
 LISTS = ("categories", "images", "annotations")

@@ -10,11 +10,11 @@ import pytest
 import tensorflow as tf
 from coco_folder import NAMES, coco_folder
 
-from keras_sasa.detection import batches, transforms
-from keras_sasa.detection.data import digit_scenes, load_data
-from keras_sasa.detection.recipes import COCO, DIGIT_SCENES
+from keras_sasa.data import box_transforms, detection_batches
+from keras_sasa.data.detection_sources import digit_scenes, load_data
+from keras_sasa.data.images import check_readable
 from keras_sasa.training import DIGITS
-from keras_sasa.training.data import check_readable
+from keras_sasa.training.detection.recipes import COCO, DIGIT_SCENES
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow",
@@ -59,14 +59,14 @@ def scene():
 def test_letterbox_and_back():
     image, boxes = scene()
     for side, scale in ((180, 2.0), (45, 0.5)):
-        square, found = transforms.letterbox(tf.constant(image), side)
+        square, found = box_transforms.letterbox(tf.constant(image), side)
         assert square.shape == (side, side, 3) and square.dtype == "uint8"
         assert float(found) == scale
         assert_boxes_on_objects(square, boxes * scale, range(3))
-        back = transforms.letterbox_back(boxes * scale, found, 60, 90)
+        back = box_transforms.undo_letterbox(boxes * scale, found, 60, 90)
         np.testing.assert_allclose(back, boxes, atol=1e-4)
     outside = [[-4.0, -4.0, 1000.0, 1000.0]]
-    cut = transforms.letterbox_back(outside, 0.5, 60, 90)
+    cut = box_transforms.undo_letterbox(outside, 0.5, 60, 90)
     np.testing.assert_array_equal(cut, [[0, 0, 90, 60]])
 
 
@@ -75,11 +75,11 @@ def test_jitter_and_flip_keep_boxes_on_their_objects():
     sizes, flipped = set(), 0
     for number in range(40):
         seed = tf.constant([7, number])
-        square, moved = transforms.scale_jitter(
+        square, moved = box_transforms.scale_jitter(
             tf.constant(image), tf.constant(boxes), 72, seed
         )
-        inside, is_visible = transforms.visible(moved, 72)
-        turned, again = transforms.random_flip(square, inside, seed)
+        inside, is_visible = box_transforms.visible(moved, 72)
+        turned, again = box_transforms.random_flip(square, inside, seed)
         flipped += not np.array_equal(turned, square)
         sizes.add(round(float(moved[0, 2] - moved[0, 0])))
         # What is hardly visible is no object to be found, but still bright.
@@ -95,7 +95,7 @@ def test_visible():
         [[-30, 0, 10, 8], [-31, 0, 10, 8], [2, 2, 2, 9], [60, 70, 70, 80]],
         tf.float32,
     )
-    inside, is_visible = transforms.visible(boxes, 64)
+    inside, is_visible = box_transforms.visible(boxes, 64)
     # A quarter, less than one, no area, beyond the border.
     assert is_visible.numpy().tolist() == [True, False, False, False]
     assert inside[0].numpy().tolist() == [0, 0, 10, 8]
@@ -116,7 +116,9 @@ def test_coco_folder(tmp_path):
 def test_batches(tmp_path):
     data = load_data(coco_folder(tmp_path / "set", (5, 3)))
     made = list(
-        batches.training_batches(data, SMALL, seed=3).as_numpy_iterator()
+        detection_batches.training_batches(
+            data, SMALL, seed=3
+        ).as_numpy_iterator()
     )
     assert len(made) == 4
     for images, labels in made:
@@ -130,7 +132,9 @@ def test_batches(tmp_path):
             np.testing.assert_array_less(boxes[kept, :2], boxes[kept, 2:])
             assert image.max() > 100 or not kept.any()
 
-    again = batches.training_batches(data, SMALL, seed=3, initial_epoch=1)
+    again = detection_batches.training_batches(
+        data, SMALL, seed=3, initial_epoch=1
+    )
     for one, other in zip(made[2:], again.as_numpy_iterator(), strict=True):
         keras.tree.map_structure(np.testing.assert_array_equal, one, other)
 
@@ -151,8 +155,8 @@ def test_batches_are_as_wide_as_their_fullest_image(tmp_path):
         data = load_data(folder)
     one = dataclasses.replace(SMALL, batch_size=1, epochs=1)
     for made in (
-        batches.training_batches(data, one),
-        batches.letterboxed_batches(data, one),
+        detection_batches.training_batches(data, one),
+        detection_batches.letterboxed_batches(data, one),
     ):
         numbers = []
         for _, labels in made.as_numpy_iterator():
@@ -171,7 +175,9 @@ def test_batches_are_as_wide_as_their_fullest_image(tmp_path):
 
 def test_batches_of_the_images_held_out(tmp_path):
     data = load_data(coco_folder(tmp_path / "set", (3, 3)))
-    made = list(batches.letterboxed_batches(data, SMALL).as_numpy_iterator())
+    made = list(
+        detection_batches.letterboxed_batches(data, SMALL).as_numpy_iterator()
+    )
     ids = np.concatenate([examples["image_id"] for _, examples in made])
     assert ids.tolist() == [100, 101, 102, -1]
     for images, examples in made:
@@ -184,7 +190,7 @@ def test_batches_of_the_images_held_out(tmp_path):
     assert made[0][1]["height"].tolist() == [48, 56]
     assert made[0][1]["width"].tolist() == [80, 72]
     (_, last, weights) = list(
-        batches.validation_batches(data, SMALL).as_numpy_iterator()
+        detection_batches.validation_batches(data, SMALL).as_numpy_iterator()
     )[-1]
     assert weights.tolist() == [1, 0]
     np.testing.assert_allclose(last["boxes"][0], scaled[0], rtol=1e-6)
@@ -198,13 +204,15 @@ def test_crowds_are_measured_and_not_learned(tmp_path):
 
     with pytest.warns(UserWarning, match="3 of 3 categories have no box"):
         data = load_data(coco_folder(tmp_path / "set", change=crowd))
-    for _, labels in batches.training_batches(data, SMALL).as_numpy_iterator():
+    for _, labels in detection_batches.training_batches(
+        data, SMALL
+    ).as_numpy_iterator():
         assert (labels["labels"] == -1).all()
-    for _, labels, _ in batches.validation_batches(data, SMALL):
+    for _, labels, _ in detection_batches.validation_batches(data, SMALL):
         assert (labels["labels"].numpy() == -1).all()
     crowds = [
         examples["is_crowd"].max()
-        for _, examples in batches.letterboxed_batches(
+        for _, examples in detection_batches.letterboxed_batches(
             data, SMALL
         ).as_numpy_iterator()
     ]
@@ -315,7 +323,7 @@ def test_corrupt_image_is_named(tmp_path):
 def test_wrong_augmentation(tmp_path):
     data = load_data(coco_folder(tmp_path / "set"))
     with pytest.raises(ValueError, match="must be 'scale_jitter'.*='shift'"):
-        batches.training_batches(
+        detection_batches.training_batches(
             data, dataclasses.replace(DIGITS, batch_size=1)
         )
 
@@ -409,7 +417,7 @@ def test_tfds(tmp_path, monkeypatch):
         np.testing.assert_allclose(example["boxes"], boxes[:index], atol=1e-4)
         assert example["labels"].tolist() == list(range(index))
         assert example["areas"].tolist() == [100 + n for n in range(index)]
-    images, labels = next(iter(batches.training_batches(data, SMALL)))
+    images, labels = next(iter(detection_batches.training_batches(data, SMALL)))
     assert images.shape == (2, 64, 64, 3)
     assert labels["boxes"].shape == (2, 8, 4)
 
@@ -417,7 +425,9 @@ def test_tfds(tmp_path, monkeypatch):
 def test_digits():
     pytest.importorskip("sklearn")
     data = load_data("digit_scenes")
-    images, labels = next(iter(batches.training_batches(data, DIGIT_SCENES)))
+    images, labels = next(
+        iter(detection_batches.training_batches(data, DIGIT_SCENES))
+    )
     assert images.shape == (8, 128, 128, 1)
     assert labels["boxes"].shape == (8, 8, 4)
     assert data.num_classes == 10

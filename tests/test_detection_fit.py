@@ -10,15 +10,15 @@ import process
 import pytest
 from coco_folder import coco_folder
 
-from keras_sasa.detection.data import load_data
-from keras_sasa.detection.evaluation import (
+from keras_sasa.data.detection_sources import load_data
+from keras_sasa.training.detection.detector import build_detector, fit
+from keras_sasa.training.detection.evaluation import (
     METRICS,
     average_precision,
     detect,
     evaluate,
 )
-from keras_sasa.detection.fit import build_detector, fit
-from keras_sasa.detection.recipes import BLOOD_CELLS
+from keras_sasa.training.detection.recipes import BLOOD_CELLS
 
 pytest.importorskip("pycocotools")
 on_tensorflow = pytest.mark.skipif(
@@ -124,7 +124,7 @@ class Perfect:
 
 def test_evaluation_is_in_pixels_of_the_originals(tmp_path):
     """The whole set counts, a ragged last batch included."""
-    from keras_sasa.detection.batches import letterboxed_batches
+    from keras_sasa.data.detection_batches import letterboxed_batches
 
     data = load_data(coco_folder(tmp_path / "set", (3, 5)))
     model = Perfect(letterboxed_batches(data, RECIPE).as_numpy_iterator())
@@ -257,9 +257,9 @@ PROGRAM = """
         tf.config.list_physical_devices("CPU")[0],
         [tf.config.LogicalDeviceConfiguration()] * int(number),
     )
-    from keras_sasa.detection.data import load_data
-    from keras_sasa.detection.fit import fit
-    from keras_sasa.detection.recipes import COCO
+    from keras_sasa.data.detection_sources import load_data
+    from keras_sasa.training.detection.detector import fit
+    from keras_sasa.training.detection.recipes import COCO
     from keras_sasa.training import make_devices
 
     recipe = dataclasses.replace(

@@ -12,8 +12,8 @@ import keras
 import numpy as np
 import pytest
 
+from keras_sasa.command_line import output_of
 from keras_sasa.layers import ImageRescaling
-from keras_sasa.training.command import output_of
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = sorted(

@@ -19,7 +19,9 @@ from coco_folder import coco_folder
 from images import image_folder
 from networks import open_blocks
 
+from keras_sasa import command_line
 from keras_sasa.applications import ResNet
+from keras_sasa.data import evaluation_batches, load_data
 from keras_sasa.detection import RetinaNet
 from keras_sasa.layers import ImageRescaling
 from keras_sasa.training import (
@@ -28,9 +30,6 @@ from keras_sasa.training import (
     IMAGENET,
     SaveRun,
     build_model,
-    command,
-    evaluation_batches,
-    load_data,
     load_trained,
     prepare_images,
 )
@@ -156,7 +155,7 @@ def test_image_folder_and_resume(
 
         patch.setattr(SaveRun, "on_train_batch_end", on_train_batch_end)
         with pytest.raises(SystemExit) as end:
-            command.run(lambda: classifier.main(resume))
+            command_line.run(lambda: classifier.main(resume))
     assert end.value.code == 130
     captured = capsys.readouterr()
     # The warm-up is that of before, of one epoch.
@@ -260,14 +259,16 @@ def test_evaluate(load, tmp_path, capsys):
 def test_data_that_the_model_was_not_trained_for():
     data = load_data("digits")
     images = ImageRescaling(data.class_names, 8, 1, max_pixel_value=16.0)
-    command.check_fits(data, images)
+    command_line.check_fits(data, images)
     for changed, message in (
         ({"class_names": ["a", "b"]}, "classes of the model's training, "),
         ({"channels": 3}, "number of channels .*, 1. Received: 3"),
         ({"white": 255.0}, "brightest pixel value .*, 16.0. Received: 255.0"),
     ):
         with pytest.raises(ValueError, match=f"--data must have the {message}"):
-            command.check_fits(dataclasses.replace(data, **changed), images)
+            command_line.check_fits(
+                dataclasses.replace(data, **changed), images
+            )
 
 
 def test_corrupt_images_are_left_out_of_the_evaluation_too(
@@ -301,7 +302,7 @@ def test_missing_matplotlib(classifier, tmp_path, monkeypatch):
 
 
 def held_out(folder):
-    from keras_sasa.training import load_data
+    from keras_sasa.data import load_data
 
     return [
         pathlib.Path(path.decode())
@@ -317,8 +318,8 @@ def test_unlike_accuracies_are_an_error(classifier, tmp_path, monkeypatch):
 
 
 def test_failure_of_the_new_process_is_an_error(classifier, tmp_path):
-    parser = command.make_parser("", "digits", "", "")
-    command.add_selection(parser)
+    parser = command_line.make_parser("", "digits", "", "")
+    command_line.add_selection(parser)
     options = parser.parse_args([])
     with pytest.raises(SystemExit, match="new process failed: .*no.keras"):
         classifier.evaluate_in_new_process(tmp_path / "no.keras", options)
@@ -359,15 +360,15 @@ def test_help_shows_defaults(load, capsys, name):
 
 
 def parse(*arguments):
-    return command.make_parser("", "digits", "", "").parse_args(arguments)
+    return command_line.make_parser("", "digits", "", "").parse_args(arguments)
 
 
 def test_network_by_name_and_overrides():
-    network = command.network_of(
+    network = command_line.network_of(
         parse("--network", "resnet26_conv", "--spatial", "attention"), {}
     )
     assert network == {"num_blocks": (1, 2, 4, 1), "spatial": "attention"}
-    network = command.network_of(
+    network = command_line.network_of(
         parse("--blocks", "1", "2", "--spatial", "conv", "attention"),
         {"stem": "small"},
     )
@@ -376,23 +377,28 @@ def test_network_by_name_and_overrides():
         "spatial": ("conv", "attention"),
         "stem": "small",
     }
-    network = command.network_of(
+    network = command_line.network_of(
         parse("--network", "cifar10_hybrid", "--blocks", "1", "2", "1"), {}
     )
     assert network["spatial"] == ("conv", "attention", "attention")
-    network = command.network_of(parse("--width", "32", "--heads", "4"), {})
+    network = command_line.network_of(
+        parse("--width", "32", "--heads", "4"), {}
+    )
     assert network == {"width_multiplier": 0.5, "num_heads": 4}
 
 
 def test_recipe_by_name_and_overrides():
-    assert command.recipe_of(parse(), DIGITS) == DIGITS
-    assert command.recipe_of(parse("--recipe", "imagenet"), DIGITS) == IMAGENET
-    recipe = command.recipe_of(
+    assert command_line.recipe_of(parse(), DIGITS) == DIGITS
+    assert (
+        command_line.recipe_of(parse("--recipe", "imagenet"), DIGITS)
+        == IMAGENET
+    )
+    recipe = command_line.recipe_of(
         parse("--epochs", "13", "--batch-size", "256"), IMAGENET
     )
     assert (recipe.epochs, recipe.warmup_epochs) == (13, 1)
     assert recipe.learning_rate == pytest.approx(0.1)
-    recipe = command.recipe_of(
+    recipe = command_line.recipe_of(
         parse("--learning-rate", "0.3", "--batch-size", "64"), IMAGENET
     )
     assert recipe.learning_rate == pytest.approx(0.3)
@@ -409,7 +415,7 @@ def test_recipe_by_name_and_overrides():
     ],
 )
 def test_default_output(data, output):
-    assert command.output_of(parse("--data", data)) == pathlib.Path(
+    assert command_line.output_of(parse("--data", data)) == pathlib.Path(
         "runs", output
     )
 
@@ -595,7 +601,7 @@ def test_wrong_arguments(capsys, arguments, message):
 def test_errors_are_one_line(classifier, tmp_path, arguments, message):
     arguments += ["--output", str(tmp_path)]
     with pytest.raises(SystemExit, match=message) as error:
-        command.run(lambda: classifier.main(arguments))
+        command_line.run(lambda: classifier.main(arguments))
     assert "\n" not in str(error.value)
 
 

@@ -13,6 +13,7 @@ from networks import open_blocks
 
 from keras_sasa import AttentionStem, SelfAttention2D, local_attention, training
 from keras_sasa.applications import CONFIGURATIONS, ResNet
+from keras_sasa.data import load_data
 from keras_sasa.detection import RetinaNet
 
 pytestmark = [
@@ -401,7 +402,7 @@ def test_quantized_is_as_accurate(tmp_path):
 
     pytest.importorskip("sklearn")
     recipe = dataclasses.replace(training.DIGITS, epochs=3, warmup_epochs=0.3)
-    data = training.load_data("digits")
+    data = load_data("digits")
     model, _ = training.fit(
         CONFIGURATIONS["digits_attention"], data, recipe, tmp_path / "run"
     )

@@ -18,10 +18,10 @@ from keras import ops
 from networks import open_blocks
 
 from keras_sasa import AttentionStem, SelfAttention2D, kernels
-from keras_sasa import local_attention as package
 from keras_sasa.applications import ResNet
 from keras_sasa.kernels import custom_call
-from keras_sasa.local_attention import local_attention
+from keras_sasa.ops import local_attention as package
+from keras_sasa.ops.local_attention import local_attention
 
 ROOT = pathlib.Path(__file__).parents[1]
 KERNELS = ROOT / "keras_sasa/kernels"

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from keras_sasa.local_attention import (
+from keras_sasa.ops.local_attention import (
     IMPLEMENTATIONS,
     Channels,
     local_attention,
@@ -579,7 +579,7 @@ def test_bad_arguments(change, message):
     BACKEND != "tensorflow", reason="the loop over bands is TensorFlow's"
 )
 def test_memory_is_bounded_by_bands():
-    from keras_sasa.local_attention import geometry
+    from keras_sasa.ops.local_attention import geometry
 
     # A tall map is computed in many bands, a small one at once.
     assert geometry.choose_band(2) == 2

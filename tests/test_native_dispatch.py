@@ -10,8 +10,8 @@ from backend import BACKEND
 from keras import ops
 
 from keras_sasa import SelfAttention2D, kernels
-from keras_sasa import local_attention as package
-from keras_sasa.local_attention import local_attention, native
+from keras_sasa.ops import local_attention as package
+from keras_sasa.ops.local_attention import local_attention, native
 
 IMAGES = np.random.default_rng(0).normal(size=(4, 9, 8, 5)).astype("float32")
 
@@ -337,7 +337,7 @@ MIRRORED = """
     import keras
     sys.path.insert(0, "tests")
     import numpy as np
-    from keras_sasa import local_attention
+    from keras_sasa.ops import local_attention
     from test_native_dispatch import IMAGES, network
 
     calls = []
@@ -381,7 +381,7 @@ SWITCH = """
     from test_native_dispatch import IMAGES, to_numpy
     layer = keras_sasa.SelfAttention2D(8, 3, num_heads=2)
     shape = layer(IMAGES).shape
-    print(json.dumps([keras_sasa.local_attention.available(), list(shape)]))
+    print(json.dumps([keras_sasa.ops.local_attention.available(), list(shape)]))
 """
 
 

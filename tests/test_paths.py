@@ -5,13 +5,14 @@ import pathlib
 
 import pytest
 
-from keras_sasa import training
-from keras_sasa.detection.data import load_data as load_coco
-from keras_sasa.detection.fit import fit as fit_detector
-from keras_sasa.detection.recipes import BLOOD_CELLS
-from keras_sasa.paths import local_path, local_path_option
+from keras_sasa import command_line, training
+from keras_sasa._paths import local_path, local_path_option
+from keras_sasa.data import load_data
+from keras_sasa.data.detection_sources import load_data as load_coco
 from keras_sasa.profile.command import main as profile
-from keras_sasa.training import DIGITS, Run, command
+from keras_sasa.training import DIGITS, Run
+from keras_sasa.training.detection.detector import fit as fit_detector
+from keras_sasa.training.detection.recipes import BLOOD_CELLS
 
 REMOTE = [
     "gs://bucket/run",
@@ -54,10 +55,10 @@ def test_remote_paths_are_refused_first(tmp_path, monkeypatch):
         # There is no data: nothing of it is looked at.
         with pytest.raises(ValueError, match="`folder` must be a local path"):
             Run(path, {})
-        for load in (training.load_data, load_coco):
+        for load in (load_data, load_coco):
             with pytest.raises(ValueError, match="`name` must be a local path"):
                 load(path)
-    data = training.load_data("digits")
+    data = load_data("digits")
     for fit, recipe in ((training.fit, DIGITS), (fit_detector, BLOOD_CELLS)):
         with pytest.raises(ValueError, match="`folder` must be a local path"):
             fit({}, data, recipe, "gs://bucket/run")
@@ -66,9 +67,9 @@ def test_remote_paths_are_refused_first(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("option", ["--output", "--resume", "--data"])
 def test_remote_options_of_trainings(option, capsys):
-    parser = command.make_parser("", "digits", "", "")
+    parser = command_line.make_parser("", "digits", "", "")
     with pytest.raises(SystemExit):
-        command.parse_options(parser, [option, "gs://bucket/run"])
+        command_line.parse_options(parser, [option, "gs://bucket/run"])
     assert f"argument {option}: `PATH` must be" in capsys.readouterr().err
 
 

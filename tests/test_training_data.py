@@ -10,17 +10,15 @@ import pytest
 import tensorflow as tf
 from images import image_folder
 
-from keras_sasa.training import (
-    CIFAR10,
-    DIGITS,
-    IMAGENET,
+from keras_sasa.data import (
     ImageData,
     evaluation_batches,
     load_data,
     training_batches,
     typical_side,
 )
-from keras_sasa.training.rand_augment import rand_augment
+from keras_sasa.data.rand_augment import rand_augment
+from keras_sasa.training import CIFAR10, DIGITS, IMAGENET
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow",
@@ -82,13 +80,13 @@ def test_batches_of_a_set_that_does_not_fit_in_memory(tmp_path, monkeypatch):
     data = load_data(tmp_path)
     expected = arrays(training_batches(data, SMALL, seed=2))
     validation = arrays(evaluation_batches(data, SMALL))
-    monkeypatch.setattr("keras_sasa.training.data._CACHE_BYTES", 0)
+    monkeypatch.setattr("keras_sasa.data.images._CACHE_BYTES", 0)
     monkeypatch.setattr(
-        "keras_sasa.training.data._prepared", None
+        "keras_sasa.data.images._prepared", None
     )  # Of the whole set: not to be called.
     assert_equal(arrays(training_batches(data, SMALL, seed=2)), expected)
     monkeypatch.undo()
-    monkeypatch.setattr("keras_sasa.training.data._CACHE_BYTES", 0)
+    monkeypatch.setattr("keras_sasa.data.images._CACHE_BYTES", 0)
     assert_equal(arrays(evaluation_batches(data, SMALL)), validation)
 
 
@@ -403,7 +401,7 @@ def test_typical_side(tmp_path, monkeypatch):
     # Their sides are 9 to 10, so that classes look alike.
     data = load_data(image_folder(tmp_path, images=10))
     assert typical_side(data) == 10
-    monkeypatch.setattr("keras_sasa.training.data._SAMPLE", 2)
+    monkeypatch.setattr("keras_sasa.data.images._SAMPLE", 2)
     assert typical_side(data) in (9, 10)
     for path in (tmp_path / "cat").iterdir():
         path.write_bytes(b"no image")

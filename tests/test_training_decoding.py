@@ -8,9 +8,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from keras_sasa.detection import coco
-from keras_sasa.training import decode_image, find_corrupt, read_image
-from keras_sasa.training.decoding import decode_part
+from keras_sasa.data import coco, decode_image, find_corrupt, read_image
+from keras_sasa.data.decoding import decode_part
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow",
@@ -180,7 +179,7 @@ def test_what_is_no_orientation(tmp_path, file_format, options):
 
 def test_images_without_orientation_do_not_wait_for_python(monkeypatch):
     monkeypatch.setattr(
-        "keras_sasa.training.decoding._read_orientation", lambda _: 1 / 0
+        "keras_sasa.data.decoding._read_orientation", lambda _: 1 / 0
     )
     names = ["JPEG", "JPEG, gray", "PNG", "PNG, palette"]
     in_a_pipeline(lambda c: decode_image(c, 3), [FILES[n] for n in names])

@@ -23,7 +23,8 @@ import tensorflow as tf
 from images import image_folder
 
 from keras_sasa import detection, training
-from keras_sasa.training import DIGITS, Run, fit, load_data
+from keras_sasa.data import evaluation_batches, load_data
+from keras_sasa.training import DIGITS, Run, fit
 
 on_tensorflow = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="a feature of TensorFlow"
@@ -67,7 +68,7 @@ PROGRAM = """
         if kill_at and self.run.epochs_done * 5 + batch + 1 == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
     training.SaveRun.on_train_batch_end = on_train_batch_end
-    data = training.load_data("digits")
+    data = load_data("digits")
     data = dataclasses.replace(
         data, train=data.train.take(170), validation=data.validation.take(70)
     )
@@ -127,7 +128,7 @@ def test_fit(tmp_path):
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert_weights_equal(loaded, model)
     results = loaded.evaluate(
-        training.evaluation_batches(digits(), RECIPE),
+        evaluation_batches(digits(), RECIPE),
         verbose=0,
         return_dict=True,
     )

@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import strategies
 
-from keras_sasa.training import load_data
+from keras_sasa.data import load_data
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow",
@@ -249,7 +249,7 @@ def test_corrupt_images_are_found_at_the_beginning(tmp_path, monkeypatch):
         assert repr(str(tmp_path / name)) in str(error.value)
     assert "2 images cannot" in str(error.value)
     # But not in a set that takes long to read.
-    monkeypatch.setattr("keras_sasa.training.image_folder._CHECKED_BYTES", 100)
+    monkeypatch.setattr("keras_sasa.data.image_folder._CHECKED_BYTES", 100)
     assert load_data(tmp_path).num_train == 24
 
 

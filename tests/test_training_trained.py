@@ -8,20 +8,23 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_sasa.detection import DIGIT_SCENES, DetectionData, build_detector
+from keras_sasa.data import (
+    DetectionData,
+    ImageData,
+    evaluation_batches,
+    load_data,
+)
 from keras_sasa.layers import ImageRescaling
 from keras_sasa.training import (
     CIFAR10,
     IMAGENET,
-    ImageData,
     build_model,
     describe_images,
-    evaluation_batches,
     evaluation_recipe,
-    load_data,
     load_trained,
     prepare_images,
 )
+from keras_sasa.training.detection import DIGIT_SCENES, build_detector
 
 NETWORK = {
     "num_blocks": (1,),

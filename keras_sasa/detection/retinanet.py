@@ -41,8 +41,8 @@ from keras_sasa.detection.prediction_head import (
 from keras_sasa.detection.raw_outputs import RawOutputs
 from keras_sasa.detection.targets import IGNORED, make_targets
 from keras_sasa.layers.image_layer import positive_integer
-from keras_sasa.local_attention import check_implementation
-from keras_sasa.local_attention.exporters import called_from
+from keras_sasa.ops.exporters import called_from
+from keras_sasa.ops.local_attention import check_implementation
 
 # Keras writes it, and then reads no class that is not its own.
 _NO_HDF5 = (

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sasa import derivatives
+from keras_sasa import _derivatives
 
 
 class Size(NamedTuple):
@@ -74,15 +74,15 @@ def differentiable(operands, *, forward, backward, results, attributes, again):
         def first(*arguments):
             operands = arguments[: len(shapes)]
             upstream = arguments[len(shapes)]
-            return derivatives.backpropagate(portable, operands, [upstream])
+            return _derivatives.backpropagate(portable, operands, [upstream])
 
         # What was kept has its part in the gradients of the operands.
         constants = map(ops.stop_gradient, kept)
-        return derivatives.call(
+        return _derivatives.call(
             [*operands, *upstreams, *constants], compute, first
         )
 
-    return derivatives.call(operands, compute, portable, gradient)[0]
+    return _derivatives.call(operands, compute, portable, gradient)[0]
 
 
 def recomputed(operands, *, forward, results, attributes, again):
@@ -106,7 +106,7 @@ def recomputed(operands, *, forward, results, attributes, again):
             forward, operands, results(shapes), tuple(attributes.items())
         ), []
 
-    return derivatives.call(
+    return _derivatives.call(
         operands, compute, lambda *operands: [again(*operands)]
     )[0]
 
@@ -255,9 +255,9 @@ def _jax_mapped(name, ranks, shapes, attributes):
 
     @jax.custom_batching.custom_vmap
     def call(*operands):
-        if derivatives.in_shard_map():
+        if _derivatives.in_shard_map():
             results = _jax_whole(name, operands, shapes, attributes)
-            return tuple(derivatives.vary_like(results, operands))
+            return tuple(_derivatives.vary_like(results, operands))
         if jax.device_count() > 1:
             return _jax_divided(name, ranks, shapes, attributes)(*operands)
         return _jax_whole(name, operands, shapes, attributes)

@@ -1,19 +1,19 @@
 import keras
 from keras import ops
 
-from keras_sasa.block_attention import (
-    block_attention,
-    pool,
-    pooled_block_attention,
-)
 from keras_sasa.layers.image_layer import (
     ImageLayer,
     check_heads,
     positive_integer,
 )
-from keras_sasa.local_attention import check_implementation
-from keras_sasa.local_attention.geometry import ceil_divide
-from keras_sasa.local_attention.patches import softmax
+from keras_sasa.ops.block_attention import (
+    block_attention,
+    pool,
+    pooled_block_attention,
+)
+from keras_sasa.ops.local_attention import check_implementation
+from keras_sasa.ops.local_attention.geometry import ceil_divide
+from keras_sasa.ops.softmax import softmax
 
 VALUES = ("spatially_aware", "plain", "conv")
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import constraints, initializers, regularizers
 
-from keras_sasa.local_attention.exporters import warn_of_kernel_calls
+from keras_sasa.ops.exporters import warn_of_kernel_calls
 
 _PARTS = {
     "initializer": initializers,

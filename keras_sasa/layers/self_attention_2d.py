@@ -8,7 +8,7 @@ from keras_sasa.layers.image_layer import (
     positive_integer,
 )
 from keras_sasa.layers.image_mask import standardize_mask
-from keras_sasa.local_attention import (
+from keras_sasa.ops.local_attention import (
     check_implementation,
     geometry,
     local_attention,

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import keras
 
 from keras_sasa import detection  # noqa: F401, for saved detectors
-from keras_sasa.optional import needs
-from keras_sasa.paths import local_path_option
+from keras_sasa._optional_imports import optional_import
+from keras_sasa._paths import local_path_option
 from keras_sasa.profile.counting import profile
 from keras_sasa.profile.picture import plot_profile
 from keras_sasa.profile.published import (
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if options.picture:
             # Found missing now, not when all is measured.
-            needs("matplotlib")
+            optional_import("matplotlib")
         model = _load(options.model)
         measured = profile(model, options.input_shape, options.repeats)
         print(measured)

@@ -1,6 +1,6 @@
 """Bars of the layers of a model."""
 
-from keras_sasa.optional import needs
+from keras_sasa._optional_imports import optional_import
 
 _MOST_LAYERS = 30
 
@@ -30,7 +30,7 @@ def plot_profile(profile, title=None):
     >>> [axes.get_title() for axes in figure.axes]
     ['parameters, 36', 'FLOPs, 68']
     """
-    needs("matplotlib")
+    optional_import("matplotlib")
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from keras_sasa.optional import needs
+from keras_sasa._optional_imports import optional_import
 
 
 def new_figure(width, height, title=None):
     """Makes a figure of a size in inches, which no window system knows of."""
-    figures = needs("matplotlib.figure", "matplotlib")
+    figures = optional_import("matplotlib.figure", "matplotlib")
     figure = figures.Figure(figsize=(width, height), layout="constrained")
     if title:
         figure.suptitle(title)

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_sasa.layers import SelfAttention2D
-from keras_sasa.local_attention import geometry
+from keras_sasa.ops.local_attention import geometry
 
 # Images that are computed together where a result is small.
 _TOGETHER = 8

@@ -1,0 +1,500 @@
+"""Local self-attention on query tiles that share the keys of one halo.
+
+The map is cut into tiles of neighbouring queries. A tile and its halo of keys
+meet in one dense product, whose entries outside the exact window of a query
+are masked. Bands (a few rows of tiles) are computed one after the other and
+recomputed in the gradient, so no more than one band of attention weights is
+in memory at a time.
+
+What depends on the offset between query and key splits into rows and columns:
+q.r, the border of the window, the border of the image. It is computed for the
+rows and for the columns of a tile's keys, and a key gets the sum of its two.
+The gradient adds up over them by a product with a constant matrix of zeros and
+ones.
+
+B batch x heads (x phases of the dilation), T queries of a tile,
+U keys of a tile, D channels per head, K and L window height and width.
+"""
+
+import dataclasses
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_sasa import _derivatives
+from keras_sasa.ops.exporters import exporting, exporting_without_loops
+from keras_sasa.ops.local_attention import geometry
+from keras_sasa.ops.local_attention.geometry import MASKED_LOGIT
+from keras_sasa.ops.local_attention.tiles import (
+    Phases,
+    Plan,
+    make_plan,
+    take_per_query,
+)
+from keras_sasa.ops.softmax import masked_softmax, softmax
+
+
+def local_attention(
+    query,
+    key,
+    value,
+    row_embedding,
+    column_embedding,
+    *,
+    axes: tuple[geometry.Axis, geometry.Axis],
+    num_heads: int,
+    mask=None,
+    dropout_mask=None,
+    return_attention_scores: bool = True,
+):
+    """Attends within windows; arguments and results as in `patches`.
+
+    Without scores and dropout the attention weights are never all in memory;
+    then the second result is `None`.
+    """
+    rows, columns = axes
+    batch, height, width, filters = ops.shape(query)
+    _, key_height, key_width, _ = ops.shape(value)
+    explicit_weights = dropout_mask is not None or return_attention_scores
+    exported = exporting()
+    plan = make_plan(
+        axes,
+        keys=(key_height, key_width),
+        queries=(height, width),
+        one_band=explicit_weights or exporting_without_loops(),
+        dtype=keras.backend.standardize_dtype(value.dtype),
+        masked=mask is not None,
+    )
+    phases = Phases(rows.dilation_rate, columns.dilation_rate)
+
+    def heads_first(maps):
+        maps = ops.reshape(
+            maps,
+            (
+                batch,
+                ops.shape(maps)[1],
+                ops.shape(maps)[2],
+                num_heads,
+                maps.shape[-1] // num_heads,
+            ),
+        )
+        maps = ops.transpose(maps, (0, 3, 1, 2, 4))
+        shape = ops.shape(maps)
+        return ops.reshape(maps, (batch * num_heads, *shape[2:]))
+
+    query = plan.pad_queries(phases.split(heads_first(query)))
+    value = plan.pad_keys(phases.split(heads_first(value)))
+    position = _position_logits(
+        plan,
+        query,
+        row_embedding,
+        column_embedding,
+        images=(batch, num_heads),
+        phases=phases,
+        sizes=None if exported else (key_height, key_width),
+    )
+    if key is not None:
+        key = plan.pad_keys(phases.split(heads_first(key)))
+    elif mask is None or exported:
+        query, key = query[..., :1], ops.zeros_like(value[..., :1])
+    # In exported files, which may be quantized, masks are no logits.
+    attendable = None
+    if exported:
+        attendable = _attendable_keys(
+            plan, phases, mask, (batch, num_heads), (key_height, key_width)
+        )
+    elif mask is not None:
+        # A last channel of 1 in the query meets one in the key that is 0
+        # where the key may be attended to.
+        excluded = (1.0 - ops.cast(mask, value.dtype)) * MASKED_LOGIT
+        excluded = ops.repeat(excluded[..., None], num_heads, axis=0)
+        excluded = plan.pad_keys(phases.split(excluded))
+        ones = ops.ones_like(query[..., :1])
+        if key is None:
+            query, key = ones, excluded
+        else:
+            query = ops.concatenate([query, ones], axis=-1)
+            key = ops.concatenate([key, excluded], axis=-1)
+
+    weights = None
+    if not explicit_weights:
+        output = _attend_by_bands(plan, query, key, value, position, attendable)
+    else:
+        if dropout_mask is not None:
+            dropout_mask = ops.transpose(dropout_mask, (0, 3, 1, 2, 4, 5))
+            dropout_mask = ops.reshape(
+                dropout_mask,
+                (batch * num_heads, height, width, plan.window_size),
+            )
+            dropout_mask = plan.pad_queries(phases.split(dropout_mask))
+        output, weights = _attend_at_once(
+            plan, query, key, value, position, dropout_mask, attendable
+        )
+        weights = phases.join(plan.crop(weights), height, width)
+        weights = ops.reshape(
+            weights,
+            (
+                batch,
+                num_heads,
+                height,
+                width,
+                rows.kernel_size,
+                columns.kernel_size,
+            ),
+        )
+        weights = ops.transpose(weights, (0, 2, 3, 1, 4, 5))
+    output = phases.join(plan.crop(output), height, width)
+    output = ops.reshape(
+        output, (batch, num_heads, height, width, filters // num_heads)
+    )
+    output = ops.transpose(output, (0, 2, 3, 1, 4))
+    return ops.reshape(output, (batch, height, width, filters)), weights
+
+
+def _position_logits(
+    plan, query, row_embedding, column_embedding, images, phases, sizes
+):
+    """Logits that depend on the place of a key: q.r and `MASKED_LOGIT`.
+
+    Args:
+        plan: The tilings.
+        query: `(B, P, Q, D)`, padded.
+        row_embedding: `(K, N, D / 2)` or `None`.
+        column_embedding: `(L, N, D / 2)` or `None`.
+        images: Batch size and N, number of heads.
+        phases: Phases of the dilation.
+        sizes: Height and width of the image, or `None` to mask nothing.
+
+    Returns:
+        `(B, P, Q, sides)`: one logit for each row and one for each column of
+        the keys of the query's tile. Outside the window and outside the image
+        either is `MASKED_LOGIT`.
+    """
+    maps, high, wide, channels = ops.shape(query)
+    # Not -1, which has no value where there are no images.
+    number = images[0] * images[1]
+    lines = phases.rows * phases.columns * high
+    if row_embedding is None:
+        zeros = ops.zeros_like(query[..., :1])
+        rows = ops.repeat(zeros, plan.rows.tile_keys, axis=-1)
+        columns = ops.repeat(zeros, plan.columns.tile_keys, axis=-1)
+    else:
+        top, bottom = ops.split(query, 2, axis=-1)
+        half = channels // 2
+        # The embedding is moved to the place of the window in the tile, which
+        # is another one for every row (column) of the tile: one product each.
+        # Not more than five axes, which is all that LiteRT multiplies.
+        rows = ops.matmul(
+            ops.reshape(top, (*images, lines, wide, half)),
+            _for_each(row_embedding, plan.rows, lines),
+        )
+        columns = ops.reshape(bottom, (*images, lines, wide, half))
+        columns = ops.transpose(columns, (0, 1, 3, 2, 4))
+        columns = ops.matmul(
+            columns, _for_each(column_embedding, plan.columns, wide)
+        )
+        columns = ops.transpose(columns, (0, 1, 3, 2, 4))
+    if sizes is not None:
+        row_mask, column_mask = _mask_logits(plan, wide, phases, sizes)
+        rows = row_mask + ops.reshape(
+            rows, (number, lines, wide, plan.rows.tile_keys)
+        )
+        columns = column_mask + ops.reshape(
+            columns,
+            (
+                number * phases.rows,
+                phases.columns,
+                high,
+                wide * plan.columns.tile_keys,
+            ),
+        )
+    return ops.concatenate(
+        [
+            ops.reshape(rows, (maps, high, wide, plan.rows.tile_keys)),
+            ops.reshape(columns, (maps, high, wide, plan.columns.tile_keys)),
+        ],
+        axis=-1,
+    )
+
+
+def _mask_logits(plan, wide, phases, sizes):
+    """Returns the logits that mask rows and columns, to be added to q.r."""
+    tiles = (
+        dataclasses.replace(plan.rows, queries=plan.bands.padded_queries),
+        plan.columns,
+    )
+    rows, columns = (
+        tiling.mask_logits(rate, size, plan.dtype)
+        for tiling, rate, size in zip(
+            tiles, (phases.rows, phases.columns), sizes, strict=True
+        )
+    )
+    # Few, large axes: TensorFlow does not broadcast many that alternate.
+    rows = ops.repeat(rows, phases.columns, axis=0)
+    return (
+        ops.reshape(rows, (-1, 1, plan.rows.tile_keys)),
+        ops.reshape(
+            columns, (phases.columns, 1, wide * plan.columns.tile_keys)
+        ),
+    )
+
+
+def _for_each(embedding, tiling, queries):
+    """Moves the embedding to the window of every query in its tile.
+
+    Args:
+        embedding: `(K, N, C)`.
+        tiling: The tiles along the axis.
+        queries: Number of queries along it, whole tiles.
+
+    Returns:
+        `(N, queries, C, tile keys)`, 0 outside the window.
+    """
+    embedding = ops.pad(embedding, ((0, 1), (0, 0), (0, 0)))
+    embedding = ops.take(embedding, tiling.relative_index(), axis=0)
+    embedding = ops.transpose(embedding, (2, 0, 3, 1))
+    return ops.tile(embedding, (1, queries // tiling.tile, 1, 1))
+
+
+def _attendable_keys(plan, phases, mask, images, sizes):
+    """Where keys may be attended to, as a map like that of the keys.
+
+    Args:
+        plan: The tilings.
+        phases: Phases of the dilation.
+        mask: That of the call, or `None`.
+        images: Batch size and number of heads.
+        sizes: Height and width of the image.
+
+    Returns:
+        `(B or 1, H, W, 1)`, 0 outside the image and where the mask is false,
+        else 1.
+    """
+    batch, num_heads = images
+    if mask is None:
+        keys = ops.ones((1, *sizes, 1), dtype=plan.dtype)
+    else:
+        keys = ops.cast(mask, plan.dtype)[..., None]
+        keys = ops.repeat(keys, num_heads, axis=0)
+    keys = plan.pad_keys(phases.split(keys))
+    if mask is None and phases.rows * phases.columns > 1:
+        keys = ops.tile(keys, (batch * num_heads, 1, 1, 1))
+    return keys
+
+
+def _tile_weights(plan, query, key, position, attendable=None):
+    """Returns the attention weights `(B, tiles, T, U)`.
+
+    Keys that may be `attendable`, `(B or 1, tiles, U, 1)`, or `None` if what
+    they may not is in the position logits.
+    """
+    batch, number, _, _ = ops.shape(query)
+    # Added, and not by a product with ones: with weights of 8 bits LiteRT
+    # rounds what meets them to 127 parts of the largest, `MASKED_LOGIT`.
+    position = ops.reshape(position, (-1, plan.sides))
+    high = plan.rows.tile_keys
+    position = position[:, :high, None] + position[:, None, high:]
+    logits = ops.einsum("bntd,bnud->bntu", query, key) + ops.reshape(
+        position, (batch, number, plan.tile_size, plan.tile_keys)
+    )
+    if attendable is not None:
+        attendable = ops.transpose(attendable, (0, 1, 3, 2))
+        return masked_softmax(logits, plan.window_mask(), attendable)
+    weights = softmax(logits)
+    if plan.masked:
+        # A query without any key has a uniform softmax, which means nothing.
+        weights = ops.where(logits > 0.5 * MASKED_LOGIT, weights, 0.0)
+    return weights
+
+
+def _attend_at_once(
+    plan, query, key, value, position, dropout_mask, attendable
+):
+    """Attends in one band; differentiable, and keeps the weights in memory.
+
+    Returns:
+        The output `(B, P, Q, D)` and the weights `(B, P, Q, K * L)`.
+    """
+    weights = _tile_weights(
+        plan,
+        plan.gather_queries(query),
+        plan.gather_keys(key),
+        plan.gather_queries(position),
+        None if attendable is None else plan.gather_keys(attendable),
+    )
+    scores = take_per_query(weights, plan.window_keys_index())
+    if dropout_mask is not None:
+        zero = ops.zeros_like(dropout_mask[..., :1])
+        factors = ops.concatenate([dropout_mask, zero], axis=-1)
+        weights = weights * take_per_query(
+            plan.gather_queries(factors), plan.key_window_index()
+        )
+    output = ops.matmul(weights, plan.gather_keys(value))
+    return plan.scatter_queries(output), plan.scatter_queries(scores)
+
+
+def _attend_by_bands(plan, query, key, value, position, attendable):
+    """Attends band by band, and again in the gradient.
+
+    Returns:
+        The output `(B, P, Q, D)`.
+    """
+
+    def compute(query, key, value, position):
+        def band_output(band):
+            query_tiles = band.queries(query)
+            weights = _tile_weights(
+                plan,
+                query_tiles,
+                band.keys(key),
+                band.queries(position),
+                None if attendable is None else band.keys(attendable),
+            )
+            output = ops.matmul(weights, band.keys(value))
+            return (plan.scatter_queries(output),)
+
+        (output,) = _map_bands(
+            plan, band_output, [_query_band(plan, query, value)]
+        )
+        return _stack_queries(output)
+
+    if attendable is not None:
+        # TensorFlow would trace the gradient and write it to the file, too.
+        return compute(query, key, value, position)
+
+    def gradient(operands, outputs, kept, upstreams):
+        return _attend_gradient(plan, *operands, *outputs, *upstreams)
+
+    (output,) = _derivatives.call(
+        [query, key, value, position],
+        lambda *operands: ([compute(*operands)], []),
+        lambda *operands: [compute(*operands)],
+        gradient,
+    )
+    return output
+
+
+def _attend_gradient(plan, query, key, value, position, output, upstream):
+    """Returns the gradients of query, key, value and position logits."""
+    # With p the weights, o the output and g its gradient, the gradient of a
+    # logit is p * (g.v - g.o); the last channels subtract inside the product.
+    correction = ops.sum(upstream * output, axis=-1, keepdims=True)
+    upstream = ops.concatenate([upstream, -correction], axis=-1)
+    value = ops.concatenate([value, ops.ones_like(value[..., :1])], axis=-1)
+    key_sides = plan.key_sides()
+
+    def band_gradient(band):
+        queries, keys = band.queries(query), band.keys(key)
+        weights = _tile_weights(plan, queries, keys, band.queries(position))
+        gradient = band.queries(upstream)
+        values = band.keys(value)
+        logits = weights * ops.einsum("bntd,bnud->bntu", gradient, values)
+        batch, number, tile_size, _ = ops.shape(logits)
+        sides = ops.matmul(ops.reshape(logits, (-1, plan.tile_keys)), key_sides)
+        sides = ops.reshape(sides, (batch, number, tile_size, plan.sides))
+        wide = ops.shape(key)[2]
+        return (
+            plan.scatter_queries(ops.matmul(logits, keys)),
+            plan.add_keys(ops.einsum("bntu,bntd->bnud", logits, queries), wide),
+            plan.add_keys(
+                ops.einsum("bntu,bntd->bnud", weights, gradient),
+                wide,
+            ),
+            plan.scatter_queries(sides),
+        )
+
+    queries, keys, values, sides = _map_bands(
+        plan,
+        band_gradient,
+        [
+            _query_band(plan, query, query),
+            _key_band(plan, key),
+            _key_band(plan, value),
+            _query_band(plan, query, position),
+        ],
+    )
+    high = ops.shape(key)[1]
+    return (
+        _stack_queries(queries),
+        plan.add_bands(keys, high),
+        plan.add_bands(values, high)[..., :-1],
+        _stack_queries(sides),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Band:
+    """One band: cuts the tiles of whole maps that belong to it."""
+
+    plan: Plan
+    index: Any
+
+    def queries(self, maps):
+        """`(B, P, Q, C)` -> `(B, tiles, T, C)`."""
+        bands = self.plan.bands
+        return self.plan.gather_queries(
+            self._cut(maps, self.index * bands.tile, bands.tile)
+        )
+
+    def keys(self, maps):
+        """`(B, H, W, C)` -> `(B, tiles, U, C)`."""
+        bands = self.plan.bands
+        return self.plan.gather_keys(
+            self._cut(maps, self.index * bands.step, bands.tile_keys)
+        )
+
+    def _cut(self, maps, start, number):
+        batch, _, wide, channels = ops.shape(maps)
+        # JAX wants one integer type for all four.
+        zero = start * 0
+        return ops.slice(
+            maps, (zero, start, zero, zero), (batch, number, wide, channels)
+        )
+
+
+def _query_band(plan, query, like):
+    """Static shape of a band of queries with the channels of `like`."""
+    return (query.shape[0], plan.bands.tile, query.shape[2], like.shape[3])
+
+
+def _key_band(plan, like):
+    """Static shape of a band of keys with the channels of `like`."""
+    return (like.shape[0], plan.bands.tile_keys, like.shape[2], like.shape[3])
+
+
+def _stack_queries(bands):
+    """`(bands, B, rows of a band, Q, C)` -> `(B, P, Q, C)`."""
+    number, batch, high, wide, channels = ops.shape(bands)
+    if isinstance(number, int) and number == 1:
+        return bands[0]
+    bands = ops.transpose(bands, (1, 0, 2, 3, 4))
+    return ops.reshape(bands, (batch, number * high, wide, channels))
+
+
+def _map_bands(plan, function, shapes):
+    """Calls `function(band)` for every band and stacks what it returns.
+
+    Args:
+        plan: The tilings.
+        function: Takes a `_Band`, returns a tuple of tensors.
+        shapes: Static shapes of these tensors.
+    """
+    number = plan.num_bands
+    if isinstance(number, int) and number == 1:
+        return [part[None] for part in function(_Band(plan, 0))]
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        dtype = plan.dtype
+        # `ops.map` would compute the first band once more to see its shape.
+        return tf.map_fn(
+            lambda index: function(_Band(plan, index)),
+            tf.range(number),
+            fn_output_signature=tuple(
+                tf.TensorSpec(shape, dtype) for shape in shapes
+            ),
+        )
+    return ops.map(
+        lambda index: function(_Band(plan, index)), ops.arange(number)
+    )

@@ -1,0 +1,347 @@
+"""How maps are cut into bands and tiles, and put together again.
+
+B batch x heads (x phases of the dilation), P and Q padded rows and columns of
+queries, H and W padded rows and columns of keys, T queries of a tile, U keys
+of a tile, K and L window height and width, C channels.
+"""
+
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sasa.ops.local_attention import geometry
+
+
+@dataclasses.dataclass(frozen=True)
+class Phases:
+    """Maps cut into `rows * columns` maps of every n-th row and column.
+
+    Inside one of them a dilated window is an ordinary one.
+    """
+
+    rows: int
+    columns: int
+
+    def split(self, maps):
+        """`(B, H, W, C)` -> `(B * rows * columns, H / rows, W / columns, C)`"""
+        if self.rows == self.columns == 1:
+            return maps
+        batch, height, width, channels = ops.shape(maps)
+        high = geometry.ceil_divide(height, self.rows)
+        wide = geometry.ceil_divide(width, self.columns)
+        maps = ops.pad(
+            maps,
+            (
+                (0, 0),
+                (0, high * self.rows - height),
+                (0, wide * self.columns - width),
+                (0, 0),
+            ),
+        )
+        maps = ops.reshape(
+            maps, (batch, high, self.rows, wide, self.columns, channels)
+        )
+        maps = ops.transpose(maps, (0, 2, 4, 1, 3, 5))
+        return ops.reshape(
+            maps, (batch * self.rows * self.columns, high, wide, channels)
+        )
+
+    def join(self, maps, height, width):
+        """The inverse of `split`, back to `height` x `width`."""
+        if self.rows == self.columns == 1:
+            return maps
+        batch, high, wide, channels = ops.shape(maps)
+        batch = batch // (self.rows * self.columns)
+        maps = ops.reshape(
+            maps, (batch, self.rows, self.columns, high, wide, channels)
+        )
+        maps = ops.transpose(maps, (0, 3, 1, 4, 2, 5))
+        maps = ops.reshape(
+            maps, (batch, high * self.rows, wide * self.columns, channels)
+        )
+        return maps[:, :height, :width]
+
+
+def make_plan(axes, keys, queries, one_band, dtype, masked):
+    """Chooses tiles and bands for maps of these sizes."""
+    (rows, columns), phases = axes, [axis.dilation_rate for axis in axes]
+    keys, queries = (
+        [
+            geometry.ceil_divide(size, phase)
+            for size, phase in zip(sizes, phases, strict=True)
+        ]
+        for sizes in (keys, queries)
+    )
+    tile = geometry.choose_tile(queries[0], rows.stride)
+    tiles = geometry.ceil_divide(queries[0], tile)
+    band = tiles if one_band else geometry.choose_band(tiles)
+    bands = _tiling(rows, keys[0], queries[0], band * tile)
+    return Plan(
+        bands=bands,
+        num_bands=1 if one_band else bands.tiles,
+        rows=dataclasses.replace(bands, queries=band * tile, tile=tile),
+        columns=_tiling(
+            columns,
+            keys[1],
+            queries[1],
+            geometry.choose_tile(queries[1], columns.stride),
+        ),
+        dtype=dtype,
+        masked=masked,
+    )
+
+
+def _tiling(axis, keys, queries, tile):
+    return geometry.Tiling(
+        kernel_size=axis.kernel_size,
+        stride=axis.stride,
+        margin=axis.margin // axis.dilation_rate,
+        size=keys,
+        queries=queries,
+        tile=tile,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How maps are cut: into bands, and these into tiles.
+
+    Attributes:
+        bands: The rows of the map, cut into bands.
+        num_bands: How many there are, also known where sizes are not if all
+            rows are one band.
+        rows: The rows of one band, cut into tiles.
+        columns: The columns of the map, cut into tiles.
+        dtype: That of the computation.
+        masked: Whether a query may be left without any key.
+    """
+
+    bands: geometry.Tiling
+    num_bands: Any
+    rows: geometry.Tiling
+    columns: geometry.Tiling
+    dtype: str
+    masked: bool
+
+    @property
+    def tile_size(self) -> int:
+        return self.rows.tile * self.columns.tile
+
+    @property
+    def tile_keys(self) -> int:
+        return self.rows.tile_keys * self.columns.tile_keys
+
+    @property
+    def sides(self) -> int:
+        """Rows and columns of a tile's keys."""
+        return self.rows.tile_keys + self.columns.tile_keys
+
+    @property
+    def window_size(self) -> int:
+        return self.rows.kernel_size * self.columns.kernel_size
+
+    def pad_queries(self, maps):
+        return ops.pad(
+            maps,
+            (
+                (0, 0),
+                (0, self.bands.padded_queries - self.bands.queries),
+                (0, self.columns.padded_queries - self.columns.queries),
+                (0, 0),
+            ),
+        )
+
+    def pad_keys(self, maps):
+        return ops.pad(
+            maps,
+            (
+                (0, 0),
+                self.bands.key_padding(),
+                self.columns.key_padding(),
+                (0, 0),
+            ),
+        )
+
+    def crop(self, maps):
+        return maps[:, : self.bands.queries, : self.columns.queries]
+
+    def gather_queries(self, band):
+        """`(B, rows of a band, Q, C)` -> `(B, tiles, T, C)`."""
+        return _gather_tiles(
+            band, self.rows.tile_query_index(), self.columns.tile_query_index()
+        )
+
+    def scatter_queries(self, tiles):
+        """The inverse of `gather_queries`."""
+        batch, _, _, channels = ops.shape(tiles)
+        high, wide = self.rows.tiles, self.columns.tiles
+        tiles = ops.reshape(
+            tiles,
+            (batch, high, wide, self.rows.tile, self.columns.tile, channels),
+        )
+        tiles = ops.transpose(tiles, (0, 1, 3, 2, 4, 5))
+        return ops.reshape(
+            tiles,
+            (
+                batch,
+                high * self.rows.tile,
+                wide * self.columns.tile,
+                channels,
+            ),
+        )
+
+    def gather_keys(self, band):
+        """`(B, rows of keys, W, C)` -> `(B, tiles, U, C)`."""
+        return _gather_tiles(
+            band, self.rows.tile_key_index(), self.columns.tile_key_index()
+        )
+
+    def add_keys(self, tiles, wide):
+        """The transpose of `gather_keys`: adds where tiles overlap.
+
+        Args:
+            tiles: `(B, tiles, U, C)`.
+            wide: W, the columns of the padded map of keys.
+
+        Returns:
+            `(B, rows of keys of a band, W, C)`.
+        """
+        batch, _, _, channels = ops.shape(tiles)
+        high, width = self.rows.tile_keys, self.columns.tile_keys
+        places, exists = self.columns.overlap_index()
+        # From (tile column, key column) to (tile row, tile column, key row,
+        # key column), for every (tile row, key row).
+        row = geometry.arange(self.rows.tiles)[:, None]
+        row = row * self.columns.tiles * high + np.arange(high, dtype="int32")
+        row = geometry.reshape(row, (-1, 1))
+        index = (places // width * high)[:, None] + row
+        index = index * width + (places % width)[:, None]
+        number = self.rows.tiles * self.columns.tiles * high * width
+        tiles = ops.reshape(tiles, (batch, number, channels))
+        band = _take_and_add(tiles, index, exists[:, None])
+        band = _pad_to(band, wide, axis=2)
+        if isinstance(self.rows.tiles, int) and self.rows.tiles == 1:
+            return band
+        return self._add_rows(band, self.rows)
+
+    def add_bands(self, bands, high):
+        """`(bands, B, rows of keys, W, C)` -> `(B, high, W, C)`, adding up."""
+        number, batch, rows, wide, channels = ops.shape(bands)
+        if isinstance(number, int) and number == 1:
+            return _pad_to(bands[0], high, axis=1)
+        bands = ops.reshape(
+            ops.transpose(bands, (1, 0, 2, 3, 4)),
+            (batch, number * rows, wide, channels),
+        )
+        return _pad_to(self._add_rows(bands, self.bands), high, axis=1)
+
+    def _add_rows(self, maps, tiling):
+        batch, rows, wide, channels = ops.shape(maps)
+        maps = ops.reshape(maps, (batch, rows, wide * channels))
+        total = _take_and_add(maps, *tiling.overlap_index())
+        return ops.reshape(total, (batch, tiling.padded_keys, wide, channels))
+
+    def key_sides(self) -> np.ndarray:
+        """Ones where a key is in a row or a column: `(U, sides)`."""
+        high, wide = self.rows.tile_keys, self.columns.tile_keys
+        return np.concatenate(
+            [
+                np.repeat(np.eye(high), wide, 0),
+                np.tile(np.eye(wide), (high, 1)),
+            ],
+            axis=1,
+        ).astype(self.dtype)
+
+    def window_mask(self) -> np.ndarray:
+        """1 where a key is in the window of a query, else 0: `(T, U)`."""
+        rows, columns = (
+            tiling.relative_index() < tiling.kernel_size
+            for tiling in (self.rows, self.columns)
+        )
+        return (
+            np.einsum("ik,jl->ijkl", rows, columns)
+            .reshape(self.tile_size, self.tile_keys)
+            .astype(self.dtype)
+        )
+
+    def window_keys_index(self) -> np.ndarray:
+        """`(T, K * L)`: a query's window, in the flattened `(T, U)`."""
+        rows, columns = self.rows.window_index(), self.columns.window_index()
+        index = (
+            rows[:, None, :, None] * self.columns.tile_keys
+            + columns[None, :, None, :]
+        ).reshape(self.tile_size, self.window_size)
+        start = np.arange(self.tile_size)[:, None] * self.tile_keys
+        return (index + start).astype("int32")
+
+    def key_window_index(self) -> np.ndarray:
+        """`(T, U)`: a key's place in the flattened `(T, K * L + 1)`."""
+        index = np.full((self.tile_size, self.tile_keys), self.window_size)
+        index += np.arange(self.tile_size)[:, None] * (self.window_size + 1)
+        window = self.window_keys_index()
+        order = np.arange(self.tile_size)[:, None] * (self.window_size + 1)
+        index.reshape(-1)[window] = order + np.arange(self.window_size)
+        return index.astype("int32")
+
+
+def _gather_tiles(maps, rows, columns):
+    """Takes the tiles of these rows and columns.
+
+    Args:
+        maps: `(B, high, wide, C)`.
+        rows: `(tiles down, rows of a tile)`.
+        columns: `(tiles across, columns of a tile)`.
+
+    Returns:
+        `(B, tiles, pixels of a tile, C)`.
+    """
+    batch, high, wide, channels = ops.shape(maps)
+    index = rows[:, None, :, None] * wide + columns[None, :, None, :]
+    pixels = rows.shape[1] * columns.shape[1]
+    maps = ops.reshape(maps, (batch, high * wide, channels))
+    return ops.take(maps, geometry.reshape(index, (-1, pixels)), axis=1)
+
+
+def _pad_to(maps, size, axis):
+    missing = size - ops.shape(maps)[axis]
+    if isinstance(missing, int) and missing == 0:
+        return maps
+    padding = [(0, 0)] * 4
+    padding[axis] = (0, missing)
+    return ops.pad(maps, padding)
+
+
+def _take_and_add(maps, index, exists):
+    """Sums `maps[:, index[n]]` over n; entries that do not exist count 0.
+
+    Taking is deterministic on every device, scattering is not.
+    """
+    batch, entries, channels = ops.shape(maps)
+    _, *shape = ops.shape(index)
+    # What does not exist is a row of zeros; but XLA on CPU (TensorFlow 2.21)
+    # appends one to float64 maps wrongly: there it is masked, which is slower.
+    append = keras.backend.standardize_dtype(maps.dtype) != "float64"
+    if append:
+        zero = ops.zeros((batch, 1, channels), dtype=maps.dtype)
+        maps = ops.concatenate([maps, zero], axis=1)
+    total = None
+    for number in range(index.shape[0]):
+        places, exist = index[number], exists[number]
+        if append:
+            places = ops.where(exist, places, entries)
+        taken = ops.take(maps, ops.reshape(places, (-1,)), axis=1)
+        if not append:
+            exist = ops.broadcast_to(exist, ops.shape(places))
+            taken = ops.where(ops.reshape(exist, (-1, 1)), taken, 0.0)
+        total = taken if total is None else total + taken
+    return ops.reshape(total, (batch, *shape, channels))
+
+
+def take_per_query(tiles, index):
+    """Takes within `(T, C)` of every tile: `(B, tiles, T, index columns)`."""
+    batch, number, queries, entries = ops.shape(tiles)
+    tiles = ops.reshape(tiles, (batch, number, queries * entries))
+    return ops.take(tiles, index, axis=2)

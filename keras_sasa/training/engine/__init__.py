@@ -1,0 +1,1 @@
+"""Runs a training of any task: recipe, devices, state, `Model.fit`."""
