@@ -1,10 +1,13 @@
 """Compiles the native kernel; everything else is in setup.cfg.
 
-Without a compiler or the headers of XLA the package is installed all the same
-and computes attention another way. What was built, and why the rest was not,
-is written to a file that `keras_sasa.kernels` and the doctor read.
+If there is no compiler or no header of XLA, the package is installed without
+the kernel and computes attention another way. A report next to the library says
+what was built and what was not, and why; `keras_sasa.kernels` and the doctor
+read it. The name of the wheel says so, too: pip prints it, and nothing else of
+a build that succeeds. With KERAS_SASA_REQUIRE_KERNEL=1 it is an error.
 """
 
+import importlib.machinery
 import importlib.util
 import json
 import os
@@ -15,15 +18,30 @@ import subprocess
 import sys
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import CompileError, ExecError
+from setuptools.command.editable_wheel import editable_wheel
+from setuptools.errors import CompileError, ExecError, OptionError
 
 KERNELS = pathlib.Path("keras_sasa/kernels")
-# Beside the library; `keras_sasa.kernels` has the same name.
+# The library refers to no symbol of Python, so that its name has no version of
+# Python. `keras_sasa.kernels` has the same names.
+LIBRARY = "_native" + importlib.machinery.EXTENSION_SUFFIXES[-1]
 REPORT = "_native.json"
 
-# Nothing that turns NaN, infinity or the order of additions into a guess.
-FLAGS = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math"]
+# Set to 1, a kernel or a level of it that is missing is an error.
+REQUIRE = "KERAS_SASA_REQUIRE_KERNEL"
+
+# Nothing that turns NaN, infinity or the order of additions into a guess. The
+# last one overrides Python's own `-g`.
+FLAGS = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-g0"]
+
+# The functions that XLA and the package call are visible, those of the C++
+# library that are compiled into the kernel are not.
+EXPORTS = KERNELS / "exports.map"
+LINKER_FLAGS = []
+if sys.platform == "linux":
+    LINKER_FLAGS = [f"-Wl,--version-script={EXPORTS}", "-Wl,--strip-all"]
 
 MATHEMATICS = ("block_attention.cc", "local_attention.cc")
 
@@ -66,7 +84,19 @@ def xla_headers():
     return found[min(found)]
 
 
-def spawn(command, **_):
+def kernel_required():
+    """Returns whether the environment asks for a complete kernel."""
+    value = os.environ.get(REQUIRE, "")
+    if value not in ("", "0", "1"):
+        raise OptionError(
+            f"The environment variable {REQUIRE} must be 1, to make a kernel "
+            "or an instruction set that is not built an error, or 0. "
+            f"Received: {REQUIRE}={value!r}."
+        )
+    return value == "1"
+
+
+def run_compiler(command, **_):
     """Runs a compiler; its first error becomes the text of the exception."""
     try:
         result = subprocess.run(
@@ -105,35 +135,55 @@ def version_of(compiler):
 class BuildKernel(build_ext):
     """A shared library, of which some objects have flags of their own."""
 
-    def run(self):
+    def initialize_options(self):
+        super().initialize_options()
         self.report = {
             "compiler": None,
             "levels": [],
             "left_out": {},
             "failure": None,
         }
+
+    def finalize_options(self):
+        super().finalize_options()
+        self.required = kernel_required()
+
+    def run(self):
+        # An editable installation runs in the folder of the sources.
+        folders = [pathlib.Path(self.build_lib) / KERNELS]
+        folders += [KERNELS] * bool(self.inplace)
+        # The library of an earlier build is not the result of this one.
+        for folder in folders:
+            for path in folder.glob("_native*"):
+                path.unlink()
         try:
             super().run()
         except Exception as error:
             self._skip(error)
-        # An editable installation runs in the folder of the sources.
-        folders = [pathlib.Path(self.build_lib) / KERNELS]
-        for folder in folders + [KERNELS] * bool(self.inplace):
+        for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
             text = json.dumps(self.report, indent=1)
             (folder / REPORT).write_text(text, encoding="utf-8")
+        missing = self.report["left_out"]
+        if self.report["failure"]:
+            missing = {"the kernel": self.report["failure"]}
+        if missing and self.required:
+            raise CompileError(
+                f"{REQUIRE}=1, but not everything was built. "
+                + "; ".join(f"{part}: {why}" for part, why in missing.items())
+            )
+
+    def get_ext_filename(self, fullname):
+        return str(pathlib.Path(*fullname.split(".")).with_name(LIBRARY))
 
     def build_extension(self, extension):
         try:
-            self.compiler.spawn = spawn
-            command = getattr(self.compiler, "compiler_so", None)
-            if command:
-                self.report["compiler"] = version_of(command[0])
+            self._set_up_compiler()
             extension.include_dirs.append(str(xla_headers()))
             for level, flags in LEVELS.items():
                 try:
                     objects = self._compile(extension, level, flags)
-                except CompileError as error:
+                except (CompileError, ExecError) as error:
                     if level == "baseline":
                         raise
                     self.report["left_out"][level] = str(error)
@@ -147,6 +197,19 @@ class BuildKernel(build_ext):
             super().build_extension(extension)
         except Exception as error:
             self._skip(error)
+
+    def _set_up_compiler(self):
+        # Setuptools 83 and older call the first, later ones the second.
+        self.compiler.spawn = self.compiler.call = run_compiler
+        command = getattr(self.compiler, "compiler_so_cxx", None)
+        if command:
+            self.report["compiler"] = version_of(command[0])
+        # Where Python's own libraries are is nothing that a wheel should know.
+        for name in ("linker_so", "linker_so_cxx"):
+            words = getattr(self.compiler, name, ())
+            if any(word.startswith("-Wl,-rpath") for word in words):
+                words = [w for w in words if not w.startswith("-Wl,-rpath")]
+                setattr(self.compiler, name, words)
 
     def _compile(self, extension, level, flags):
         return self.compiler.compile(
@@ -166,6 +229,10 @@ class BuildKernel(build_ext):
     def get_export_symbols(self, extension):
         return []
 
+    @property
+    def without_kernel(self):
+        return self.report["failure"] is not None
+
     def _skip(self, error):
         # The first is the cause of the others.
         self.report["failure"] = self.report["failure"] or str(error)
@@ -173,8 +240,36 @@ class BuildKernel(build_ext):
         self.warn(f"the native kernel of keras_sasa is not built: {error}")
 
 
+class BuildWheel(bdist_wheel):
+    """One wheel for every Python; its name says if it has no kernel."""
+
+    def get_tag(self):
+        *_, system = super().get_tag()
+        if self.get_finalized_command("build_ext").without_kernel:
+            self.build_number = "0_without_kernel"
+            system = "any"
+        return "py3", "none", system
+
+
+class BuildEditable(editable_wheel):
+    """As `BuildWheel`; the kernel is built after the wheel has its name."""
+
+    def run(self):
+        super().run()
+        if self.get_finalized_command("build_ext").without_kernel:
+            for wheel in pathlib.Path(self.dist_dir).glob("*-0.editable-*.whl"):
+                name = wheel.name.replace(
+                    "-0.editable-", "-0.editable_without_kernel-"
+                )
+                wheel.rename(wheel.with_name(name))
+
+
 setup(
-    cmdclass={"build_ext": BuildKernel},
+    cmdclass={
+        "bdist_wheel": BuildWheel,
+        "build_ext": BuildKernel,
+        "editable_wheel": BuildEditable,
+    },
     ext_modules=[
         Extension(
             "keras_sasa.kernels._native",
@@ -182,6 +277,7 @@ setup(
             depends=[
                 str(KERNELS / name)
                 for name in (
+                    EXPORTS.name,
                     *MATHEMATICS,
                     "block_attention.h",
                     "local_attention.h",
@@ -191,6 +287,7 @@ setup(
             ],
             include_dirs=[str(KERNELS)],
             extra_compile_args=[*FLAGS, "-fvisibility=hidden"],
+            extra_link_args=LINKER_FLAGS,
             optional=True,
         )
     ],

@@ -4,9 +4,12 @@ import importlib.machinery
 import os
 import pathlib
 import platform
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
 
 import pytest
 from backend import BACKEND
@@ -15,12 +18,12 @@ from keras_sasa import kernels
 from keras_sasa.kernels import build_report
 
 ROOT = pathlib.Path(__file__).parents[1]
-LIBRARY = f"_native{importlib.machinery.EXTENSION_SUFFIXES[0]}"
+LIBRARY = f"_native{importlib.machinery.EXTENSION_SUFFIXES[-1]}"
 
 # Refuses AVX-512, as GCC 5 does, or everything with the word REFUSED.
 FAKE = """#!/bin/sh
 case "$*" in
-  *--version*) echo "fake 1.0"; echo "and more"; exit 0 ;;
+  --version) echo "fake 1.0"; echo "and more"; exit 0 ;;
   *{refused}*) echo "in x:" >&2; echo "x.cc:1: error: no {refused}" >&2
                exit 1 ;;
 esac
@@ -38,25 +41,38 @@ on_x86 = pytest.mark.skipif(
 )
 
 
-def build(folder, compiler):
+def run_setup(folder, *arguments, compiler, **environment):
+    """Calls setup.py in this folder; returns its status and its messages."""
+    variables = {**os.environ, "CC": str(compiler), "CXX": str(compiler)}
+    variables.pop("KERAS_SASA_REQUIRE_KERNEL", None)
+    result = subprocess.run(
+        [sys.executable, "setup.py", *arguments],
+        cwd=folder,
+        env={**variables, **environment},
+        capture_output=True,
+        text=True,
+    )
+    return result.returncode, result.stderr
+
+
+def build(folder, compiler, **environment):
     """Compiles with this compiler; returns the folder and the report."""
     shutil.copy(ROOT / "setup.py", folder)
     shutil.copytree(
         ROOT / "keras_sasa/kernels",
         folder / "keras_sasa/kernels",
         ignore=shutil.ignore_patterns("*.so", "*.json", "__pycache__"),
+        dirs_exist_ok=True,
     )
-    result = subprocess.run(
-        [sys.executable, "setup.py", "build_ext"]
-        + ["--build-lib", "out", "--build-temp", "objects"],
-        cwd=folder,
-        env={**os.environ, "CC": str(compiler), "CXX": str(compiler)},
-        capture_output=True,
-        text=True,
+    status, log = run_setup(
+        folder,
+        *("build_ext", "--build-lib", "out", "--build-temp", "objects"),
+        compiler=compiler,
+        **environment,
     )
-    assert result.returncode == 0, result.stderr
+    assert bool(status) == bool(environment), log
     built = folder / "out/keras_sasa/kernels"
-    return built, build_report.read(built / "_native.json"), result.stderr
+    return built, build_report.read(built / "_native.json"), log
 
 
 def fake(folder, refused):
@@ -103,6 +119,127 @@ def test_what_cannot_be_compiled_at_all_says_why(
 def test_a_compiler_that_is_not_there_is_named(tmp_path):
     _, report, _ = build(tmp_path, tmp_path / "no-compiler")
     assert f"{tmp_path}/no-compiler cannot be run: " in report["failure"]
+
+
+def test_the_library_of_an_earlier_build_is_deleted(tmp_path):
+    folder, _, _ = build(tmp_path, fake(tmp_path, "nothing"))
+    assert (folder / LIBRARY).is_file()
+    folder, report, _ = build(tmp_path, tmp_path / "no-compiler")
+    assert report["failure"]
+    assert [path.name for path in folder.iterdir()] == ["_native.json"]
+
+
+@pytest.mark.parametrize(
+    "refused, part",
+    [
+        ("bindings.cc", "the kernel"),
+        pytest.param("-mavx512f", "x86_64_v4", marks=on_x86),
+    ],
+)
+def test_a_required_kernel_that_is_not_built_is_an_error(
+    refused, part, tmp_path
+):
+    compiler = fake(tmp_path, refused)
+    _, _, log = build(tmp_path, compiler, KERAS_SASA_REQUIRE_KERNEL="1")
+    assert (
+        "error: KERAS_SASA_REQUIRE_KERNEL=1, but not everything was built. "
+        f"{part}: {compiler}: x.cc:1: error: no {refused}"
+    ) in log
+
+
+def test_a_misspelled_requirement_is_an_error(tmp_path):
+    compiler = fake(tmp_path, "nothing")
+    _, _, log = build(tmp_path, compiler, KERAS_SASA_REQUIRE_KERNEL="yes")
+    assert re.search(
+        "KERAS_SASA_REQUIRE_KERNEL must be 1, .*, or 0. "
+        "Received: KERAS_SASA_REQUIRE_KERNEL='yes'.",
+        log,
+    )
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """The sources as a packager unpacks them."""
+    folder = tmp_path_factory.mktemp("sources")
+    clone = folder / "clone"
+    shutil.copytree(
+        ROOT,
+        clone,
+        ignore=shutil.ignore_patterns(
+            *("*.so", ".*", "__pycache__", "_native.json", "build", "dist"),
+            *("*.egg-info", "runs"),
+        ),
+    )
+    status, log = run_setup(clone, "sdist", compiler="none")
+    assert status == 0, log
+    with tarfile.open(*clone.glob("dist/*.tar.gz")) as archive:
+        archive.extractall(folder, filter="data")
+    return next(folder.glob("keras_sasa-*"))
+
+
+@pytest.mark.parametrize("refused", ["nothing", "bindings.cc"])
+def test_a_wheel_is_for_every_python_and_says_if_it_has_no_kernel(
+    refused, sources, tmp_path
+):
+    folder = tmp_path / "sources"
+    shutil.copytree(sources, folder)
+    assert not (folder / "tests").exists()
+    status, log = run_setup(
+        folder, "bdist_wheel", compiler=fake(tmp_path, refused)
+    )
+    assert status == 0, log
+    (wheel,) = folder.glob("dist/*.whl")
+    _, _, *tags = wheel.stem.split("-")
+    with zipfile.ZipFile(wheel) as archive:
+        names = [n for n in archive.namelist() if ".dist-info/" not in n]
+    names = {name.removeprefix("keras_sasa/") for name in names}
+    natives = {name for name in names if "_native." in name}
+    if refused == "nothing":
+        assert tags[:2] == ["py3", "none"] and tags[2] != "any"
+        assert natives == {"kernels/_native.json", f"kernels/{LIBRARY}"}
+    else:
+        assert tags == ["0_without_kernel", "py3", "none", "any"]
+        assert natives == {"kernels/_native.json"}
+    package = ROOT / "keras_sasa"
+    modules = {str(path.relative_to(package)) for path in package.rglob("*.py")}
+    assert names == modules | natives | {"py.typed"}
+
+
+@pytest.mark.parametrize("refused", ["nothing", "bindings.cc"])
+def test_an_editable_wheel_says_if_it_has_no_kernel(refused, sources, tmp_path):
+    folder = tmp_path / "sources"
+    shutil.copytree(sources, folder)
+    status, log = run_setup(
+        folder, "editable_wheel", compiler=fake(tmp_path, refused)
+    )
+    assert status == 0, log
+    (wheel,) = folder.glob("dist/*.whl")
+    without = "_without_kernel" if refused != "nothing" else ""
+    assert f"-0.editable{without}-py3-none-" in wheel.name
+    # Type checkers follow a path, but no hook.
+    with zipfile.ZipFile(wheel) as archive:
+        (path,) = (n for n in archive.namelist() if n.endswith(".pth"))
+        assert archive.read(path).decode().strip() == str(folder)
+    library = folder / f"keras_sasa/kernels/{LIBRARY}"
+    assert library.exists() == (not without)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads ELF files")
+def test_the_library_exports_its_own_functions_alone(native_available):
+    def inspect(*command):
+        if not shutil.which(command[0]):
+            pytest.skip(f"there is no {command[0]}")
+        command = [*command, str(kernels._path())]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True
+        ).stdout
+
+    lines = inspect("nm", "--dynamic", "--defined-only").splitlines()
+    names = {line.split()[-1] for line in lines}
+    assert names == {*kernels.CALLS, "keras_sasa_register"}
+    assert ".debug_info" not in inspect("readelf", "--sections", "--wide")
+    # No path of the machine that built it.
+    assert "RUNPATH" not in inspect("readelf", "--dynamic")
 
 
 @pytest.mark.large

@@ -90,7 +90,8 @@ def load() -> str | None:
 
 def _path():
     folder = pathlib.Path(__file__).parent
-    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+    # First the name that setup.py gives it, without a version of Python.
+    for suffix in reversed(importlib.machinery.EXTENSION_SUFFIXES):
         path = folder / f"_native{suffix}"
         if path.is_file():
             return path
