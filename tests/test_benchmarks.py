@@ -8,7 +8,8 @@ import sys
 
 import keras
 import pytest
-from images import image_folder
+
+from tests.support.images import image_folder
 
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
 

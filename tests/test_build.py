@@ -12,10 +12,10 @@ import tarfile
 import zipfile
 
 import pytest
-from backend import BACKEND
 
 from keras_sasa import kernels
 from keras_sasa.kernels import build_report
+from tests.support.backend import BACKEND
 
 ROOT = pathlib.Path(__file__).parents[1]
 LIBRARY = f"_native{importlib.machinery.EXTENSION_SUFFIXES[-1]}"
@@ -260,7 +260,7 @@ def test_kernel_without_levels_computes(lacking, levels, tmp_path):
     )
     shutil.copy(folder / LIBRARY, clone / "keras_sasa/kernels")
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "tests/test_kernel.py"]
+        [sys.executable, "-m", "pytest", "tests/kernels/test_kernel.py"]
         + ["-k", "not sanitizers and not threads"],
         cwd=clone,
         env={**os.environ, "PYTHONPATH": str(clone)},

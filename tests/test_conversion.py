@@ -4,13 +4,13 @@ import re
 
 import keras
 import numpy as np
-import oracle
 import pytest
-from backend import BACKEND
 from keras import layers, ops
 
 from keras_sasa import SelfAttention2D
 from keras_sasa.conversion import Conversion, replace_convolutions
+from tests.support import oracle
+from tests.support.backend import BACKEND
 
 
 def images(*shape):

@@ -6,15 +6,15 @@ Derivatives of first order in reverse mode are in the tests of the layers.
 import functools
 
 import numpy as np
-import process
 import pytest
-from backend import BACKEND
 
 from keras_sasa.ops.block_attention import (
     block_attention,
     pooled_block_attention,
 )
 from keras_sasa.ops.local_attention import local_attention, projected_attention
+from tests.support import process
+from tests.support.backend import BACKEND
 
 # Of derivatives of higher order, which compile for long.
 every_order = pytest.mark.parametrize(

@@ -15,9 +15,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from coco_folder import coco_folder
-from images import image_folder
-from networks import open_blocks
 
 from keras_sasa import command_line
 from keras_sasa.applications import ResNet
@@ -33,6 +30,9 @@ from keras_sasa.training import (
     load_trained,
     prepare_images,
 )
+from tests.support.coco_folder import coco_folder
+from tests.support.images import image_folder
+from tests.support.networks import open_blocks
 
 ROOT = pathlib.Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"

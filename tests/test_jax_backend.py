@@ -10,28 +10,28 @@ import keras
 import pytest
 
 LAYERS = (
-    "test_local_attention.py",
+    "ops/test_local_attention.py",
     "test_derivatives.py",
-    "test_self_attention_2d.py",
-    "test_attention_stem.py",
-    "test_native_dispatch.py",
-    "test_kernel.py",
+    "layers/test_self_attention_2d.py",
+    "layers/test_attention_stem.py",
+    "ops/test_native_dispatch.py",
+    "kernels/test_kernel.py",
 )
 NETWORKS = (
-    "test_applications.py",
+    "applications/test_resnet.py",
     "test_conversion.py",
-    "test_detection_data.py",
-    "test_detection_fit.py",
-    "test_detection_parts.py",
-    "test_detection_retinanet.py",
-    "test_detection_suppression.py",
-    "test_detection_targets.py",
+    "data/test_detection_batches.py",
+    "training/test_detection.py",
+    "detection/test_parts.py",
+    "detection/test_retinanet.py",
+    "detection/test_non_maximum_suppression.py",
+    "detection/test_targets.py",
     "test_doctor.py",
-    "test_profile.py",
-    "test_training_fit.py",
-    "test_visualize.py",
-    "test_visualize_evidence.py",
-    "test_visualize_heads.py",
+    "profile/test_profile.py",
+    "training/test_classification.py",
+    "visualize/test_attention_weights.py",
+    "visualize/test_evidence.py",
+    "visualize/test_head_statistics.py",
 )
 
 
@@ -49,7 +49,7 @@ def test_passes_on_jax(file):
     path = pathlib.Path(__file__).parent / file
     process = subprocess.run(
         [sys.executable, "-m", "pytest", str(path)],
-        cwd=path.parents[1],
+        cwd=pathlib.Path(__file__).parents[1],
         env={**os.environ, "KERAS_BACKEND": "jax"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

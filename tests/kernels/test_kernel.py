@@ -11,19 +11,19 @@ import subprocess
 
 import keras
 import numpy as np
-import process
 import pytest
-from backend import BACKEND, value_and_gradients
 from keras import ops
-from networks import open_blocks
 
 from keras_sasa import AttentionStem, SelfAttention2D, kernels
 from keras_sasa.applications import ResNet
 from keras_sasa.kernels import custom_call
 from keras_sasa.ops import local_attention as package
 from keras_sasa.ops.local_attention import local_attention
+from tests.support import process
+from tests.support.backend import BACKEND, value_and_gradients
+from tests.support.networks import open_blocks
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 KERNELS = ROOT / "keras_sasa/kernels"
 MATHEMATICS = ("block_attention.cc", "local_attention.cc")
 
@@ -66,7 +66,7 @@ def compiler(tmp_path_factory):
 def driver(compiler, tmp_path_factory):
     # Without vectors of its own it serves every level.
     driver = tmp_path_factory.mktemp("driver") / "driver.o"
-    source = ROOT / "tests/kernel_driver.cc"
+    source = ROOT / "tests/kernels/kernel_driver.cc"
     subprocess.run([*compiler, "-c", source, "-o", driver], check=True)
     return driver
 
@@ -485,11 +485,10 @@ def test_window_larger_than_a_map_of_unknown_size(native_available):
 
 THREADS = """
     import json, sys
-    sys.path.insert(0, "tests")
     import tensorflow as tf
     tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[1]))
     tf.config.threading.set_inter_op_parallelism_threads(int(sys.argv[1]))
-    import test_kernel
+    from tests.kernels import test_kernel
     print(json.dumps(test_kernel.digests()))
 """
 

@@ -6,9 +6,7 @@ import math
 
 import keras
 import numpy as np
-import process
 import pytest
-from coco_folder import coco_folder
 
 from keras_sasa.data.detection_sources import load_data
 from keras_sasa.training.detection.detector import build_detector, fit
@@ -19,6 +17,8 @@ from keras_sasa.training.detection.evaluation import (
     evaluate,
 )
 from keras_sasa.training.detection.recipes import BLOOD_CELLS
+from tests.support import process
+from tests.support.coco_folder import coco_folder
 
 pytest.importorskip("pycocotools")
 on_tensorflow = pytest.mark.skipif(

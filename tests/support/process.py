@@ -21,7 +21,7 @@ def run(program, *arguments, **environment):
     """
     process = subprocess.run(
         [sys.executable, "-c", dedent(program), *map(str, arguments)],
-        cwd=pathlib.Path(__file__).parents[1],
+        cwd=pathlib.Path(__file__).parents[2],
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", **environment},
         capture_output=True,
         text=True,

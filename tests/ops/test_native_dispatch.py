@@ -4,14 +4,14 @@ import warnings
 
 import keras
 import numpy as np
-import process
 import pytest
-from backend import BACKEND
 from keras import ops
 
 from keras_sasa import SelfAttention2D, kernels
 from keras_sasa.ops import local_attention as package
 from keras_sasa.ops.local_attention import local_attention, native
+from tests.support import process
+from tests.support.backend import BACKEND
 
 IMAGES = np.random.default_rng(0).normal(size=(4, 9, 8, 5)).astype("float32")
 
@@ -335,10 +335,9 @@ MIRRORED = """
         devices[0], [tf.config.LogicalDeviceConfiguration()] * 2
     )
     import keras
-    sys.path.insert(0, "tests")
     import numpy as np
     from keras_sasa.ops import local_attention
-    from test_native_dispatch import IMAGES, network
+    from tests.ops.test_native_dispatch import IMAGES, network
 
     calls = []
     original = local_attention.IMPLEMENTATIONS["native"]
@@ -373,12 +372,11 @@ def test_mirrored_strategy(native_available):
 
 
 SWITCH = """
-    import json, sys
-    sys.path.insert(0, "tests")
+    import json
     import warnings
     warnings.simplefilter("error", RuntimeWarning)
     import keras_sasa
-    from test_native_dispatch import IMAGES, to_numpy
+    from tests.ops.test_native_dispatch import IMAGES, to_numpy
     layer = keras_sasa.SelfAttention2D(8, 3, num_heads=2)
     shape = layer(IMAGES).shape
     print(json.dumps([keras_sasa.ops.local_attention.available(), list(shape)]))

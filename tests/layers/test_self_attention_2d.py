@@ -6,10 +6,10 @@ import re
 import keras
 import numpy as np
 import pytest
-from config import assert_config_complete
 from keras.src.testing import TestCase
 
 from keras_sasa import SelfAttention2D
+from tests.support.config import assert_config_complete
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 9, 8, 5)).astype("float32")
 

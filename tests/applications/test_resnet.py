@@ -3,10 +3,10 @@
 import keras
 import numpy as np
 import pytest
-from networks import open_blocks
 
 from keras_sasa import AttentionStem, SelfAttention2D, applications
 from keras_sasa.applications import NUM_BLOCKS, ResNet
+from tests.support.networks import open_blocks
 
 SMALL = {
     "stem": "small",

@@ -5,16 +5,16 @@ import warnings
 
 import keras
 import numpy as np
-import process
 import pytest
-from backend import BACKEND
-from cases import CASES
-from networks import open_blocks
 
 from keras_sasa import AttentionStem, SelfAttention2D, local_attention, training
 from keras_sasa.applications import CONFIGURATIONS, ResNet
 from keras_sasa.data import load_data
 from keras_sasa.detection import RetinaNet
+from tests.support import process
+from tests.support.backend import BACKEND
+from tests.support.cases import CASES
+from tests.support.networks import open_blocks
 
 pytestmark = [
     pytest.mark.skipif(

@@ -2,15 +2,7 @@
 
 import keras
 import numpy as np
-import oracle
 import pytest
-from backend import (
-    BACKEND,
-    MODES,
-    gradients_of_gradients,
-    value_and_gradients,
-)
-from cases import CASES, Case, reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
@@ -20,6 +12,14 @@ from keras_sasa.ops.local_attention import (
     Channels,
     local_attention,
 )
+from tests.support import oracle
+from tests.support.backend import (
+    BACKEND,
+    MODES,
+    gradients_of_gradients,
+    value_and_gradients,
+)
+from tests.support.cases import CASES, Case, reference
 
 # The kernel knows float32 only: what is float64 here says nothing of it.
 FLOAT64 = sorted(set(IMPLEMENTATIONS) - {"native"})

@@ -8,13 +8,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from coco_folder import NAMES, coco_folder
 
 from keras_sasa.data import box_transforms, detection_batches
 from keras_sasa.data.detection_sources import digit_scenes, load_data
 from keras_sasa.data.images import check_readable
 from keras_sasa.training import DIGITS
 from keras_sasa.training.detection.recipes import COCO, DIGIT_SCENES
+from tests.support.coco_folder import NAMES, coco_folder
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow",

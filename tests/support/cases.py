@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import oracle
 
 from keras_sasa.layers import SelfAttention2D
+from tests.support import oracle
 
 DEFAULTS = {"filters": 8, "num_heads": 2, "kernel_size": 3}
 

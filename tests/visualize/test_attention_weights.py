@@ -6,7 +6,6 @@ import weakref
 
 import keras
 import numpy as np
-import oracle
 import pytest
 from keras import ops
 
@@ -22,6 +21,7 @@ from keras_sasa.visualize import (
     plot_history,
     window_in_image,
 )
+from tests.support import oracle
 
 
 def images(*shape):

@@ -8,7 +8,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from images import image_folder
 
 from keras_sasa.data import (
     ImageData,
@@ -19,6 +18,7 @@ from keras_sasa.data import (
 )
 from keras_sasa.data.rand_augment import rand_augment
 from keras_sasa.training import CIFAR10, DIGITS, IMAGENET
+from tests.support.images import image_folder
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow",

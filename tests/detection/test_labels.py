@@ -6,10 +6,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from detectors import tiny_detector, tiny_scenes
 
 from keras_sasa.detection import labels
 from keras_sasa.detection.checked_data import CheckedData
+from tests.support.detectors import tiny_detector, tiny_scenes
 
 IMAGES, LABELS = tiny_scenes()
 BOXES, CLASSES = LABELS["boxes"], LABELS["labels"]

@@ -3,11 +3,11 @@
 import keras
 import numpy as np
 import pytest
-from detectors import tiny_detector
 from keras.utils import bounding_boxes
 
 from keras_sasa.applications import ResNet
 from keras_sasa.detection import RetinaNet
+from tests.support.detectors import tiny_detector
 
 OPERATORS = ("conv", "attention")
 

@@ -2,10 +2,10 @@
 
 import keras
 import pytest
-from detectors import FEATURES, tiny_backbone, tiny_detector
 
 from keras_sasa.detection import RetinaNet
 from keras_sasa.detection.backbones import feature_maps
+from tests.support.detectors import FEATURES, tiny_backbone, tiny_detector
 
 
 def backbone(padding="same", side=64, **options):

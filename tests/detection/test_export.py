@@ -3,7 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from detectors import tiny_detector
+
+from tests.support.detectors import tiny_detector
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("TensorFlow exports", allow_module_level=True)

@@ -2,16 +2,20 @@
 
 import keras
 import numpy as np
-import oracle
 import pytest
-from backend import MODES, gradients_of_gradients, value_and_gradients
-from cases import central_differences
-from config import assert_config_complete
 from keras import ops
 from keras.src.testing import TestCase
 
 from keras_sasa import AttentionStem, _derivatives
 from keras_sasa.ops.block_attention import block_attention, pool
+from tests.support import oracle
+from tests.support.backend import (
+    MODES,
+    gradients_of_gradients,
+    value_and_gradients,
+)
+from tests.support.cases import central_differences
+from tests.support.config import assert_config_complete
 
 VALUES = ("spatially_aware", "plain", "conv")
 SIZES = ((8, 4), (5, 7), (2, 3))

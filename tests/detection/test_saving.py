@@ -8,10 +8,10 @@ import sys
 import keras
 import numpy as np
 import pytest
-from detectors import tiny_backbone, tiny_detector, tiny_scenes
 
 from keras_sasa.detection import RetinaNet
 from keras_sasa.detection.detections import Detections
+from tests.support.detectors import tiny_backbone, tiny_detector, tiny_scenes
 
 # All arguments but the backbone, none at its default.
 ARGUMENTS = {

@@ -17,14 +17,14 @@ import sys
 
 import keras
 import numpy as np
-import process
 import pytest
 import tensorflow as tf
-from images import image_folder
 
-from keras_sasa import detection, training
+from keras_sasa import training
 from keras_sasa.data import evaluation_batches, load_data
 from keras_sasa.training import DIGITS, Run, fit
+from tests.support import process
+from tests.support.images import image_folder
 
 on_tensorflow = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="a feature of TensorFlow"
@@ -710,7 +710,7 @@ def test_wrong_precision(tmp_path):
         fit(NETWORK, digits(), RECIPE, tmp_path, mixed_precision="int8")
 
 
-@pytest.mark.parametrize("function", [fit, detection.fit])
+@pytest.mark.parametrize("function", [fit, training.detection.fit])
 def test_misspelled_argument(function, tmp_path):
     with pytest.raises(TypeError, match=r"fit\(\).*'seeds'"):
         function(NETWORK, digits(), RECIPE, tmp_path, seeds=1)
