@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import errno
 import functools
+import importlib.util
 import json
 import os
 import shutil
@@ -59,6 +60,7 @@ PROGRAM = """
     )
     import keras
     from keras_sasa import training
+    from keras_sasa.data import load_data
     # Before the images, which are tensors of TensorFlow, not of JAX.
     devices = training.make_devices(devices)
     kill_at = int(os.environ.get("KILL_AT", 0))
@@ -102,7 +104,7 @@ def digits(images=170, held_out=70):
 @pytest.fixture
 def without_tensorboard(monkeypatch):
     """Its callback takes seconds; one test has it."""
-    find = training.fit.__globals__["importlib"].util.find_spec
+    find = importlib.util.find_spec
     monkeypatch.setattr(
         "importlib.util.find_spec",
         lambda name: None if name == "tensorboard" else find(name),

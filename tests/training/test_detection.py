@@ -218,7 +218,7 @@ def test_nothing_to_learn_or_to_measure(tmp_path, split, crowd, message):
         (
             {"bounding_box_format": "xywh"},
             ValueError,
-            "must be 'xyxy' to train .*bounding_box_format='xywh'",
+            "must be 'xyxy', the format .*bounding_box_format='xywh'",
         ),
         ({"spacial": "conv"}, TypeError, "spacial"),
         ({"backbone": {"num_blocks": (1,), "width": 3}}, TypeError, "width"),
