@@ -10,9 +10,9 @@ import re
 
 import keras
 
-from keras_sasa import kernels, local_attention
+from keras_sasa import local_attention
 from keras_sasa._version import __version__
-from keras_sasa.kernels import build_report
+from keras_sasa.kernels import build_report, loader
 
 # Everything that the package or its extras import.
 _DISTRIBUTIONS = (
@@ -34,7 +34,7 @@ _DISTRIBUTIONS = (
 )
 _VECTOR_FLAGS = ("avx", "avx2", "fma", "avx512f", "asimd", "sve")
 _SETTINGS = (
-    kernels.SWITCH,
+    loader.SWITCH,
     "KERAS_BACKEND",
     "TF_CONFIG",
     "TF_XLA_FLAGS",

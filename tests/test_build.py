@@ -13,8 +13,7 @@ import zipfile
 
 import pytest
 
-from keras_sasa import kernels
-from keras_sasa.kernels import build_report
+from keras_sasa.kernels import build_report, loader, targets
 from tests.support.backend import BACKEND
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -112,8 +111,8 @@ def test_what_cannot_be_compiled_at_all_says_why(
     assert build_report.describe(report) == f"failed: fake 1.0: {cause}"
     # An installed package without its library gives this reason.
     monkeypatch.setattr(build_report, "PATH", folder / "_native.json")
-    monkeypatch.setattr(kernels, "_path", lambda: None)
-    assert f"(fake 1.0: {cause})" in kernels.load.__wrapped__()
+    monkeypatch.setattr(loader, "library_path", lambda: None)
+    assert f"(fake 1.0: {cause})" in loader.load.__wrapped__()
 
 
 def test_a_compiler_that_is_not_there_is_named(tmp_path):
@@ -229,14 +228,14 @@ def test_the_library_exports_its_own_functions_alone(native_available):
     def inspect(*command):
         if not shutil.which(command[0]):
             pytest.skip(f"there is no {command[0]}")
-        command = [*command, str(kernels._path())]
+        command = [*command, str(loader.library_path())]
         return subprocess.run(
             command, capture_output=True, text=True, check=True
         ).stdout
 
     lines = inspect("nm", "--dynamic", "--defined-only").splitlines()
     names = {line.split()[-1] for line in lines}
-    assert names == {*kernels.CALLS, "keras_sasa_register"}
+    assert names == {*targets.TARGETS, "keras_sasa_register"}
     assert ".debug_info" not in inspect("readelf", "--sections", "--wide")
     # No path of the machine that built it.
     assert "RUNPATH" not in inspect("readelf", "--dynamic")

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_sasa import AttentionStem, SelfAttention2D, kernels
+from keras_sasa import AttentionStem, SelfAttention2D
 from keras_sasa.applications import ResNet
-from keras_sasa.kernels import custom_call
+from keras_sasa.kernels import targets, tensorflow_call
 from keras_sasa.ops import local_attention as package
 from keras_sasa.ops.local_attention import local_attention
 from tests.support import process
@@ -106,7 +106,7 @@ def test_mathematics_under_sanitizers(compiler, driver, flags, tmp_path):
 
 MAP = (2, 5, 6, 8)
 FORWARD_CALL = {
-    "name": kernels.FORWARD,
+    "name": targets.FORWARD,
     "operands": [MAP, MAP, MAP, (3, 2, 2), (3, 2, 2)],
     "results": [MAP, (2, 2, 5, 6)],
     "sources": 3,
@@ -121,7 +121,7 @@ FORWARD_CALL = {
 }
 BACKWARD_CALL = {
     **FORWARD_CALL,
-    "name": kernels.BACKWARD,
+    "name": targets.BACKWARD,
     "operands": [*FORWARD_CALL["operands"], MAP, (2, 2, 5, 6)],
     "results": FORWARD_CALL["operands"],
 }
@@ -133,7 +133,7 @@ def call(change, base=FORWARD_CALL):
     name, operands, results = (
         attributes.pop(key) for key in ("name", "operands", "results")
     )
-    return custom_call.call_tensorflow(
+    return tensorflow_call.call(
         name,
         [ops.zeros(shape) for shape in operands],
         results,
@@ -233,7 +233,7 @@ WRONG_BACKWARD = {
 
 KERNEL = (5, 8)
 PROJECTED_CALL = {
-    "name": kernels.PROJECTED,
+    "name": targets.PROJECTED,
     "operands": [(2, 5, 6, 5), *[KERNEL] * 3, (3, 2, 2), (3, 2, 2)],
     "results": [MAP],
     "filters": 8,
@@ -288,7 +288,7 @@ WRONG_PROJECTED = {
 
 IMAGE, LOGIT_KERNELS, VALUE_KERNELS = (2, 5, 6, 3), (2, 3, 3), (16, 3, 8)
 BLOCK_CALL = {
-    "name": kernels.BLOCK_FORWARD,
+    "name": targets.BLOCK_FORWARD,
     "operands": [IMAGE, LOGIT_KERNELS, VALUE_KERNELS],
     "results": [MAP],
     "num_heads": 2,
@@ -296,13 +296,13 @@ BLOCK_CALL = {
 }
 POOLED_CALL = {
     **BLOCK_CALL,
-    "name": kernels.BLOCK_POOLED,
+    "name": targets.BLOCK_POOLED,
     "operands": [*BLOCK_CALL["operands"], (8,), (8,)],
     "results": [(2, 2, 2, 8)],
 }
 BLOCK_BACKWARD_CALL = {
     **BLOCK_CALL,
-    "name": kernels.BLOCK_BACKWARD,
+    "name": targets.BLOCK_BACKWARD,
     "operands": [*BLOCK_CALL["operands"], MAP],
     "results": BLOCK_CALL["operands"],
 }
@@ -519,7 +519,7 @@ def test_projected_as_by_the_backend(native_calls, monkeypatch, channels):
         monkeypatch.setattr(package, "MAX_PROJECTED_CHANNELS", most)
         actual = projected(images, **options)
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
-    calls = ["again" in call for call in native_calls]
+    calls = ["recompute" in call for call in native_calls]
     assert calls == [channels <= 256, False, True]
 
 
@@ -669,14 +669,14 @@ def test_training_is_that_of_the_definition(native_calls):
 @on_tensorflow
 def test_interface_of_tensorflow_cpu(monkeypatch):
     """Its smaller library does not have the C function."""
-    expected = kernels._tensorflow_function()
+    expected = tensorflow_call.ffi_api_function()
     load = ctypes.CDLL
     monkeypatch.setattr(
-        kernels.ctypes,
+        tensorflow_call.ctypes,
         "CDLL",
         lambda path: object() if "framework" in path else load(path),
     )
-    found = kernels._tensorflow_function()
+    found = tensorflow_call.ffi_api_function()
     assert found is not expected
     for function in (expected, found):
         function.restype = ctypes.c_void_p

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_sasa import SelfAttention2D, kernels
+from keras_sasa import SelfAttention2D
+from keras_sasa.kernels import loader
 from keras_sasa.ops import local_attention as package
 from keras_sasa.ops.local_attention import local_attention, native
 from tests.support import process
@@ -42,7 +43,7 @@ def fresh():
     """Forgets what is known of the kernel, before and after."""
 
     def forget():
-        kernels.load.cache_clear()
+        loader.load.cache_clear()
         package._warn.cache_clear()
 
     forget()
@@ -52,14 +53,14 @@ def fresh():
 
 @pytest.fixture
 def switched_off(monkeypatch, fresh):
-    monkeypatch.setenv(kernels.SWITCH, "0")
+    monkeypatch.setenv(loader.SWITCH, "0")
 
 
 @pytest.fixture
 def not_compiled(monkeypatch, fresh):
-    monkeypatch.delenv(kernels.SWITCH, raising=False)
+    monkeypatch.delenv(loader.SWITCH, raising=False)
     monkeypatch.setattr(native, "_accelerator", lambda: None)
-    monkeypatch.setattr(kernels, "_path", lambda: None)
+    monkeypatch.setattr(loader, "library_path", lambda: None)
 
 
 def test_available():
@@ -70,10 +71,10 @@ def test_available():
     assert reasons["native"] is None or isinstance(reasons["native"], str)
 
 
-@pytest.mark.skipif(kernels._path() is None, reason="it is not compiled")
+@pytest.mark.skipif(loader.library_path() is None, reason="it is not compiled")
 def test_compiled_library_is_taken():
     # Else all tests of the kernel would be skipped, and nobody would notice.
-    assert kernels.load() is None
+    assert loader.load() is None
 
 
 def test_default_is_native(native_calls):
@@ -87,29 +88,29 @@ def test_default_is_native(native_calls):
 
 @pytest.mark.parametrize("value", ["0", "False", " OFF ", "no", "Disabled"])
 def test_switch(switched_off, monkeypatch, value):
-    monkeypatch.setenv(kernels.SWITCH, value)
-    assert kernels.SWITCH in package.available()["native"]
+    monkeypatch.setenv(loader.SWITCH, value)
+    assert loader.SWITCH in package.available()["native"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         layer = SelfAttention2D(8, 3, num_heads=2)
         outputs = to_numpy(layer(IMAGES))
     layer.implementation = "tiled"
     np.testing.assert_array_equal(outputs, to_numpy(layer(IMAGES)))
-    with pytest.raises(ValueError, match=f"does not run.*{kernels.SWITCH}"):
+    with pytest.raises(ValueError, match=f"does not run.*{loader.SWITCH}"):
         SelfAttention2D(8, 3, num_heads=2, implementation="native")(IMAGES)
 
 
 @pytest.mark.parametrize("value", ["1", "", "true", "Yes "])
 def test_switch_left_on(native_available, monkeypatch, value):
-    monkeypatch.setenv(kernels.SWITCH, value)
+    monkeypatch.setenv(loader.SWITCH, value)
     assert package.available()["native"] is None
 
 
 @pytest.mark.parametrize("value", ["2", "offf", "-"])
 def test_switch_that_is_neither(monkeypatch, value):
-    monkeypatch.setenv(kernels.SWITCH, value)
+    monkeypatch.setenv(loader.SWITCH, value)
     message = (
-        f"{kernels.SWITCH} must be one of.*'off'.*{kernels.SWITCH}='{value}'"
+        f"{loader.SWITCH} must be one of.*'off'.*{loader.SWITCH}='{value}'"
     )
     with pytest.raises(ValueError, match=message):
         SelfAttention2D(8, 3, num_heads=2)(IMAGES)
@@ -133,14 +134,14 @@ def test_not_compiled_warns_once(not_compiled):
 @pytest.mark.parametrize("clone", [True, False])
 def test_sources_of_a_clone_without_a_kernel(monkeypatch, tmp_path, clone):
     """Python finds them before a package that is installed elsewhere."""
-    file = tmp_path / "keras_sasa" / "kernels" / "__init__.py"
+    file = tmp_path / "keras_sasa" / "kernels" / "loader.py"
     file.parent.mkdir(parents=True)
     if clone:
         (tmp_path / "setup.py").touch()
-    monkeypatch.setattr(kernels, "__file__", str(file))
-    reason = kernels.load.__wrapped__()
+    monkeypatch.setattr(loader, "__file__", str(file))
+    reason = loader.load.__wrapped__()
     assert "was not compiled" in reason
-    assert ("of a clone" in reason) == clone
+    assert ("from a clone" in reason) == clone
 
 
 def test_what_the_kernel_never_takes_does_not_warn(not_compiled):
@@ -157,12 +158,12 @@ def test_what_the_kernel_never_takes_does_not_warn(not_compiled):
 def test_library_that_does_not_load(not_compiled, monkeypatch, tmp_path):
     library = tmp_path / "_native.so"
     library.write_bytes(b"not a library")
-    monkeypatch.setattr(kernels, "_path", lambda: library)
+    monkeypatch.setattr(loader, "library_path", lambda: library)
     assert "cannot be loaded" in package.available()["native"]
 
 
 def test_accelerator(fresh, monkeypatch):
-    monkeypatch.delenv(kernels.SWITCH, raising=False)
+    monkeypatch.delenv(loader.SWITCH, raising=False)
     monkeypatch.setattr(native, "_accelerator", lambda: "GPU")
     assert "there is a GPU" in package.available()["native"]
     with warnings.catch_warnings():
@@ -271,7 +272,7 @@ def test_file_of_native_loads_where_it_does_not_run(
     model.save(path)
     request.getfixturevalue("switched_off")
     loaded = keras.models.load_model(path, safe_mode=True)
-    with pytest.raises(ValueError, match=kernels.SWITCH):
+    with pytest.raises(ValueError, match=loader.SWITCH):
         loaded(IMAGES)
     (layer,) = (x for x in loaded.layers if isinstance(x, SelfAttention2D))
     layer.implementation = None

@@ -5,8 +5,8 @@ logit kernel L = W_Q W_K' of a head, the logit of the pixels i and j is
 x_i' L x_j. An image has few channels, so that this takes fewer products.
 """
 
-from keras_sasa import kernels
-from keras_sasa.kernels import custom_call
+from keras_sasa.kernels import custom_call, targets
+from keras_sasa.kernels.dimensions import dimension
 from keras_sasa.ops.block_attention import operations
 
 
@@ -27,21 +27,21 @@ def block_attention(
     """
 
     def results(shapes):
-        sizes = (custom_call.size(shapes, 0, axis) for axis in range(3))
+        sizes = (dimension(shapes, 0, axis) for axis in range(3))
         return [(*sizes, value_kernels.shape[-1])]
 
-    def again(*operands):
+    def recompute(*operands):
         return operations.attend_by_logit_kernels(
             *operands, block_size=block_size
         )
 
-    return custom_call.differentiable(
+    return custom_call.with_gradient(
         [inputs, logit_kernels, value_kernels],
-        forward=kernels.BLOCK_FORWARD,
-        backward=kernels.BLOCK_BACKWARD,
+        forward=targets.BLOCK_FORWARD,
+        backward=targets.BLOCK_BACKWARD,
         results=results,
         attributes={"num_heads": num_heads, "block_size": block_size},
-        again=again,
+        recompute=recompute,
     )
 
 
@@ -62,23 +62,21 @@ def pooled_block_attention(
     """
 
     def results(shapes):
-        batch = custom_call.size(shapes, 0, 0)
-        sizes = (
-            custom_call.size(shapes, 0, axis, block_size) for axis in (1, 2)
-        )
+        batch = dimension(shapes, 0, 0)
+        sizes = (dimension(shapes, 0, axis, block_size) for axis in (1, 2))
         return [(batch, *sizes, value_kernels.shape[-1])]
 
-    def again(*operands):
+    def recompute(*operands):
         *operands, scale, offset = operands
         maps = block_attention(
             *operands, block_size=block_size, num_heads=num_heads
         )
         return operations.pool(maps * scale + offset, block_size)
 
-    return custom_call.recomputed(
+    return custom_call.with_recomputed_gradient(
         [inputs, logit_kernels, value_kernels, scale, offset],
-        forward=kernels.BLOCK_POOLED,
+        forward=targets.BLOCK_POOLED,
         results=results,
         attributes={"num_heads": num_heads, "block_size": block_size},
-        again=again,
+        recompute=recompute,
     )

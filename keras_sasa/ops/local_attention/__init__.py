@@ -297,7 +297,7 @@ def projected_attention(
         num_heads=num_heads,
         dilation_rate=geometry.pair(dilation_rate, "dilation_rate"),
         content=key_kernel is not None,
-        again=in_two_steps,
+        recompute=in_two_steps,
     )
     return ops.cast(output, dtype)
 

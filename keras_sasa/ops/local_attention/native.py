@@ -10,24 +10,24 @@ several side by side) and the embeddings; attributes describe the windows.
 
 import keras
 
-from keras_sasa import kernels
-from keras_sasa.kernels import custom_call
+from keras_sasa.kernels import custom_call, loader, targets
+from keras_sasa.kernels.dimensions import dimension
 from keras_sasa.ops.local_attention import geometry, tiled
 
 
 def why_not() -> str | None:
     """Returns why the kernel does not run here, or `None` if it does."""
-    if kernels.switched_off():
-        return f"the environment variable {kernels.SWITCH} turns it off"
+    if loader.switched_off():
+        return f"the environment variable {loader.SWITCH} turns it off"
     accelerator = _accelerator()
     if accelerator is not None:
         return f"it runs on CPU, and there is a {accelerator}"
-    return kernels.load()
+    return loader.load()
 
 
 def expected() -> bool:
     """Returns whether it is no surprise that the kernel does not run."""
-    return kernels.switched_off() or _accelerator() is not None
+    return loader.switched_off() or _accelerator() is not None
 
 
 def _accelerator():
@@ -95,7 +95,7 @@ def local_attention(
     if relative:
         operands = [*tensors, row_embedding, column_embedding]
 
-    def again(*operands):
+    def recompute(*operands):
         """The same from the same operands, but differentiable twice."""
         maps = [
             None
@@ -116,20 +116,20 @@ def local_attention(
         """Shapes of the output and of what the gradient needs of it."""
         query = attributes["places"][0]
         batch, height, width = (
-            custom_call.size(shapes, query, axis) for axis in range(3)
+            dimension(shapes, query, axis) for axis in range(3)
         )
         return (
             (batch, height, width, value.count),
             (batch, num_heads, height, width),
         )
 
-    output = custom_call.differentiable(
+    output = custom_call.with_gradient(
         operands,
-        forward=kernels.FORWARD,
-        backward=kernels.BACKWARD,
+        forward=targets.FORWARD,
+        backward=targets.BACKWARD,
         results=results,
         attributes=attributes,
-        again=again,
+        recompute=recompute,
     )
     return output, None
 
@@ -141,12 +141,12 @@ def projected_attention(
     num_heads: int,
     dilation_rate: tuple[int, int],
     content: bool,
-    again,
+    recompute,
 ):
     """Projects and attends in one call, for a query at every pixel.
 
     Queries, keys and values are never in memory; so the gradient, which needs
-    them, is that of `again`, a function of the same operands.
+    them, is that of `recompute`, a function of the same operands.
 
     Args:
         operands: Image `(batch, height, width, channels)`, matrices `(channels,
@@ -156,7 +156,7 @@ def projected_attention(
         num_heads: Number of heads.
         dilation_rate: Distance between keys.
         content: Whether the logits have q.k.
-        again: Function of the operands that computes the same and can be
+        recompute: Function of the operands that computes the same and can be
             differentiated.
     """
     attributes = {
@@ -169,17 +169,15 @@ def projected_attention(
     }
 
     def results(shapes):
-        batch, height, width = (
-            custom_call.size(shapes, 0, axis) for axis in range(3)
-        )
+        batch, height, width = (dimension(shapes, 0, axis) for axis in range(3))
         return [(batch, height, width, attributes["filters"])]
 
-    return custom_call.recomputed(
+    return custom_call.with_recomputed_gradient(
         operands,
-        forward=kernels.PROJECTED,
+        forward=targets.PROJECTED,
         results=results,
         attributes=attributes,
-        again=again,
+        recompute=recompute,
     )
 
 
