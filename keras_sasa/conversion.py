@@ -9,9 +9,9 @@ from typing import Any
 
 import keras
 
+from keras_sasa._text_tables import align
 from keras_sasa.layers import SelfAttention2D
 from keras_sasa.profile import Profile, Row, profile
-from keras_sasa.profile.counting import align
 
 # With layers that are known without a call.
 GRAPHS = (keras.Function, keras.Sequential)
@@ -80,7 +80,7 @@ class Conversion:
             )
         lines.append(("model", "", "", *_counts(self.before, self.after)))
         lines.append(("change", "", "", *self._changes()))
-        text = align(lines, texts=3)
+        text = align(lines, text_columns=3)
         uncounted = dict.fromkeys(self.before.uncounted + self.after.uncounted)
         if uncounted:
             text.append(f"FLOPs not counted: {', '.join(uncounted)}")

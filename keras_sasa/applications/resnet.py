@@ -12,6 +12,7 @@ import os
 import keras
 from keras import layers
 
+from keras_sasa._argument_checks import check_choice, positive_number
 from keras_sasa.layers import AttentionStem, SelfAttention2D
 
 # Bottleneck blocks in each group: 38 and 26 take about 3/4 and 1/2 of 50.
@@ -116,15 +117,11 @@ def ResNet(
     """
     num_blocks = _check_num_blocks(num_blocks)
     spatial = _check_spatial(spatial, len(num_blocks))
-    check_choice("stem", stem, STEMS)
-    check_choice("downsampling", downsampling, DOWNSAMPLINGS)
-    check_choice("pooling", pooling, (None, "avg", "max"))
+    check_choice(stem, "stem", STEMS)
+    check_choice(downsampling, "downsampling", DOWNSAMPLINGS)
+    check_choice(pooling, "pooling", (None, "avg", "max"))
     _check_weights(weights)
-    if not isinstance(width_multiplier, (int, float)) or width_multiplier <= 0:
-        raise ValueError(
-            "`width_multiplier` must be a positive number. "
-            f"Received: width_multiplier={width_multiplier!r}."
-        )
+    positive_number(width_multiplier, "width_multiplier")
 
     def width(channels):
         unit = 2 * num_heads
@@ -296,15 +293,6 @@ def _check_spatial(spatial, groups):
             f"each of the {groups} groups. Received: spatial={spatial!r}."
         )
     return tuple(operators)
-
-
-def check_choice(name, value, choices):
-    """Raises `ValueError` unless the argument `name` is one of `choices`."""
-    if value not in choices:
-        raise ValueError(
-            f"`{name}` must be one of {tuple(choices)}. "
-            f"Received: {name}={value!r}."
-        )
 
 
 def _check_weights(weights):

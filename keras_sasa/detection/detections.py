@@ -1,13 +1,16 @@
 """From raw outputs to boxes in pixels: decoding, scores, suppression."""
 
-import numbers
-
 import keras
 import numpy as np
 from keras import layers, ops
 from keras.utils import bounding_boxes
 
-from keras_sasa.applications.resnet import check_choice
+from keras_sasa._argument_checks import (
+    check_choice,
+    fraction,
+    positive_integer,
+    positive_numbers,
+)
 from keras_sasa.detection.anchors import (
     ASPECT_RATIOS,
     SCALES,
@@ -17,7 +20,6 @@ from keras_sasa.detection.anchors import (
 from keras_sasa.detection.feature_pyramid import LEVELS
 from keras_sasa.detection.non_maximum_suppression import suppress
 from keras_sasa.detection.targets import decode
-from keras_sasa.layers.image_layer import positive_integer
 
 BOUNDING_BOX_FORMATS = ("xyxy", "yxyx", "xywh", "center_xywh", "center_yxhw")
 
@@ -69,7 +71,7 @@ class Detections(layers.Layer):
         # Pixels are too large for half precision.
         super().__init__(**{"dtype": "float32", **kwargs})
         check_choice(
-            "bounding_box_format", bounding_box_format, BOUNDING_BOX_FORMATS
+            bounding_box_format, "bounding_box_format", BOUNDING_BOX_FORMATS
         )
         if positive_integer(max_detections, "max_detections") > _CANDIDATES:
             raise ValueError(
@@ -78,17 +80,17 @@ class Detections(layers.Layer):
             )
         self.bounding_box_format = bounding_box_format
         self.max_detections = max_detections
-        self.score_threshold = _fraction(score_threshold, "score_threshold")
-        self.iou_threshold = _fraction(iou_threshold, "iou_threshold")
-        self.anchor_sizes = _positive(anchor_sizes, "anchor_sizes")
+        self.score_threshold = fraction(score_threshold, "score_threshold")
+        self.iou_threshold = fraction(iou_threshold, "iou_threshold")
+        self.anchor_sizes = positive_numbers(anchor_sizes, "anchor_sizes")
         if len(self.anchor_sizes) != len(LEVELS):
             raise ValueError(
                 f"`anchor_sizes` must be {len(LEVELS)} sides in pixels, one "
                 f"for each level from {LEVELS[0]} to {LEVELS[-1]}. Received: "
                 f"anchor_sizes={anchor_sizes}."
             )
-        self.anchor_scales = _positive(anchor_scales, "anchor_scales")
-        self.aspect_ratios = _positive(aspect_ratios, "aspect_ratios")
+        self.anchor_scales = positive_numbers(anchor_scales, "anchor_scales")
+        self.aspect_ratios = positive_numbers(aspect_ratios, "aspect_ratios")
 
     @property
     def anchors_per_pixel(self):
@@ -198,26 +200,3 @@ class Detections(layers.Layer):
             "anchor_scales": self.anchor_scales,
             "aspect_ratios": self.aspect_ratios,
         }
-
-
-def _fraction(value, name):
-    if not (isinstance(value, numbers.Real) and 0 <= value <= 1):
-        raise ValueError(
-            f"`{name}` must be from 0 to 1. Received: {name}={value!r}."
-        )
-    return value
-
-
-def _positive(values, name):
-    if (
-        not isinstance(values, (tuple, list, np.ndarray))
-        or not len(values)
-        or not all(
-            isinstance(value, numbers.Real) and 0 < value < np.inf
-            for value in values
-        )
-    ):
-        raise ValueError(
-            f"`{name}` must be positive numbers. Received: {name}={values!r}."
-        )
-    return tuple(values)

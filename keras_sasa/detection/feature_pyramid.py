@@ -3,7 +3,8 @@
 import keras
 from keras import layers, ops
 
-from keras_sasa.applications.resnet import OPERATORS, check_choice
+from keras_sasa._argument_checks import check_choice
+from keras_sasa.applications.resnet import OPERATORS
 from keras_sasa.detection.operators import (
     normalization,
     spatial_operator,
@@ -77,7 +78,7 @@ def feature_pyramid(features, spatial, filters=256, implementation=None):
         [Ramachandran et al., 2019](https://arxiv.org/abs/1906.05909),
         section 4.2.
     """
-    check_choice("spatial", spatial, OPERATORS)
+    check_choice(spatial, "spatial", OPERATORS)
     if len(features) != 3:
         raise ValueError(
             "`features` must be the three maps of 1/8, 1/16 and 1/32 of the "

@@ -5,7 +5,8 @@ import math
 import keras
 from keras import initializers, layers
 
-from keras_sasa.applications.resnet import OPERATORS, check_choice
+from keras_sasa._argument_checks import check_choice
+from keras_sasa.applications.resnet import OPERATORS
 from keras_sasa.detection.operators import (
     normalization,
     spatial_operator,
@@ -52,7 +53,7 @@ def prediction_head(
         [Ramachandran et al., 2019](https://arxiv.org/abs/1906.05909),
         section 4.2.
     """
-    check_choice("spatial", spatial, OPERATORS)
+    check_choice(spatial, "spatial", OPERATORS)
     parts = [keras.Input((None, None, filters))]
     for index in range(1, depth + 1):
         parts += spatial_operator(

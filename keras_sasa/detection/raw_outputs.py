@@ -3,7 +3,7 @@
 import keras
 from keras import layers, ops
 
-from keras_sasa.layers.image_layer import positive_integer
+from keras_sasa._argument_checks import positive_integer
 
 
 @keras.saving.register_keras_serializable(package="keras_sasa")

@@ -25,8 +25,9 @@ import keras
 from keras import ops
 from keras.utils import bounding_boxes
 
+from keras_sasa._argument_checks import check_choice, positive_integer
 from keras_sasa.applications import GROUP_OUTPUTS
-from keras_sasa.applications.resnet import OPERATORS, check_choice
+from keras_sasa.applications.resnet import OPERATORS
 from keras_sasa.detection import labels
 from keras_sasa.detection.anchors import ASPECT_RATIOS, SCALES, SIZES
 from keras_sasa.detection.backbones import feature_maps
@@ -40,7 +41,6 @@ from keras_sasa.detection.prediction_head import (
 )
 from keras_sasa.detection.raw_outputs import RawOutputs
 from keras_sasa.detection.targets import IGNORED, make_targets
-from keras_sasa.layers.image_layer import positive_integer
 from keras_sasa.ops.exporters import called_from
 from keras_sasa.ops.local_attention import check_implementation
 
@@ -183,7 +183,7 @@ class RetinaNet(keras.Model):
         name=None,
         trainable=True,
     ):
-        check_choice("spatial", spatial, OPERATORS)
+        check_choice(spatial, "spatial", OPERATORS)
         check_implementation(implementation)
         positive_integer(num_classes, "num_classes")
         positive_integer(head_depth, "head_depth")

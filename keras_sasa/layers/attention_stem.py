@@ -1,10 +1,9 @@
 import keras
 from keras import ops
 
+from keras_sasa._argument_checks import check_heads, positive_integer
 from keras_sasa.layers.image_layer import (
     ImageLayer,
-    check_heads,
-    positive_integer,
 )
 from keras_sasa.ops.block_attention import (
     block_attention,

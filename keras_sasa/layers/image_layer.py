@@ -1,7 +1,6 @@
 """What the layers of this package share: image axes and weights."""
 
 import keras
-import numpy as np
 from keras import constraints, initializers, regularizers
 
 from keras_sasa.ops.exporters import warn_of_kernel_calls
@@ -104,29 +103,6 @@ class ImageLayer(keras.layers.Layer):
 
 def _module(name):
     return _PARTS[name.rsplit("_", 1)[-1]]
-
-
-def positive_integer(value, name):
-    """Returns `value` as an `int`; `ValueError` unless it is one above 0."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, np.integer))
-        or value < 1
-    ):
-        raise ValueError(
-            f"`{name}` must be a positive integer. Received: {name}={value!r}."
-        )
-    return int(value)
-
-
-def check_heads(filters, num_heads):
-    """Raises `ValueError` unless all heads are equally wide."""
-    if filters % num_heads:
-        raise ValueError(
-            "`filters` must be a multiple of `num_heads`, so that all heads "
-            f"are equally wide. Received: filters={filters}, "
-            f"num_heads={num_heads}."
-        )
 
 
 def _check_data_format(data_format):

@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_sasa._argument_checks import positive_integer
+
 RESIZINGS = ("central_square", "central_crop", "letterbox")
 
 
@@ -54,11 +56,7 @@ class ImageRescaling(keras.layers.Rescaling):
                 "`class_names` must be a list of strings. "
                 f"Received: class_names={class_names!r}."
             )
-        if not isinstance(image_size, int) or image_size < 1:
-            raise ValueError(
-                "`image_size` must be a positive integer. "
-                f"Received: image_size={image_size!r}."
-            )
+        positive_integer(image_size, "image_size")
         if channels not in (1, 3):
             raise ValueError(
                 f"`channels` must be 1 or 3. Received: channels={channels!r}."

@@ -2,10 +2,9 @@ import keras
 import numpy as np
 from keras import activations, ops, regularizers
 
+from keras_sasa._argument_checks import check_heads, positive_integer
 from keras_sasa.layers.image_layer import (
     ImageLayer,
-    check_heads,
-    positive_integer,
 )
 from keras_sasa.layers.image_mask import standardize_mask
 from keras_sasa.ops.local_attention import (

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 from keras import layers, tree
 
+from keras_sasa._text_tables import align
 from keras_sasa.detection.feature_pyramid import UpsampleLike
 from keras_sasa.detection.raw_outputs import RawOutputs
 from keras_sasa.layers import AttentionStem, SelfAttention2D
@@ -103,7 +104,7 @@ class Profile:
         total = (self.parameters, self.flops, self.flops_separable)
         times = self._time(self.layer_milliseconds) if timed else ()
         lines.append(("total", "", "", *map(_digits, total), *times))
-        text = align(lines, texts=3)
+        text = align(lines, text_columns=3)
         if timed:
             text.append(
                 f"one call of the whole model: {self.milliseconds:.2f} ms"
@@ -693,20 +694,6 @@ def _check_channels(operation, name, inputs):
                 f"{axis} of the input of layer {name!r} must be {size}. "
                 f"Received there, with a batch of 1: {inputs[0]}."
             )
-
-
-def align(lines: list[tuple[str, ...]], texts: int) -> list[str]:
-    """Returns lines of columns; the first `texts` are flush left."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if column < texts else cell.rjust(width)
-            for column, (cell, width) in enumerate(
-                zip(line, widths, strict=True)
-            )
-        ).rstrip()
-        for line in lines
-    ]
 
 
 def _digits(number: int | None) -> str:

@@ -5,8 +5,9 @@ import dataclasses
 import functools
 import itertools
 
+from keras_sasa._text_tables import align
 from keras_sasa.applications import CONFIGURATIONS, ResNet
-from keras_sasa.profile.counting import Profile, align, profile
+from keras_sasa.profile.counting import Profile, profile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +161,7 @@ def format_published(rows: list[tuple[Published, Profile]]) -> str:
             )
             lines.append((f"  {row.name}", *cells))
         lines.append(("",) * len(lines[0]))
-    return "\n".join(align(lines[:-1], texts=1))
+    return "\n".join(align(lines[:-1], text_columns=1))
 
 
 def write_published(rows: list[tuple[Published, Profile]], path: str) -> None:
