@@ -6,6 +6,7 @@ This is a script because pytest would import the sources of the clone instead of
 the installed package.
 """
 
+import argparse
 import pathlib
 import tempfile
 
@@ -17,6 +18,7 @@ from keras_sasa import doctor
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__).parse_args()
     doctor.main()
     reason = keras_sasa.local_attention.available()["native"]
     if reason is not None:
@@ -46,7 +48,9 @@ def main():
         path = pathlib.Path(folder) / "model.keras"
         model.save(path)
         loaded = keras.models.load_model(path)
-    np.testing.assert_array_equal(loaded(images), outputs)
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(loaded(images)), outputs
+    )
     location = pathlib.Path(keras_sasa.__file__).parent
     print(f"{location}: the kernel agrees with the definition")
 

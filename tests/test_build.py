@@ -5,6 +5,7 @@ import os
 import pathlib
 import platform
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -239,6 +240,17 @@ def test_the_library_exports_its_own_functions_alone(native_available):
     assert ".debug_info" not in inspect("readelf", "--sections", "--wide")
     # No path of the machine that built it.
     assert "RUNPATH" not in inspect("readelf", "--dynamic")
+
+
+def test_check_of_an_installation(native_available, monkeypatch, capsys):
+    path = str(ROOT / "tests/check_installation.py")
+    monkeypatch.setattr(sys, "argv", [path])
+    runpy.run_path(path, run_name="__main__")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.endswith("the kernel agrees with the definition")
+    monkeypatch.setenv("KERAS_SASA_NATIVE", "0")
+    with pytest.raises(SystemExit, match="The kernel does not run: "):
+        runpy.run_path(path, run_name="__main__")
 
 
 @pytest.mark.large
