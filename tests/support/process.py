@@ -19,12 +19,23 @@ def run(program, *arguments, **environment):
     Returns:
         What it printed, and all that it wrote to the standard error.
     """
-    process = subprocess.run(
+    process = _run(program, arguments, environment)
+    assert process.returncode == 0, process.stderr[-3000:]
+    return json.loads(process.stdout.splitlines()[-1]), process.stderr
+
+
+def run_until_killed(program, *arguments, **environment):
+    """Runs Python as `run` does and returns its exit code, which is not 0."""
+    process = _run(program, arguments, environment)
+    assert process.returncode != 0, process.stdout[-3000:]
+    return process.returncode
+
+
+def _run(program, arguments, environment):
+    return subprocess.run(
         [sys.executable, "-c", dedent(program), *map(str, arguments)],
         cwd=pathlib.Path(__file__).parents[2],
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", **environment},
         capture_output=True,
         text=True,
     )
-    assert process.returncode == 0, process.stderr[-3000:]
-    return json.loads(process.stdout.splitlines()[-1]), process.stderr

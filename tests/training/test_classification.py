@@ -3,18 +3,16 @@
 Programs that are killed or need other devices run in processes of their own.
 """
 
+import concurrent.futures
 import csv
 import dataclasses
 import errno
-import functools
 import importlib.util
 import json
-import os
+import pathlib
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -25,22 +23,14 @@ from keras_sasa import training
 from keras_sasa.data import evaluation_batches, load_data
 from keras_sasa.training import DIGITS, Run, fit
 from tests.support import process
+from tests.support.digits_training import NETWORK, RECIPE, digits, train
 from tests.support.images import image_folder
+from tests.support.parameters import large
 
 on_tensorflow = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="a feature of TensorFlow"
 )
 
-NETWORK = {
-    "num_blocks": (1,),
-    "stem": "small",
-    "kernel_size": 3,
-    "num_heads": 2,
-    "width_multiplier": 0.125,
-}
-RECIPE = dataclasses.replace(
-    DIGITS, epochs=3, warmup_epochs=0.3, batch_size=32, image_size=8
-)
 WRITTEN = {
     "best.keras",
     "history.csv",
@@ -48,57 +38,12 @@ WRITTEN = {
     "state-0003.weights.h5",
     "state.json",
 }
-# In programs: as above, with few images. `FOLDER`, `EPOCHS` are set before.
-PROGRAM = """
-    import dataclasses, hashlib, json, os, signal, sys
-    import numpy as np
+# TensorBoard's callback takes seconds to import; `test_fit` has it.
+PREAMBLE = """
+    import json, sys
+    sys.modules["tensorboard"] = None
     import tensorflow as tf
-    folder, devices, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    tf.config.set_logical_device_configuration(
-        tf.config.list_physical_devices("CPU")[0],
-        [tf.config.LogicalDeviceConfiguration()] * number,
-    )
-    import keras
-    from keras_sasa import training
-    from keras_sasa.data import load_data
-    # Before the images, which are tensors of TensorFlow, not of JAX.
-    devices = training.make_devices(devices)
-    kill_at = int(os.environ.get("KILL_AT", 0))
-    original = training.SaveRun.on_train_batch_end
-    def on_train_batch_end(self, batch, logs=None):
-        original(self, batch, logs)
-        if kill_at and self.run.epochs_done * 5 + batch + 1 == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-    training.SaveRun.on_train_batch_end = on_train_batch_end
-    data = load_data("digits")
-    data = dataclasses.replace(
-        data, train=data.train.take(170), validation=data.validation.take(70)
-    )
-    recipe = dataclasses.replace(
-        training.DIGITS,
-        epochs=3,
-        warmup_epochs=0.4,
-        optimizer=os.environ.get("OPTIMIZER", "adamw"),
-    )
-    model, history = training.fit(
-        {"num_blocks": (1,), "stem": "small", "kernel_size": 3,
-         "num_heads": 2, "width_multiplier": 0.125},
-        data, recipe, folder, devices=devices,
-        verbose=0, resume=True,
-    )
-    weights = b"".join(np.asarray(w).tobytes() for w in model.get_weights())
-    print(json.dumps([history, hashlib.sha256(weights).hexdigest()]))
 """
-
-
-@functools.cache
-def digits(images=170, held_out=70):
-    data = load_data("digits")
-    return dataclasses.replace(
-        data,
-        train=data.train.take(images),
-        validation=data.validation.take(held_out),
-    )
 
 
 @pytest.fixture
@@ -116,18 +61,52 @@ def assert_weights_equal(model, other):
         np.testing.assert_array_equal(np.array(one), np.array(two))
 
 
-def test_fit(tmp_path):
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A training that several tests look at and leave as it is.
+
+    Attributes:
+        folder: Path of its files.
+        model: The model.
+        history: List of dicts.
+        traced: Names of the steps that were traced, with a spec of the images.
+    """
+
+    folder: pathlib.Path
+    model: keras.Model
+    history: list
+    traced: list
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
     pytest.importorskip("tensorboard")
-    model, history = fit(NETWORK, digits(), RECIPE, tmp_path, verbose=0)
-    assert {path.name for path in tmp_path.iterdir()} == WRITTEN | {"logs"}
-    assert {path.name for path in (tmp_path / "logs").iterdir()} == {
+    folder, traced = tmp_path_factory.mktemp("trained"), []
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("train_step", "test_step"):
+            original = getattr(keras.Model, name)
+
+            def spy(self, data, *args, name=name, original=original, **kwargs):
+                traced.append((name, tf.nest.flatten(data)[0].shape))
+                return original(self, data, *args, **kwargs)
+
+            if keras.backend.backend() == "tensorflow":
+                patch.setattr(keras.Model, name, spy)
+        model, history = fit(NETWORK, digits(), RECIPE, folder, verbose=0)
+    return Trained(folder, model, history, traced)
+
+
+def test_fit(trained):
+    folder, model, history = trained.folder, trained.model, trained.history
+    assert {path.name for path in folder.iterdir()} == WRITTEN | {"logs"}
+    assert {path.name for path in (folder / "logs").iterdir()} == {
         "train",
         "validation",
     }
     assert [row["epoch"] for row in history] == [1, 2, 3]
     assert history[-1]["loss"] < history[0]["loss"]
 
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(folder / "model.keras")
     assert_weights_equal(loaded, model)
     results = loaded.evaluate(
         evaluation_batches(digits(), RECIPE),
@@ -138,26 +117,25 @@ def test_fit(tmp_path):
     for name, value in results.items():
         assert history[-1][f"val_{name}"] == pytest.approx(value, rel=1e-5)
 
-    with open(tmp_path / "history.csv", encoding="utf-8") as file:
+    with open(folder / "history.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["loss"]) for row in rows] == [
         row["loss"] for row in history
     ]
-    recipe, classes = training.read_training(tmp_path)
+    recipe, classes = training.read_training(folder)
     assert classes == digits().class_names
     assert dataclasses.asdict(recipe) == dataclasses.asdict(RECIPE) | {
         "published": []
     }
 
 
-def test_averages_are_saved(tmp_path, without_tensorboard):
-    """The weights of the file are those that the optimizer averaged."""
-    model, _ = fit(NETWORK, digits(), RECIPE, tmp_path, verbose=0)
+def test_averages_are_saved(trained):
+    """The optimizer's averages become the weights of the file."""
     other = training.build_model(NETWORK, digits(), RECIPE)
-    other.load_weights(tmp_path / "state-0003.weights.h5")
+    other.load_weights(trained.folder / "state-0003.weights.h5")
     averages = other.optimizer._model_variables_moving_average
     for weight, raw, average in zip(
-        model.trainable_variables,
+        trained.model.trainable_variables,
         other.trainable_variables,
         averages,
         strict=True,
@@ -204,75 +182,112 @@ def test_the_recipe_reaches_the_layers():
 
 
 @on_tensorflow
-def test_one_compilation_for_training_and_one_for_validation(
-    tmp_path, without_tensorboard, monkeypatch
-):
+def test_one_compilation_for_training_and_one_for_validation(trained):
     """All batches have one shape, the padded last one too: XLA of a TPU would
     compile each shape anew."""
-    traced = []
-    for name in ("train_step", "test_step"):
-        original = getattr(keras.Model, name)
-
-        def spy(self, data, name=name, original=original):
-            traced.append(name)
-            images = tf.nest.flatten(data)[0]
-            assert None not in images.shape
-            return original(self, data)
-
-        monkeypatch.setattr(keras.Model, name, spy)
-    fit(NETWORK, digits(), RECIPE, tmp_path, verbose=0)
-    assert sorted(traced) == ["test_step", "train_step"]
+    assert sorted(name for name, _ in trained.traced) == [
+        "test_step",
+        "train_step",
+    ]
+    for _, shape in trained.traced:
+        assert None not in shape
 
 
-def kill(folder, at):
-    result = subprocess.run(
-        [sys.executable, "-c", process.dedent(PROGRAM), folder, "none", "1"],
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "KILL_AT": str(at)},
-        stderr=subprocess.PIPE,
-    )
-    assert result.returncode == -signal.SIGKILL, result.stderr
+def kill(folder, steps, epochs):
+    program = """
+    from tests.support.digits_training import kill_after, train
+    folder, steps, epochs = sys.argv[1:]
+    kill_after(int(steps))
+    train(folder, epochs=int(epochs))
+    """
+    code = process.run_until_killed(PREAMBLE + program, folder, steps, epochs)
+    assert code == -signal.SIGKILL
 
 
-def test_killed_twice_it_ends_with_the_same_bits(tmp_path):
-    """Killed in the middle of the second epoch, then of the third."""
-    (whole, _) = process.run(PROGRAM, tmp_path / "whole", "none", 1)
-    folder = tmp_path / "killed"
-    kill(str(folder), at=8)
-    assert (folder / "state-0001.weights.h5").exists()
-    kill(str(folder), at=13)
-    assert json.loads((folder / "state.json").read_text())["epochs_done"] == 2
-    (resumed, _) = process.run(PROGRAM, folder, "none", 1)
-    assert resumed == whole
+def assert_same_bits(folder, other, epochs):
+    """The training in a folder, resumed, ends as one that was never killed."""
+    assert train(folder, epochs=epochs) == train(other, epochs=epochs)
     assert (folder / "history.csv").read_bytes() == (
-        tmp_path / "whole" / "history.csv"
+        other / "history.csv"
     ).read_bytes()
 
 
-def test_a_training_that_is_done_is_not_done_again(
-    tmp_path, without_tensorboard
-):
-    model, history = fit(NETWORK, digits(), RECIPE, tmp_path, verbose=0)
+def test_killed_it_ends_with_the_same_bits(tmp_path, without_tensorboard):
+    """Killed in the middle of the second epoch."""
+    kill(tmp_path / "killed", 8, epochs=2)
+    assert (tmp_path / "killed" / "state-0001.weights.h5").exists()
+    assert_same_bits(tmp_path / "killed", tmp_path / "whole", epochs=2)
+
+
+@pytest.mark.large
+def test_killed_twice_it_ends_with_the_same_bits(tmp_path, without_tensorboard):
+    """Killed in the middle of the second epoch, then of the third."""
+    folder = tmp_path / "killed"
+    kill(folder, 8, epochs=3)
+    kill(folder, 13, epochs=3)
+    assert json.loads((folder / "state.json").read_text())["epochs_done"] == 2
+    assert_same_bits(folder, tmp_path / "whole", epochs=3)
+
+
+def test_a_training_that_is_done_is_not_done_again(trained):
     again, same = fit(
-        NETWORK, digits(), RECIPE, tmp_path, verbose=0, resume=True
+        NETWORK, digits(), RECIPE, trained.folder, verbose=0, resume=True
     )
-    assert same == history
-    assert_weights_equal(again, model)
+    assert same == trained.history
+    assert_weights_equal(again, trained.model)
+
+
+def assert_near(history, expected, tolerance):
+    for one, other in zip(expected, history, strict=True):
+        assert one.keys() == other.keys()
+        for name, value in one.items():
+            assert other[name] == pytest.approx(
+                value, abs=tolerance, rel=tolerance
+            )
 
 
 @on_tensorflow
-@pytest.mark.parametrize("number", [2, 4])
+@pytest.mark.parametrize("number", [2, large(4)])
 def test_mirrored_strategy(tmp_path, number):
     """Several virtual CPUs compute the losses of one."""
-    (alone, _), _ = process.run(
-        PROGRAM, tmp_path / "one", "none", 1, OPTIMIZER="sgd"
+    program = """
+    folder, number = sys.argv[1:]
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0],
+        [tf.config.LogicalDeviceConfiguration()] * int(number),
     )
-    (several, _), _ = process.run(
-        PROGRAM, tmp_path / "some", "mirrored", number, OPTIMIZER="sgd"
-    )
-    for one, other in zip(alone, several, strict=True):
-        assert one.keys() == other.keys()
-        for name, value in one.items():
-            assert other[name] == pytest.approx(value, abs=1e-5, rel=1e-5)
+    from keras_sasa import training
+    from tests.support.digits_training import train
+    histories = [
+        train(
+            f"{folder}/{name}",
+            training.make_devices(name),
+            epochs=2,
+            optimizer="sgd",
+        )[0]
+        for name in ("none", "mirrored")
+    ]
+    print(json.dumps(histories))
+    """
+    (alone, several), _ = process.run(PREAMBLE + program, tmp_path, number)
+    assert_near(several, alone, 1e-5)
+
+
+MACHINE = """
+    import keras
+    from keras_sasa import training
+    # Before the images, which are tensors of TensorFlow, not of JAX.
+    devices = training.make_devices("data_parallel")
+    from tests.support.digits_training import train
+    results = [train(f"{sys.argv[1]}/two", devices, epochs=2, optimizer="sgd")]
+    if devices.shard[0] == 0:
+        # The other machine is not needed any more.
+        keras.distribution.set_distribution(None)
+        alone = training.make_devices("none")
+        folder = f"{sys.argv[1]}/one"
+        results.append(train(folder, alone, epochs=2, optimizer="sgd"))
+    print(json.dumps(results))
+"""
 
 
 def test_several_machines(tmp_path):
@@ -281,43 +296,24 @@ def test_several_machines(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {
-        **os.environ,
-        "TF_CPP_MIN_LOG_LEVEL": "2",
-        "KERAS_BACKEND": "jax",
-        "OPTIMIZER": "sgd",
-    }
-
-    def start(folder, devices, **variables):
-        return subprocess.Popen(
-            [sys.executable, "-c", process.dedent(PROGRAM)]
-            + [str(tmp_path / folder), devices, "1"],
-            env={**environment, **variables},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    started = [
-        start(
-            "two",
-            "data_parallel",
-            KERAS_DISTRIBUTION_JOB_ADDRESSES=f"127.0.0.1:{port}",
-            KERAS_DISTRIBUTION_NUM_PROCESSES="2",
-            KERAS_DISTRIBUTION_PROCESS_ID=str(number),
-        )
-        for number in range(2)
-    ]
-    results = []
-    for program in [*started, start("one", "none")]:
-        output, errors = program.communicate(timeout=300)
-        assert program.returncode == 0, errors[-3000:]
-        results.append(json.loads(output.splitlines()[-1]))
-    (first, weights), (second, same_weights), (alone, _) = results
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        started = [
+            pool.submit(
+                process.run,
+                PREAMBLE + MACHINE,
+                tmp_path,
+                KERAS_BACKEND="jax",
+                KERAS_DISTRIBUTION_JOB_ADDRESSES=f"127.0.0.1:{port}",
+                KERAS_DISTRIBUTION_NUM_PROCESSES="2",
+                KERAS_DISTRIBUTION_PROCESS_ID=str(number),
+            )
+            for number in range(2)
+        ]
+    (([first, weights], [alone, _]), _), (([second, same_weights],), _) = (
+        program.result() for program in started
+    )
     assert first == second and weights == same_weights
-    for one, other in zip(alone, first, strict=True):
-        for name, value in one.items():
-            assert other[name] == pytest.approx(value, abs=1e-4, rel=1e-4)
+    assert_near(first, alone, 1e-4)
     assert (tmp_path / "two" / "model.keras").exists()
 
 
