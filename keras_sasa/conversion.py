@@ -9,12 +9,15 @@ from typing import Any
 
 import keras
 
+from keras_sasa._keras_graphs import (
+    all_layers,
+    call_of,
+    check_graph,
+    has_graph,
+)
 from keras_sasa._text_tables import align
 from keras_sasa.layers import SelfAttention2D
 from keras_sasa.profile import Profile, Row, profile
-
-# With layers that are known without a call.
-GRAPHS = (keras.Function, keras.Sequential)
 
 CONVOLUTIONS = (
     keras.layers.Conv2D,
@@ -161,16 +164,7 @@ def replace_convolutions(
     >>> report.replaced
     ('conv2',)
     """
-    if (
-        not isinstance(model, keras.Model)
-        or not isinstance(model, GRAPHS)
-        or not model.built
-    ):
-        raise ValueError(
-            "`model` must be a functional or a built sequential "
-            "`keras.Model`, whose layers are known without a call. "
-            f"Received: model={model!r}."
-        )
+    check_graph(model)
     expression = _compile_pattern(pattern)
     convolutions = list(_convolutions(model))
     chosen = [layer for layer in convolutions if expression.search(layer.name)]
@@ -227,7 +221,7 @@ def _compile(clone, model):
 def _convolutions(model):
     """Yields the spatial convolutions, those of inner models included."""
     for layer in model.layers:
-        if isinstance(layer, GRAPHS):
+        if has_graph(layer):
             yield from _convolutions(layer)
         # Not of a derived class, whose call may do more.
         elif type(layer) in CONVOLUTIONS and max(layer.kernel_size) > 1:
@@ -265,8 +259,8 @@ class _Cloner:
     def copy_weights(self):
         for operation, copy in self._copies.values():
             # Models have their layers here, functions of Keras no weights.
-            if isinstance(operation, keras.layers.Layer) and not isinstance(
-                operation, GRAPHS
+            if isinstance(operation, keras.layers.Layer) and not has_graph(
+                operation
             ):
                 copy.set_weights(operation.get_weights())
                 for weight, copied in zip(
@@ -275,7 +269,7 @@ class _Cloner:
                     # It may be frozen alone, in a layer that is not.
                     if not weight.trainable:
                         copied.trainable = False
-                for layer in copy._flatten_layers():
+                for layer in all_layers(copy):
                     # It computes with constants made of its weights.
                     if isinstance(layer, keras.layers.Normalization):
                         layer.finalize_state()
@@ -285,7 +279,7 @@ class _Cloner:
             # Replaced when called, since its input matters.
             return operation
         if id(operation) not in self._copies:
-            if isinstance(operation, GRAPHS):
+            if has_graph(operation):
                 copy = self.clone(operation)
             else:
                 copy = _copy_operation(operation)
@@ -361,9 +355,7 @@ def _copy_operation(operation):
             f"Layer {operation.name!r} cannot be cloned by its configuration "
             f"({type(error).__name__}: {error})."
         ) from error
-    if isinstance(operation, keras.layers.Layer) and not isinstance(
-        operation, GRAPHS
-    ):
+    if isinstance(operation, keras.layers.Layer) and not has_graph(operation):
         try:
             # Before it is called: outputs may be as wide as a vocabulary.
             _copy_assets(operation, copy)
@@ -378,7 +370,7 @@ def _copy_operation(operation):
 def _copy_assets(operation, copy):
     """Copies the state of layers that is neither configuration nor weights."""
     layers = [
-        [layer for layer in whole._flatten_layers() if _has_assets(layer)]
+        [layer for layer in all_layers(whole) if _has_assets(layer)]
         for whole in (operation, copy)
     ]
     for layer, copied in zip(*layers, strict=True):
@@ -401,7 +393,7 @@ def _has_assets(layer):
 
 
 def _copy_input(tensor):
-    layer = tensor._keras_history.operation
+    layer = call_of(tensor).operation
     return type(layer).from_config(layer.get_config()).output
 
 
@@ -410,13 +402,14 @@ def _without_padding(convolution, inputs):
 
     If `inputs` were not padded so, it returns them.
     """
-    operation, node_index, _ = inputs._keras_history
+    call = call_of(inputs)
+    operation = call.operation
     if (
         not isinstance(operation, keras.layers.ZeroPadding2D)
         or operation.data_format != convolution.data_format
     ):
         return inputs
-    (image,) = operation._inbound_nodes[node_index].input_tensors
+    (image,) = call.input_tensors
     first = 1 if convolution.data_format == "channels_last" else 2
     for size, (before, after), kernel, rate, stride in zip(
         image.shape[first : first + 2],

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import keras
 
+from keras_sasa._keras_graphs import all_layers
 from keras_sasa.detection.feature_pyramid import LEVELS, STRIDES
 
 # Tried where the backbone takes any size. What it does to sides that are no
@@ -82,7 +83,7 @@ def _check_backbone(backbone):
             "width, channels). Received: inputs of the shapes "
             f"{[tuple(x.shape) for x in inputs]}."
         )
-    for layer in backbone._flatten_layers(include_self=False):
+    for layer in all_layers(backbone, include_self=False):
         if getattr(layer, "data_format", None) == "channels_first":
             raise ValueError(
                 "`backbone` must be channels last; build it after "

@@ -26,6 +26,7 @@ from keras import ops
 from keras.utils import bounding_boxes
 
 from keras_sasa._argument_checks import check_choice, positive_integer
+from keras_sasa._keras_graphs import all_layers, call_of
 from keras_sasa.applications import GROUP_OUTPUTS
 from keras_sasa.applications.resnet import OPERATORS
 from keras_sasa.detection import labels
@@ -244,7 +245,7 @@ class RetinaNet(keras.Model):
     def _init_from_graph(
         self, inputs, outputs, name=None, trainable=None, models=None
     ):
-        last = {x._keras_history.operation for x in keras.tree.flatten(outputs)}
+        last = {call_of(x).operation for x in keras.tree.flatten(outputs)}
         if len(last) != 1 or not isinstance(*last, RawOutputs):
             raise ValueError(
                 "The graph of a `RetinaNet` must end in its `RawOutputs`. "
@@ -455,7 +456,7 @@ class RetinaNet(keras.Model):
 
 def _freeze_alone(model):
     """Sets `trainable` of a model to `False`, and not of its layers."""
-    inside = model._flatten_layers(include_self=False)
+    inside = all_layers(model, include_self=False)
     before = [(layer, layer.trainable) for layer in inside]
     model.trainable = False
     for layer, trainable in before:

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 from keras import layers, tree
 
+from keras_sasa._keras_graphs import run_with
 from keras_sasa._text_tables import align
 from keras_sasa.detection.feature_pyramid import UpsampleLike
 from keras_sasa.detection.raw_outputs import RawOutputs
@@ -531,9 +532,10 @@ class _Walk:
         return outputs
 
     def run(self, graph, name, inputs):
-        outputs = graph._run_through_graph(
+        outputs = run_with(
+            graph,
             _tensors(inputs),
-            operation_fn=lambda operation: functools.partial(
+            lambda operation: functools.partial(
                 self.visit, operation, _join(name, operation.name)
             ),
         )

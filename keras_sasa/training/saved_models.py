@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_sasa._keras_graphs import all_layers
 from keras_sasa._paths import local_path
 from keras_sasa.data.decoding import read_image
 from keras_sasa.data.images import prepare_image, resizing_of
@@ -81,7 +82,7 @@ def describe_images(model):
     """
     found = [
         layer
-        for layer in model._flatten_layers()
+        for layer in all_layers(model)
         if isinstance(layer, ImageRescaling)
     ]
     return found[0] if len(found) == 1 else None
@@ -206,9 +207,7 @@ def _describe_by_run(path, model, kind):
         stacklevel=3,
     )
     # Models of older versions scale by a layer of Keras.
-    scale = {layer.name: layer for layer in model._flatten_layers()}.get(
-        "scale"
-    )
+    scale = {layer.name: layer for layer in all_layers(model)}.get("scale")
     is_rescaling = isinstance(scale, keras.layers.Rescaling)
     return ImageRescaling(
         class_names,

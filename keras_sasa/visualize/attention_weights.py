@@ -4,12 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from keras_sasa.visualize.layer_calls import (
-    as_batch,
-    as_declared,
-    attention_calls,
-    find_calls,
-)
+from keras_sasa._keras_graphs import standardized_inputs
+from keras_sasa.visualize.attention_calls import attention_calls, find_calls
+from keras_sasa.visualize.model_inputs import as_batch
 
 
 def attention_maps(model, images, layers=None):
@@ -139,7 +136,9 @@ def pixel_attention(model, images, pixels, layers=None):
     """
     calls = find_calls(model, layers)
     images = as_batch(model, images)
-    shapes = [tuple(np.shape(array)) for array in as_declared(model, images)]
+    shapes = [
+        tuple(np.shape(array)) for array in standardized_inputs(model, images)
+    ]
     shape = next((shape for shape in shapes if len(shape) == 4), None)
     if shape is None:
         raise ValueError(

@@ -4,13 +4,10 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_sasa.visualize.layer_calls import (
+from keras_sasa._keras_graphs import call_of, has_graph, run_calls
+from keras_sasa.visualize.model_inputs import (
     first_argument,
-    has_graph,
     in_parts,
-    node_of,
-    outputs_of,
-    run_up_to,
     to_numpy,
 )
 
@@ -73,13 +70,13 @@ def class_evidence(model, images):
 
 
 def _evidence(model, inputs):
-    end = _skip(outputs_of(model), _ACTIVATIONS)
+    end = _skip(model.outputs, _ACTIVATIONS)
     if (
         isinstance(end.operation, keras.Model)
         and has_graph(end.operation)
         and len(model.outputs) == 1
     ):
-        ((_, arguments, options),) = run_up_to(model, inputs, [end])
+        ((_, arguments, options),) = run_calls(model, inputs, [end])
         return _evidence(end.operation, first_argument(arguments, options))
     before = (
         _skip(end.input_tensors, layers.Dropout) if end.input_tensors else end
@@ -95,7 +92,7 @@ def _evidence(model, inputs):
             f"model={model.name!r} with {len(model.outputs)} outputs, which "
             f"ends in {[type(layer).__name__ for layer in model.layers[-3:]]}."
         )
-    ((_, arguments, options),) = run_up_to(model, inputs, [before])
+    ((_, arguments, options),) = run_calls(model, inputs, [before])
     features = to_numpy(first_argument(arguments, options))
     if before.operation.data_format == "channels_first":
         features = np.moveaxis(features, 1, -1)
@@ -104,7 +101,7 @@ def _evidence(model, inputs):
 
 def _skip(tensors, kinds):
     """Returns the last call before tensors that is none of `kinds`."""
-    node = node_of(tensors[0])
-    while isinstance(node.operation, kinds):
-        node = node_of(node.input_tensors[0])
-    return node
+    call = call_of(tensors[0])
+    while isinstance(call.operation, kinds):
+        call = call_of(call.input_tensors[0])
+    return call

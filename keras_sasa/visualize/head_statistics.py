@@ -5,13 +5,12 @@ import dataclasses
 
 import numpy as np
 
-from keras_sasa.visualize.layer_calls import (
+from keras_sasa.visualize.attention_calls import (
     attention_calls,
     find_calls,
-    in_parts,
     offsets,
-    to_numpy,
 )
+from keras_sasa.visualize.model_inputs import in_parts, to_numpy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,8 +203,8 @@ def position_logits(model, images, layers=None):
     calls = find_calls(model, layers)
     others = [
         name
-        for name, (*_, node) in calls.items()
-        if node.operation.position_encoding != "relative"
+        for name, (*_, call) in calls.items()
+        if call.operation.position_encoding != "relative"
     ]
     if others and (layers is not None or len(others) == len(calls)):
         raise ValueError(
@@ -220,9 +219,9 @@ def position_logits(model, images, layers=None):
             queries[call.name].append(_queries(call))
     return {
         name: _position_logits(
-            np.concatenate(queries[name]).mean(axis=0), node.operation
+            np.concatenate(queries[name]).mean(axis=0), call.operation
         )
-        for name, (*_, node) in calls.items()
+        for name, (*_, call) in calls.items()
     }
 
 

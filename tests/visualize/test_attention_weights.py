@@ -12,9 +12,9 @@ from keras import ops
 from keras_sasa import SelfAttention2D
 from keras_sasa.applications import ResNet
 from keras_sasa.visualize import (
+    attention_calls,
     attention_maps,
     attention_statistics,
-    layer_calls,
     pixel_attention,
     plot_attention,
     plot_detections,
@@ -155,9 +155,11 @@ def test_what_no_later_layer_needs_is_let_go_of():
         x = keras.layers.Add()([x, attention(f"attend_{number}")(x)])
     model = keras.Model(inputs, x)
     Remember.outputs.clear()
-    calls = layer_calls.find_calls(model)
+    calls = attention_calls.find_calls(model)
     seen = []
-    for call in layer_calls.attention_calls(model, images(1, 4, 4, 4), calls):
+    for call in attention_calls.attention_calls(
+        model, images(1, 4, 4, 4), calls
+    ):
         seen.append(call.name)
         alive = [output() for output in Remember.outputs]
         assert [each is not None for each in alive] == (
@@ -357,8 +359,8 @@ def test_output_that_nobody_needs_is_let_go_of():
         x = attention(f"attend_{number}")(x)
     model = keras.Model(inputs, x)
     Two.unused.clear()
-    calls = layer_calls.find_calls(model)
-    for _ in layer_calls.attention_calls(model, images(1, 4, 4, 4), calls):
+    calls = attention_calls.find_calls(model)
+    for _ in attention_calls.attention_calls(model, images(1, 4, 4, 4), calls):
         assert not any(output() is not None for output in Two.unused)
     assert len(Two.unused) == 2
 
@@ -392,7 +394,7 @@ def test_wrong_images(batch, message):
 def test_inputs_of_unlike_batches():
     inputs = [keras.Input((4, 4, 3)), keras.Input((4, 4, 3))]
     model = keras.Model(inputs, attention("attend")(inputs[0] + inputs[1]))
-    with pytest.raises(ValueError, match="as many in each input"):
+    with pytest.raises(ValueError, match="the same number in each input"):
         attention_maps(model, [images(2, 4, 4, 3), images(3, 4, 4, 3)])
 
 

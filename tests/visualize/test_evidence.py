@@ -8,7 +8,7 @@ from keras import layers, ops
 from keras_sasa.applications import ResNet
 from keras_sasa.visualize import (
     class_evidence,
-    layer_calls,
+    model_inputs,
     plot_class_evidence,
 )
 
@@ -85,7 +85,7 @@ def test_evidence_behind_other_ends(head):
 
 
 def test_evidence_of_a_loaded_attention_network(tmp_path, monkeypatch):
-    monkeypatch.setattr(layer_calls, "_TOGETHER", 2)
+    monkeypatch.setattr(model_inputs, "_IMAGES_AT_A_TIME", 2)
     model = ResNet(
         (1, 1),
         stem="small",

@@ -11,9 +11,10 @@ from keras import ops
 from keras_sasa import SelfAttention2D
 from keras_sasa.visualize import (
     AttentionStatistics,
+    attention_calls,
     attention_maps,
     attention_statistics,
-    layer_calls,
+    model_inputs,
     plot_attention_statistics,
     plot_position_logits,
     position_logits,
@@ -151,7 +152,7 @@ def test_image_without_any_key_has_no_statistics():
 
 
 def test_many_images_are_those_one_by_one(monkeypatch):
-    monkeypatch.setattr(layer_calls, "_TOGETHER", 2)
+    monkeypatch.setattr(model_inputs, "_IMAGES_AT_A_TIME", 2)
     model, batch = (
         model_of(attention(), attention("second")),
         images(5, 6, 7, 4),
@@ -176,7 +177,7 @@ def test_many_images_are_those_one_by_one(monkeypatch):
 
 def test_one_layers_weights_at_a_time(monkeypatch):
     alive = []
-    compute = layer_calls.AttentionCall.weights
+    compute = attention_calls.AttentionCall.weights
 
     def weights(call):
         assert not [array for array in alive if array() is not None]
@@ -184,7 +185,7 @@ def test_one_layers_weights_at_a_time(monkeypatch):
         alive.append(weakref.ref(computed))
         return computed
 
-    monkeypatch.setattr(layer_calls.AttentionCall, "weights", weights)
+    monkeypatch.setattr(attention_calls.AttentionCall, "weights", weights)
     layers = [attention(f"attend_{number}") for number in range(4)]
     attention_statistics(model_of(*layers), images(10, 6, 7, 4))
     assert len(alive) == 2 * 4

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+from keras_sasa._keras_graphs import all_layers
 from keras_sasa.training.engine.devices import Devices, check_supported
 from keras_sasa.training.engine.recipe import Recipe
 from keras_sasa.training.engine.run import Run, SaveRun
@@ -83,7 +84,7 @@ def compile_model(model, recipe, steps_per_epoch, devices, **options):
 def _batch_normalizations(model):
     return [
         layer
-        for layer in model._flatten_layers()
+        for layer in all_layers(model)
         if isinstance(layer, keras.layers.BatchNormalization)
     ]
 
