@@ -108,6 +108,16 @@ def check_graph(model: Any) -> None:
         )
 
 
+def takes_graph(model_class: type[keras.Model]) -> bool:
+    """Returns whether a class can be made from inputs and outputs.
+
+    Keras loads and clones models with a graph by the same criterion.
+    """
+    from keras.src.models.functional import functional_like_constructor
+
+    return functional_like_constructor(model_class)
+
+
 def all_layers(
     layer: keras.Layer, include_self: bool = True
 ) -> list[keras.Layer]:

@@ -9,8 +9,10 @@ from keras import layers, ops
 
 from keras_sasa import SelfAttention2D
 from keras_sasa.conversion import Conversion, replace_convolutions
+from keras_sasa.detection import RetinaNet
 from tests.support import oracle
 from tests.support.backend import BACKEND
+from tests.support.detectors import tiny_detector, tiny_scenes
 
 
 def images(*shape):
@@ -440,32 +442,85 @@ def double_loss(targets, outputs):
     return 2 * keras.losses.mean_squared_error(targets, outputs)
 
 
-class Functional(keras.Model):
-    """Made as a functional model, with a training of its own."""
+class OwnTraining(keras.Model):
+    """A functional model with a training of its own."""
 
     def train_step(self, data):
         return {"loss": 0.0}
 
 
+class OwnConstructor(keras.Model):
+    """A functional model that cannot be made from inputs and outputs."""
+
+    def __init__(self, filters):
+        inputs = keras.Input((8, 8, 4))
+        super().__init__(
+            inputs,
+            layers.Conv2D(filters, 3, padding="same", name="conv")(inputs),
+        )
+
+
 @pytest.mark.parametrize(
     "make, loss, reason",
     [
-        (lambda model: model, double_loss, "Could not locate.*double_loss"),
         (
-            lambda model: Functional(model.input, model.output),
+            lambda: functional(
+                layers.Conv2D(4, 3, padding="same", name="conv")
+            ),
+            double_loss,
+            "Could not locate.*double_loss",
+        ),
+        (
+            lambda: OwnConstructor(4),
             "mse",
-            "a Functional may train in a way of its own",
+            "OwnConstructor cannot be made from inputs",
         ),
     ],
-    ids=["own_loss", "own_class"],
+    ids=["own_loss", "own_constructor"],
 )
 def test_what_cannot_be_compiled_again_is_not(make, loss, reason):
-    model = make(functional(layers.Conv2D(4, 3, padding="same", name="conv")))
+    model = make()
     model.compile("sgd", loss)
     with pytest.warns(UserWarning, match=f"call its `compile`: .*{reason}"):
         clone = convert(model)
     assert not clone.compiled
-    assert "train_step" not in vars(type(clone))
+    assert not isinstance(clone, OwnConstructor)
+
+
+def test_class_that_is_made_from_a_graph_is_kept():
+    plain = functional(layers.Conv2D(4, 3, padding="same", name="conv"))
+    model = OwnTraining(plain.input, plain.output, name="own")
+    model.compile("sgd", "mse")
+    clone = convert(model)
+    assert type(clone) is OwnTraining
+    assert clone.name == "own"
+    assert len(attention_layers(clone)) == 1
+    batch = images(2, 8, 8, 4)
+    history = clone.fit(batch, batch, verbose=0).history
+    assert history["loss"] == [0.0]
+
+
+def test_detector_stays_a_detector(tmp_path):
+    model = tiny_detector(bounding_box_format="yxyx", max_detections=7)
+    model.compile("sgd")
+    clone, report = replace_convolutions(model, "c4|box_head_conv", 3, 2)
+    assert report.replaced == ("c4", "box_head/box_head_conv1")
+    assert isinstance(clone, RetinaNet)
+    assert clone.bounding_box_format == "yxyx"
+    assert [layer.name for layer in attention_layers(clone.backbone)] == ["c4"]
+    assert clone.backbone.get_layer("c4") is clone.get_layer("c4")
+    batch, labels = tiny_scenes()
+    before = clone.get_layer("c4").get_weights()
+    clone.train_on_batch(batch, labels)
+    after = clone.get_layer("c4").get_weights()
+    assert all((x != y).any() for x, y in zip(before, after, strict=True))
+    found = clone.predict_on_batch(batch)
+    assert found["boxes"].shape == (2, 7, 4)
+    clone.save(tmp_path / "detector.keras")
+    loaded = keras.saving.load_model(tmp_path / "detector.keras")
+    np.testing.assert_allclose(
+        loaded.predict_on_batch(batch)["boxes"], found["boxes"], rtol=1e-4
+    )
 
 
 def test_adapted_normalization_computes_the_same():
