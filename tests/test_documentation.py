@@ -45,14 +45,40 @@ def blocks(page, language):
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if blocks(page, "python")]
 )
-def test_python_blocks_run(page, tmp_path, monkeypatch):
+def test_python_blocks_run(page, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
+    if page == "README.md" and not request.config.getoption("--run-large"):
+        # The network itself takes half a minute; docs/conversion.md has it.
+        monkeypatch.setattr(keras.applications, "ResNet50", small_resnet)
     if page == "docs/own_images.md":
         train_on_photos(tmp_path)
+    monkeypatch.setattr(keras.datasets.cifar10, "load_data", few_images)
     # One namespace: a reader types the blocks one after the other.
     namespace = {}
     for number, block in enumerate(blocks(page, "python")):
         exec(compile(block, f"{page}[{number}]", "exec"), namespace)
+
+
+def few_images():
+    """Returns what loads CIFAR-10, without a download."""
+    images = np.zeros((2, 32, 32, 3), "uint8")
+    labels = np.array([[3], [7]], "uint8")
+    return (images, labels), (images, labels)
+
+
+def small_resnet(weights, input_shape, classes):
+    """Returns a network with the names of two layers of `ResNet50`."""
+    return keras.Sequential(
+        [
+            keras.Input(input_shape),
+            keras.layers.Conv2D(8, 3, strides=4, name="conv3_block1_2_conv"),
+            keras.layers.Conv2D(
+                16, 3, padding="same", name="conv4_block1_2_conv"
+            ),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(classes, "softmax"),
+        ]
+    )
 
 
 def train_on_photos(folder):
