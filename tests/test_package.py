@@ -6,45 +6,125 @@ import importlib.metadata
 import importlib.util
 import pathlib
 import re
-import subprocess
-import sys
-import tomllib
+import zipfile
 
+import keras
 import pytest
 from packaging.requirements import Requirement
 
 import keras_sasa
+from tests.support import process
+from tests.support.detectors import tiny_detector
 
 ROOT = pathlib.Path(__file__).parents[1]
+# In a process that has imported Keras, and nothing of this package.
+FRESH_PROCESS = """
+import importlib, json, pathlib, pkgutil, sys, warnings
+
+import keras
+
+warnings.simplefilter("error")
+before = set(sys.modules)
+import keras_sasa
+
+imported = {name.partition(".")[0] for name in set(sys.modules) - before}
+registered = set(keras.saving.get_custom_objects())
+loaded = [
+    type(keras.saving.load_model(path)).__name__ for path in sys.argv[1:]
+]
+lazy = [name for name in keras_sasa.__all__ if name not in vars(keras_sasa)]
+for name in keras_sasa.__all__:
+    getattr(keras_sasa, name)
+for module in pkgutil.walk_packages(keras_sasa.__path__, "keras_sasa."):
+    if not module.name.endswith(("__main__", "_native")):
+        importlib.import_module(module.name)
+imported_with_all_modules = {
+    name.partition(".")[0] for name in set(sys.modules) - before
+}
+print(json.dumps({
+    "imported": sorted(imported),
+    "imported_with_all_modules": sorted(imported_with_all_modules),
+    "registered": sorted(registered),
+    "registered_later": sorted(
+        set(keras.saving.get_custom_objects()) - registered
+    ),
+    "loaded": loaded,
+    "lazy": lazy,
+}))
+"""
 OPTIONAL = {
-    "jax",
     "keras_cv",
+    "keras_hub",
     "matplotlib",
     "pycocotools",
     "sklearn",
+    "tensorboard",
     "tensorflow_datasets",
 }
 
 
-def test_import_loads_no_optional_package():
-    # Keras itself imports some of them where they are installed.
-    code = (
-        "import sys, keras; before = set(sys.modules); import keras_sasa; "
-        f"print(sorted({OPTIONAL} & (set(sys.modules) - before)))"
+def saved_models(folder):
+    """Saves models that contain every serializable class of the package."""
+    classifier = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras_sasa.layers.ImageRescaling(["cat", "dog"], image_size=8),
+            keras_sasa.AttentionStem(8, num_heads=2),
+            keras_sasa.SelfAttention2D(8, 3, num_heads=2),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(2),
+        ]
     )
-    process = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
+    classifier.compile(keras_sasa.optimizers.AveragingSGD(use_ema=True), "mse")
+    detector = tiny_detector(spatial="attention")
+    detector.compile(keras_sasa.optimizers.AveragingAdamW(use_ema=True))
+    exported = detector.detection_model()
+    for model in (classifier, detector):
+        # Keras warns when it loads the file of an optimizer without variables.
+        model.optimizer.build(model.trainable_variables)
+    models = (classifier, detector, exported)
+    paths = [folder / f"{number}.keras" for number in range(len(models))]
+    for model, path in zip(models, paths, strict=True):
+        model.save(path)
+    return paths
+
+
+def registered_names(path):
+    """Returns the names of this package that the file of a model needs."""
+    with zipfile.ZipFile(path) as file:
+        config = file.read("config.json").decode()
+    return set(re.findall(r'"(keras_sasa>\w+)"', config))
+
+
+def test_fresh_process(tmp_path):
+    paths = saved_models(tmp_path)
+    seen, _ = process.run(FRESH_PROCESS, *paths)
+    assert "keras_sasa" in seen["imported"]
+    assert not OPTIONAL & set(seen["imported"])
+    assert not OPTIONAL & set(seen["imported_with_all_modules"])
+    assert seen["loaded"] == ["Sequential", "RetinaNet", "Functional"]
+    assert set(seen["registered"]) == set().union(*map(registered_names, paths))
+    assert seen["registered_later"] == []
+    assert {"data", "local_attention", "training"} <= set(seen["lazy"])
+
+
+def test_import_on_jax_loads_no_tensorflow():
+    pytest.importorskip("jax")
+    seen, _ = process.run(
+        "import json, sys, keras_sasa; print(json.dumps(list(sys.modules)))",
+        KERAS_BACKEND="jax",
     )
-    assert process.stdout.splitlines()[-1] == "[]"
+    assert "jax" in seen
+    assert "tensorflow" not in seen
+
+
+def test_unknown_attribute():
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        keras_sasa.nothing  # noqa: B018
 
 
 def test_public_names():
-    for name in keras_sasa.__all__:
-        assert hasattr(keras_sasa, name), name
+    assert set(keras_sasa.__all__) <= set(dir(keras_sasa))
     for name in keras_sasa.applications.__all__:
         assert hasattr(keras_sasa.applications, name), name
 
@@ -54,27 +134,6 @@ def test_no_assert_in_the_package():
         assert not re.search(
             r"^\s*assert\b", path.read_text(encoding="utf-8"), re.MULTILINE
         ), path
-
-
-def test_version_of_the_citation():
-    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
-    (version,) = re.findall(r"^version: (.*)$", text, re.MULTILINE)
-    assert version == keras_sasa.__version__
-    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert re.search(r"^## \[(.*)\]", text, re.M).group(1) == version
-
-
-def test_every_supported_python_is_tested():
-    text = (ROOT / "setup.cfg").read_text(encoding="utf-8")
-    supported = re.findall(r"Python :: (3\.\d+)$", text, re.MULTILINE)
-    workflow = ROOT / ".github/workflows/tests.yml"
-    (line,) = re.findall(r"python: \[(.*)\]", workflow.read_text())
-    assert re.findall(r"3\.\d+", line) == supported
-    with open(ROOT / "pyproject.toml", "rb") as file:
-        builds = tomllib.load(file)["tool"]["cibuildwheel"]["build"]
-    assert re.findall(r"cp(\d+)", builds) == [
-        version.replace(".", "") for version in supported
-    ]
 
 
 def required(extra):
