@@ -20,7 +20,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_sasa import SelfAttention2D
-from keras_sasa.ops.local_attention import Channels, local_attention
+from keras_sasa.ops.local_attention import IMPLEMENTATIONS
+from keras_sasa.ops.local_attention.native import Channels
+from keras_sasa.ops.local_attention.position import RowColumnEmbeddings
+from keras_sasa.ops.local_attention.problem import Problem
+from keras_sasa.ops.local_attention.window import window_axes
 
 BATCH = 8
 MAPS = ((56, 64), (28, 128), (14, 256), (7, 512))
@@ -67,13 +71,14 @@ def attention_function(size, channels, kernel_size=7, batch=BATCH):
     rows, columns = (
         tf.random.normal((kernel_size, NUM_HEADS, width)) for _ in range(2)
     )
+    problem = Problem(
+        *window_axes(kernel_size), NUM_HEADS, position=RowColumnEmbeddings()
+    )
     return graph(
-        lambda: local_attention(
+        lambda: IMPLEMENTATIONS["native"].attend(
+            problem,
             *(Channels(projected, n * channels, channels) for n in range(3)),
-            rows,
-            columns,
-            kernel_size=kernel_size,
-            num_heads=NUM_HEADS,
+            (rows, columns),
         )
     )
 

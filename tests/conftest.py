@@ -7,7 +7,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import pytest
 
-from keras_sasa.ops import block_attention, local_attention
+from keras_sasa.kernels import custom_call
+from keras_sasa.ops import local_attention
 
 if keras.backend.backend() == "jax":
     import jax
@@ -66,14 +67,8 @@ def native_calls(native_available, monkeypatch):
 
         return spy
 
-    implementations = local_attention.IMPLEMENTATIONS
-    monkeypatch.setitem(
-        implementations, "native", spy_on(implementations["native"])
-    )
-    for module, name in (
-        (local_attention.native, "projected_attention"),
-        (block_attention.native, "block_attention"),
-        (block_attention.native, "pooled_block_attention"),
-    ):
-        monkeypatch.setattr(module, name, spy_on(getattr(module, name)))
+    for name in ("with_gradient", "with_recomputed_gradient"):
+        monkeypatch.setattr(
+            custom_call, name, spy_on(getattr(custom_call, name))
+        )
     return calls

@@ -13,6 +13,10 @@ from keras_sasa.ops.block_attention import (
     pooled_block_attention,
 )
 from keras_sasa.ops.local_attention import local_attention, projected_attention
+from keras_sasa.ops.local_attention.position import RowColumnEmbeddings
+from keras_sasa.ops.local_attention.problem import Problem
+from keras_sasa.ops.local_attention.projections import Projections
+from keras_sasa.ops.local_attention.window import window_axes
 from tests.support import process
 from tests.support.backend import BACKEND
 
@@ -25,6 +29,20 @@ WINDOWS = {"kernel_size": 3, "num_heads": 2}
 BLOCKS = {"block_size": 2, "num_heads": 2}
 MAP, MATRIX, EMBEDDING = (2, 3, 4, 4), (4, 4), (3, 2, 1)
 
+
+def attend_to_projections(inputs, query, key, value, *position, **options):
+    problem = Problem(
+        *window_axes(WINDOWS["kernel_size"]),
+        WINDOWS["num_heads"],
+        position=RowColumnEmbeddings(),
+        training=False,
+    )
+    projections = Projections(query, key, value)
+    return projected_attention(
+        problem, inputs, projections, position, **options
+    )
+
+
 # Functions that call the kernel, and the shapes of their operands. The first
 # is a map of images, the last a weight.
 FUNCTIONS = {
@@ -33,7 +51,7 @@ FUNCTIONS = {
         [MAP, MAP, MAP, EMBEDDING, EMBEDDING],
     ),
     "projected": (
-        functools.partial(projected_attention, **WINDOWS),
+        attend_to_projections,
         [MAP, MATRIX, MATRIX, MATRIX, EMBEDDING, EMBEDDING],
     ),
     "blocks": (

@@ -1,17 +1,23 @@
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_sasa._argument_checks import check_heads, positive_integer
 from keras_sasa.layers.image_layer import (
+    ConstraintLike,
     ImageLayer,
+    InitializerLike,
+    RegularizerLike,
 )
 from keras_sasa.ops.block_attention import (
     block_attention,
+    check_implementation,
     pool,
     pooled_block_attention,
 )
-from keras_sasa.ops.local_attention import check_implementation
-from keras_sasa.ops.local_attention.geometry import ceil_divide
+from keras_sasa.ops.precision import compute_dtype
+from keras_sasa.ops.sizes import ceil_divide
 from keras_sasa.ops.softmax import softmax
 
 VALUES = ("spatially_aware", "plain", "conv")
@@ -53,10 +59,9 @@ class AttentionStem(ImageLayer):
         data_format: `"channels_last"` or `"channels_first"`. `None` takes that
             of `keras.config.image_data_format()`.
         implementation: `None` for the fastest that runs here, or one of the
-            names of `SelfAttention2D`. `"native"` is a compiled kernel, all
-            others are operations of Keras, which also compute
-            `values="conv"`, float64 and images of more than 64 channels. It
-            does not change the result.
+            names of `SelfAttention2D`; those that the stem has no
+            implementation for stand for operations of Keras. It does not
+            change the result.
         momentum: Float, momentum of the batch normalization.
         kernel_initializer: Initializer of the projections. One with a seed
             draws the same numbers for those of one shape.
@@ -106,21 +111,21 @@ class AttentionStem(ImageLayer):
 
     def __init__(
         self,
-        filters=64,
-        block_size=4,
-        num_heads=4,
-        num_mixtures=4,
-        values="spatially_aware",
-        data_format=None,
-        implementation=None,
-        momentum=0.99,
-        kernel_initializer="glorot_uniform",
-        embedding_initializer="random_normal",
-        kernel_regularizer=None,
-        embedding_regularizer=None,
-        kernel_constraint=None,
-        embedding_constraint=None,
-        **kwargs,
+        filters: int = 64,
+        block_size: int = 4,
+        num_heads: int = 4,
+        num_mixtures: int = 4,
+        values: str = "spatially_aware",
+        data_format: str | None = None,
+        implementation: str | None = None,
+        momentum: float = 0.99,
+        kernel_initializer: InitializerLike = "glorot_uniform",
+        embedding_initializer: InitializerLike = "random_normal",
+        kernel_regularizer: RegularizerLike = None,
+        embedding_regularizer: RegularizerLike = None,
+        kernel_constraint: ConstraintLike = None,
+        embedding_constraint: ConstraintLike = None,
+        **kwargs: Any,
     ):
         super().__init__(
             data_format,
@@ -240,7 +245,7 @@ class AttentionStem(ImageLayer):
                 padding="same",
                 data_format="channels_last",
             )
-        dtype = "float64" if self.compute_dtype == "float64" else "float32"
+        dtype = compute_dtype(self.compute_dtype)
         rows, columns, mixtures = (
             ops.cast(embedding, dtype)
             for embedding in (
@@ -265,7 +270,7 @@ class AttentionStem(ImageLayer):
     def _scale_and_offset(self):
         """Returns what the batch normalization is when it is not trained."""
         normalization = self.batch_normalization
-        dtype = "float64" if self.compute_dtype == "float64" else "float32"
+        dtype = compute_dtype(self.compute_dtype)
         gamma, beta, mean, variance = (
             ops.cast(weight, dtype)
             for weight in (

@@ -1,5 +1,7 @@
 """What the layers of this package share: image axes and weights."""
 
+from collections.abc import Callable
+
 import keras
 from keras import constraints, initializers, regularizers
 
@@ -10,6 +12,10 @@ _PARTS = {
     "regularizer": regularizers,
     "constraint": constraints,
 }
+
+InitializerLike = str | dict | Callable
+RegularizerLike = str | dict | Callable | None
+ConstraintLike = str | dict | Callable | None
 
 DATA_FORMATS = ("channels_last", "channels_first")
 

@@ -1,19 +1,28 @@
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
 import keras
-import numpy as np
 from keras import activations, ops, regularizers
 
 from keras_sasa._argument_checks import check_heads, positive_integer
 from keras_sasa.layers.image_layer import (
+    ConstraintLike,
     ImageLayer,
+    InitializerLike,
+    RegularizerLike,
 )
 from keras_sasa.layers.image_mask import standardize_mask
+from keras_sasa.layers.position_encodings import sinusoidal_encoding
 from keras_sasa.ops.local_attention import (
     check_implementation,
-    geometry,
-    local_attention,
-    project,
     projected_attention,
 )
+from keras_sasa.ops.local_attention.position import RowColumnEmbeddings
+from keras_sasa.ops.local_attention.problem import Problem
+from keras_sasa.ops.local_attention.projections import Projections
+from keras_sasa.ops.local_attention.window import pair, window_axes
+from keras_sasa.ops.precision import compute_dtype
 
 POSITION_ENCODINGS = ("relative", "absolute", None)
 
@@ -66,11 +75,10 @@ class SelfAttention2D(ImageLayer):
         use_bias: Boolean, whether the three projections have a bias.
         dropout: Float in [0, 1), share of attention weights dropped in
             training.
-        implementation: How it is computed, which never changes the result nor
-            the weights: `"patches"` extracts every window (short and slow),
-            `"tiled"` lets tiles of queries share their keys, `"native"` calls
-            a compiled kernel on CPU. `None` takes the fastest that runs here,
-            see `keras_sasa.local_attention.available`.
+        implementation: How the attention is computed, which never changes the
+            result or the weights: one of the names in
+            `keras_sasa.local_attention.available()`, or `None` for the fastest
+            that runs here.
         kernel_initializer: Initializer of the three projections. One with a
             seed draws the same numbers for each.
         value_initializer: Initializer of the projection to values, `None` for
@@ -132,33 +140,33 @@ class SelfAttention2D(ImageLayer):
 
     def __init__(
         self,
-        filters,
-        kernel_size=7,
+        filters: int,
+        kernel_size: int | tuple[int, int] = 7,
         *,
-        num_heads=8,
-        strides=1,
-        padding="same",
-        dilation_rate=1,
-        data_format=None,
-        activation=None,
-        position_encoding="relative",
-        use_content=True,
-        use_bias=False,
-        dropout=0.0,
-        implementation=None,
-        kernel_initializer="glorot_uniform",
-        value_initializer=None,
-        embedding_initializer="random_normal",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        embedding_regularizer=None,
-        bias_regularizer=None,
-        activity_regularizer=None,
-        kernel_constraint=None,
-        embedding_constraint=None,
-        bias_constraint=None,
-        seed=None,
-        **kwargs,
+        num_heads: int = 8,
+        strides: int | tuple[int, int] = 1,
+        padding: str = "same",
+        dilation_rate: int | tuple[int, int] = 1,
+        data_format: str | None = None,
+        activation: str | Callable | None = None,
+        position_encoding: str | None = "relative",
+        use_content: bool = True,
+        use_bias: bool = False,
+        dropout: float = 0.0,
+        implementation: str | None = None,
+        kernel_initializer: InitializerLike = "glorot_uniform",
+        value_initializer: InitializerLike | None = None,
+        embedding_initializer: InitializerLike = "random_normal",
+        bias_initializer: InitializerLike = "zeros",
+        kernel_regularizer: RegularizerLike = None,
+        embedding_regularizer: RegularizerLike = None,
+        bias_regularizer: RegularizerLike = None,
+        activity_regularizer: RegularizerLike = None,
+        kernel_constraint: ConstraintLike = None,
+        embedding_constraint: ConstraintLike = None,
+        bias_constraint: ConstraintLike = None,
+        seed: int | None = None,
+        **kwargs: Any,
     ):
         super().__init__(
             data_format,
@@ -179,11 +187,11 @@ class SelfAttention2D(ImageLayer):
         )
         self.filters = positive_integer(filters, "filters")
         self.num_heads = positive_integer(num_heads, "num_heads")
-        self.kernel_size = geometry.pair(kernel_size, "kernel_size")
-        self.strides = geometry.pair(strides, "strides")
+        self.kernel_size = pair(kernel_size, "kernel_size")
+        self.strides = pair(strides, "strides")
         self.padding = padding.lower() if isinstance(padding, str) else padding
-        self.dilation_rate = geometry.pair(dilation_rate, "dilation_rate")
-        geometry.check_window(
+        self.dilation_rate = pair(dilation_rate, "dilation_rate")
+        rows, columns = window_axes(
             self.kernel_size, self.strides, self.padding, self.dilation_rate
         )
         self.activation = activations.get(activation)
@@ -198,8 +206,16 @@ class SelfAttention2D(ImageLayer):
         if self.dropout > 0:
             self.seed_generator = keras.random.SeedGenerator(seed)
         self.supports_masking = True
-        self._axes = geometry.axes(
-            self.kernel_size, self.strides, self.padding, self.dilation_rate
+        self._problem = Problem(
+            rows,
+            columns,
+            self.num_heads,
+            content=self.use_content,
+            position=(
+                RowColumnEmbeddings()
+                if self.position_encoding == "relative"
+                else None
+            ),
         )
 
     def _check_arguments(self):
@@ -209,14 +225,8 @@ class SelfAttention2D(ImageLayer):
                 f"`position_encoding` must be one of {POSITION_ENCODINGS}. "
                 f"Received: position_encoding={self.position_encoding!r}."
             )
-        head_width = self.filters // self.num_heads
-        if self.position_encoding == "relative" and head_width % 2:
-            raise ValueError(
-                "With relative positions `filters / num_heads` must be even: "
-                "half of a head meets the row, half the column embedding. "
-                f"Received: filters={self.filters}, "
-                f"num_heads={self.num_heads}."
-            )
+        if self.position_encoding == "relative":
+            RowColumnEmbeddings().check_heads(self.filters, self.num_heads)
         if not self.use_content and self.position_encoding != "relative":
             raise ValueError(
                 "`use_content=False` leaves only the relative positions and "
@@ -250,14 +260,13 @@ class SelfAttention2D(ImageLayer):
             )
             if self.use_bias:
                 self._set("bias", f"{projection}_bias", self.filters)
-        if self.position_encoding == "relative":
-            half = self.filters // self.num_heads // 2
-            height, width = self.kernel_size
-            embedding = "embedding"
-            self._set(embedding, "row_embedding", height, self.num_heads, half)
-            self._set(
-                embedding, "column_embedding", width, self.num_heads, half
+        position = self._problem.position
+        if position is not None:
+            shapes = position.weight_shapes(
+                self.kernel_size, self.num_heads, self.filters
             )
+            for name, shape in zip(position.weight_names, shapes, strict=True):
+                self._set("embedding", name, *shape)
         self._fix_channels(channels)
 
     def _set(self, kind, name, *shape, initializer=None):
@@ -275,48 +284,24 @@ class SelfAttention2D(ImageLayer):
             inputs = ops.transpose(inputs, (0, 2, 3, 1))
         if self.position_encoding == "absolute":
             _, height, width, channels = ops.shape(inputs)
-            dtype = "float64" if self.compute_dtype == "float64" else "float32"
-            encoding = sinusoidal_encoding(height, width, channels, dtype)
+            encoding = sinusoidal_encoding(
+                height, width, channels, compute_dtype(self.compute_dtype)
+            )
             inputs = inputs + ops.cast(encoding, inputs.dtype)
         mask, image_mask = self._split_mask(mask, inputs)
-        embeddings = ()
-        if self.position_encoding == "relative":
-            embeddings = self.row_embedding, self.column_embedding
-        options = {
-            "kernel_size": self.kernel_size,
-            "num_heads": self.num_heads,
-            "dilation_rate": self.dilation_rate,
-            "implementation": self.implementation,
-        }
-        # While training, the gradient needs queries, keys and values in memory.
-        if (
-            self._query_everywhere
-            and not self.use_bias
-            and not (training or return_attention_scores)
-            and mask is None
-        ):
-            outputs = projected_attention(
-                inputs,
-                self.query_kernel,
-                self.key_kernel if self.use_content else None,
-                self.value_kernel,
-                *embeddings,
-                **options,
-            )
-        else:
-            query, key, value = self._project(inputs)
-            outputs = local_attention(
-                query,
-                key,
-                value,
-                *embeddings,
-                strides=self.strides,
-                padding=self.padding,
-                mask=mask,
-                dropout_mask=self._dropout_mask(query) if training else None,
-                return_attention_scores=return_attention_scores,
-                **options,
-            )
+        outputs = projected_attention(
+            dataclasses.replace(
+                self._problem,
+                scores=bool(return_attention_scores),
+                training=bool(training),
+            ),
+            inputs,
+            self._projections(),
+            self._position_weights(),
+            mask=mask,
+            dropout_mask=self._dropout_mask(inputs) if training else None,
+            implementation=self.implementation,
+        )
         outputs, *scores = outputs if return_attention_scores else (outputs,)
         if image_mask is not None:
             # Without a mask of pixels, so that the kernel can be used.
@@ -347,49 +332,37 @@ class SelfAttention2D(ImageLayer):
         mask = ops.reshape(mask, (-1, *shape[1:]))
         return ops.broadcast_to(mask, shape), None
 
-    def _dropout_mask(self, query):
+    def _dropout_mask(self, inputs):
         """Factors of the attention weights, or `None` without dropout."""
         if not self.dropout:
             return None
-        batch, height, width, _ = ops.shape(query.tensor)
+        batch, *sizes, _ = ops.shape(inputs)
+        queries = (
+            axis.output_size(size)
+            for axis, size in zip(self._problem.axes, sizes, strict=True)
+        )
         return keras.random.dropout(
             ops.ones(
-                (batch, height, width, self.num_heads, *self.kernel_size),
+                (batch, *queries, self.num_heads, *self.kernel_size),
                 dtype="float32",
             ),
             self.dropout,
             seed=self.seed_generator,
         )
 
-    @property
-    def _query_everywhere(self):
-        return self.strides == (1, 1) and self.padding == "same"
+    def _projections(self):
+        key_kernel = self.key_kernel if self.use_content else None
+        kernels = self.query_kernel, key_kernel, self.value_kernel
+        if not self.use_bias:
+            return Projections(*kernels)
+        key_bias = self.key_bias if self.use_content else None
+        return Projections(*kernels, self.query_bias, key_bias, self.value_bias)
 
-    def _project(self, inputs):
-        """Returns queries where they are needed, keys or `None`, values."""
-        names = ["query", "key", "value"]
-        if not self.use_content:
-            names.remove("key")
-        parts = {}
-        if not self._query_everywhere:
-            names.remove("query")
-            rows, columns = (axis.queries() for axis in self._axes)
-            queries = inputs[:, rows, columns]
-            (parts["query"],) = self._apply(queries, ["query"])
-        parts.update(zip(names, self._apply(inputs, names), strict=True))
-        return parts["query"], parts.get("key"), parts["value"]
-
-    def _apply(self, inputs, names):
-        """Applies the projections `names`, side by side."""
-
-        def weights(kind):
-            return [getattr(self, f"{name}_{kind}") for name in names]
-
-        parts = project(inputs, weights("kernel"))
-        if self.use_bias:
-            biased = parts[0].tensor + ops.concatenate(weights("bias"), axis=-1)
-            parts = [part._replace(tensor=biased) for part in parts]
-        return parts
+    def _position_weights(self):
+        position = self._problem.position
+        if position is None:
+            return ()
+        return tuple(getattr(self, name) for name in position.weight_names)
 
     def compute_mask(self, inputs, mask=None):
         if mask is None:
@@ -400,7 +373,7 @@ class SelfAttention2D(ImageLayer):
         mask = standardize_mask(mask, shape)
         if len(mask.shape) == 1:
             return mask
-        rows, columns = (axis.queries() for axis in self._axes)
+        rows, columns = (axis.queries() for axis in self._problem.axes)
         return mask[:, rows, columns]
 
     def _images_shape(self, shape):
@@ -416,7 +389,7 @@ class SelfAttention2D(ImageLayer):
         sizes = tuple(
             None if size is None else axis.output_size(size)
             for axis, size in zip(
-                self._axes, self._spatial(input_shape), strict=True
+                self._problem.axes, self._spatial(input_shape), strict=True
             )
         )
         if any(size is not None and size < 1 for size in sizes):
@@ -474,42 +447,3 @@ class SelfAttention2D(ImageLayer):
             ),
         )
         return config
-
-
-def sinusoidal_encoding(height, width, channels, dtype="float32"):
-    """Sinusoidal encoding of rows and of columns.
-
-    Of n channels for an axis, the first half (rounded up) are
-    `sin(position / 10000 ** (2 i / n))`, the others cosines of the same
-    frequencies (Vaswani et al., 2017, 3.5). The paper says only "sinusoidal".
-
-    Args:
-        height: Number of rows.
-        width: Number of columns.
-        channels: Number of channels; half of them (rounded up) are for rows.
-        dtype: Floating point type of the result.
-
-    Returns:
-        `(height, width, channels)`.
-    """
-
-    def encode(size, number):
-        half = -(-number // 2)
-        frequencies = 10000.0 ** (-2.0 * np.arange(half) / max(number, 1))
-        numpy = np if isinstance(size, int) else ops
-        positions = numpy.arange(size, dtype=dtype)
-        angles = positions[:, None] * frequencies.astype(dtype)[None, :]
-        return numpy.concatenate(
-            [numpy.sin(angles), numpy.cos(angles[:, : number - half])], axis=-1
-        )
-
-    for_rows = -(-channels // 2)
-    rows = encode(height, for_rows)[:, None]
-    columns = encode(width, channels - for_rows)[None]
-    return ops.concatenate(
-        [
-            ops.broadcast_to(rows, (height, width, for_rows)),
-            ops.broadcast_to(columns, (height, width, channels - for_rows)),
-        ],
-        axis=-1,
-    )

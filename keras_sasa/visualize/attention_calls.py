@@ -16,7 +16,7 @@ from keras_sasa._keras_graphs import (
     run_calls,
 )
 from keras_sasa.layers import SelfAttention2D
-from keras_sasa.ops.local_attention import geometry
+from keras_sasa.ops.local_attention.window import window_axes
 from keras_sasa.visualize.model_inputs import first_argument, to_numpy
 
 
@@ -59,7 +59,7 @@ class AttentionCall:
     def queries(self):
         """Returns the rows and the columns of the input that are queries."""
         layer = self.layer
-        axes = geometry.axes(
+        axes = window_axes(
             layer.kernel_size,
             layer.strides,
             layer.padding,

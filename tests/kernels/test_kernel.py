@@ -17,8 +17,7 @@ from keras import ops
 from keras_sasa import AttentionStem, SelfAttention2D
 from keras_sasa.applications import ResNet
 from keras_sasa.kernels import targets, tensorflow_call
-from keras_sasa.ops import local_attention as package
-from keras_sasa.ops.local_attention import local_attention
+from keras_sasa.ops.local_attention import local_attention, native
 from tests.support import process
 from tests.support.backend import BACKEND, value_and_gradients
 from tests.support.networks import open_blocks
@@ -516,10 +515,10 @@ def test_projected_as_by_the_backend(native_calls, monkeypatch, channels):
     options = {"filters": 12, "num_heads": 2, "kernel_size": 5}
     expected = projected(images, **options)
     for most in (0, 1000):
-        monkeypatch.setattr(package, "MAX_PROJECTED_CHANNELS", most)
+        monkeypatch.setattr(native, "MAX_PROJECTED_CHANNELS", most)
         actual = projected(images, **options)
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
-    calls = ["recompute" in call for call in native_calls]
+    calls = [call["forward"] == targets.PROJECTED for call in native_calls]
     assert calls == [channels <= 256, False, True]
 
 

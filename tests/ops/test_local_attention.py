@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from keras_sasa.ops.local_attention import (
-    IMPLEMENTATIONS,
-    Channels,
-    local_attention,
-)
+from keras_sasa.ops.local_attention import IMPLEMENTATIONS, local_attention
+from keras_sasa.ops.local_attention.native import Channels
+from keras_sasa.ops.local_attention.position import RowColumnEmbeddings
+from keras_sasa.ops.local_attention.problem import Problem
+from keras_sasa.ops.local_attention.window import window_axes
 from tests.support import oracle
 from tests.support.backend import (
     BACKEND,
@@ -268,31 +268,37 @@ def test_native_agrees_with_the_definition(native_available, case):
 
 
 @pytest.mark.parametrize("shared", ["all", "key and value", "overlapping"])
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_queries_keys_and_values_in_one_tensor(
-    native_available, implementation, shared
-):
+def test_queries_keys_and_values_in_one_tensor(native_available, shared):
+    """The kernel reads some of the channels of a tensor where they are."""
     layer = CASES["default"].make_layer("patches", "float32")
     inputs = np.random.default_rng(0).normal(size=(2, 6, 6, 12))
     cotangent = np.random.default_rng(1).normal(size=(2, 6, 6, 8))
 
-    def run(implementation, copied):
+    def run(copied):
         def attend(inputs):
             first = {
                 "all": (0, 0, 0),
                 "key and value": (0, 4, 4),
                 "overlapping": (0, 2, 4),
             }[shared]
-            parts = [Channels(inputs, number, 8) for number in first]
-            if copied:
-                parts = [1.0 * part.cut() for part in parts]
+            position = tuple(
+                map(
+                    ops.convert_to_tensor,
+                    (layer.row_embedding, layer.column_embedding),
+                )
+            )
+            if not copied:
+                return IMPLEMENTATIONS["native"].attend(
+                    Problem(*window_axes(3), 2, position=RowColumnEmbeddings()),
+                    *(Channels(inputs, number, 8) for number in first),
+                    position,
+                )
             return local_attention(
-                *parts,
-                layer.row_embedding,
-                layer.column_embedding,
+                *(1.0 * inputs[..., number : number + 8] for number in first),
+                *position,
                 kernel_size=3,
                 num_heads=2,
-                implementation=implementation,
+                implementation="patches",
             )
 
         result = value_and_gradients(
@@ -301,8 +307,8 @@ def test_queries_keys_and_values_in_one_tensor(
         return [result.outputs, *result.gradients.values()]
 
     for actual, expected in zip(
-        run(implementation, copied=False),
-        run("patches", copied=True),
+        run(copied=False),
+        run(copied=True),
         strict=True,
     ):
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
@@ -579,11 +585,11 @@ def test_bad_arguments(change, message):
     BACKEND != "tensorflow", reason="the loop over bands is TensorFlow's"
 )
 def test_memory_is_bounded_by_bands():
-    from keras_sasa.ops.local_attention import geometry
+    from keras_sasa.ops.local_attention.query_tiles import choose_band
 
     # A tall map is computed in many bands, a small one at once.
-    assert geometry.choose_band(2) == 2
-    assert geometry.choose_band(100) == 2
+    assert choose_band(2) == 2
+    assert choose_band(100) == 2
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="XLA of TensorFlow 2.21")

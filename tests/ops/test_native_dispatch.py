@@ -9,8 +9,9 @@ from keras import ops
 
 from keras_sasa import SelfAttention2D
 from keras_sasa.kernels import loader
+from keras_sasa.ops import dispatch, native
 from keras_sasa.ops import local_attention as package
-from keras_sasa.ops.local_attention import local_attention, native
+from keras_sasa.ops.local_attention import local_attention
 from tests.support import process
 from tests.support.backend import BACKEND
 
@@ -44,7 +45,7 @@ def fresh():
 
     def forget():
         loader.load.cache_clear()
-        package._warn.cache_clear()
+        dispatch._warn.cache_clear()
 
     forget()
     yield
@@ -119,7 +120,9 @@ def test_switch_that_is_neither(monkeypatch, value):
 def test_not_compiled_warns_once(not_compiled):
     assert "was not compiled" in package.available()["native"]
     layer = SelfAttention2D(8, 3, num_heads=2)
-    with pytest.warns(RuntimeWarning, match="tiled.*was not compiled") as seen:
+    with pytest.warns(
+        RuntimeWarning, match='"native".*slower.*was not compiled'
+    ) as seen:
         outputs = to_numpy(layer(IMAGES))
         layer(IMAGES)
         SelfAttention2D(8, 5, num_heads=2)(IMAGES)
@@ -214,14 +217,6 @@ def test_dropout_only_drops_in_training(native_calls):
     layer = SelfAttention2D(8, 3, num_heads=2, dropout=0.5)
     layer(IMAGES, training=False)
     assert len(native_calls) == 1
-
-
-def test_the_kernel_itself_refuses_a_mask():
-    maps = ops.ones((1, 6, 6, 8))
-    with pytest.raises(ValueError, match="no mask and no dropout"):
-        native.local_attention(
-            maps, maps, maps, None, None, axes=None, num_heads=2, mask=maps
-        )
 
 
 def losses(implementation, jit_compile="auto"):
@@ -337,15 +332,15 @@ MIRRORED = """
     )
     import keras
     import numpy as np
-    from keras_sasa.ops import local_attention
+    from keras_sasa.kernels import custom_call
     from tests.ops.test_native_dispatch import IMAGES, network
 
     calls = []
-    original = local_attention.IMPLEMENTATIONS["native"]
+    original = custom_call.with_gradient
     def spy(*args, **kwargs):
         calls.append(1)
         return original(*args, **kwargs)
-    local_attention.IMPLEMENTATIONS["native"] = spy
+    custom_call.with_gradient = spy
 
     def losses(strategy, implementation):
         keras.utils.set_random_seed(2)

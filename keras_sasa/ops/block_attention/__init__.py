@@ -5,35 +5,41 @@ For the pixels i, j of a block of `block_size` x `block_size` and one head:
     y_i = sum over j of softmax_j((W_Q' x_i) . (W_K' x_j)) M_j' x_j
 
 with M_j the matrix of values at the place of j in its block. Where the border
-of the image cuts a block off, its pixels inside take part.
+of the image cuts a block off, only its pixels inside the image take part.
 """
 
+from typing import Any
+
 import keras
-from keras import ops
 
-from keras_sasa.ops.block_attention import native, operations
-from keras_sasa.ops.block_attention.operations import pool as pool
-from keras_sasa.ops.local_attention import (
-    check_implementation,
-    choose_implementation,
-)
+from keras_sasa.ops import dispatch, local_attention
+from keras_sasa.ops.block_attention.blocks import pool as pool
+from keras_sasa.ops.block_attention.problem import BlockProblem
+from keras_sasa.ops.block_attention.table import IMPLEMENTATIONS
+from keras_sasa.ops.precision import compute_dtype
 
-# Images of more channels are not for the kernel. It multiplies matrices
-# (channels, channels), where queries and keys are narrower, and its gradient
-# keeps many copies of the matrices of values.
-MAX_KERNEL_CHANNELS = 64
+
+def check_implementation(implementation: str | None) -> None:
+    """Raises `ValueError` unless `implementation` is known or `None`.
+
+    One name selects the implementation of all layers of a network, so the
+    names of local attention are known here as well.
+    """
+    dispatch.check_name(
+        implementation, {**local_attention.IMPLEMENTATIONS, **IMPLEMENTATIONS}
+    )
 
 
 def block_attention(
-    inputs,
-    query_kernel,
-    key_kernel,
-    value,
+    inputs: Any,
+    query_kernel: Any,
+    key_kernel: Any,
+    value: Any,
     *,
     block_size: int,
     num_heads: int,
     implementation: str | None = None,
-):
+) -> Any:
     """Lets the pixels of every block attend to each other.
 
     Args:
@@ -46,45 +52,39 @@ def block_attention(
             filters)`; or a map of values `(batch, height, width, filters)`.
         block_size: Side of a block.
         num_heads: Number of heads.
-        implementation: As in `local_attention`. All but `"native"` compute by
-            operations of Keras. What the kernel does not take (a map of values,
-            float64, many channels) they compute, too.
+        implementation: As in `local_attention`. A name that block attention
+            has no implementation for stands for operations of Keras.
 
     Returns:
         `(batch, height, width, filters)` in the dtype of `inputs`. The softmax
-        is computed in float32 (float64 for float64), and so is all in the
-        kernel.
+        is computed in float32 (float64 for float64).
 
     Raises:
-        ValueError: If `implementation` is not known, or `"native"` where the
-            kernel does not run.
+        ValueError: If the named implementation is not known or does not run
+            here.
     """
-    options = {"block_size": block_size, "num_heads": num_heads}
-    operands = [inputs, query_kernel, key_kernel, value]
-    if not _by_kernel(inputs, value, implementation):
-        return operations.block_attention(*operands, **options)
-    outputs = native.block_attention(
-        *_for_kernel(*operands, **options), **options
+    chosen, problem = _choose(
+        inputs, value, block_size, num_heads, implementation
     )
-    return ops.cast(outputs, inputs.dtype)
+    return chosen.compute(problem, inputs, query_kernel, key_kernel, value)
 
 
 def pooled_block_attention(
-    inputs,
-    query_kernel,
-    key_kernel,
-    value,
-    scale,
-    offset,
+    inputs: Any,
+    query_kernel: Any,
+    key_kernel: Any,
+    value: Any,
+    scale: Any,
+    offset: Any,
     *,
     block_size: int,
     num_heads: int,
     implementation: str | None = None,
-):
-    """Normalizes, `scale * y + offset`, and pools each block, for inference.
+) -> Any:
+    """Attends, computes `scale * y + offset` and pools, for inference.
 
-    The kernel of `"native"` never has y in memory; so a gradient computes it
-    again.
+    An implementation may do all in one, so that y is never in memory; a
+    gradient then computes it again.
 
     Args:
         inputs: As in `block_attention`, as are the next three.
@@ -104,47 +104,22 @@ def pooled_block_attention(
     Raises:
         ValueError: As in `block_attention`.
     """
-    options = {"block_size": block_size, "num_heads": num_heads}
-    operands = [inputs, query_kernel, key_kernel, value]
-    if not _by_kernel(inputs, value, implementation):
-        maps = operations.block_attention(*operands, **options)
-        maps = ops.cast(maps, scale.dtype) * scale + offset
-        return operations.pool(ops.cast(maps, inputs.dtype), block_size)
-    outputs = native.pooled_block_attention(
-        *_for_kernel(*operands, **options),
-        *(ops.cast(numbers, "float32") for numbers in (scale, offset)),
-        **options,
+    chosen, problem = _choose(
+        inputs, value, block_size, num_heads, implementation
     )
-    return ops.cast(outputs, inputs.dtype)
+    return chosen.compute_pooled(
+        problem, inputs, query_kernel, key_kernel, value, scale, offset
+    )
 
 
-def _by_kernel(inputs, value, implementation):
+def _choose(inputs, value, block_size, num_heads, implementation):
     check_implementation(implementation)
     dtype = keras.backend.standardize_dtype(inputs.dtype)
-    for_kernel = (
-        dtype != "float64"
-        and len(value.shape) == 3
-        and inputs.shape[-1] <= MAX_KERNEL_CHANNELS
+    problem = BlockProblem(
+        block_size,
+        num_heads,
+        channels=inputs.shape[-1],
+        dtype=compute_dtype(dtype),
+        value_map=len(value.shape) == 4,
     )
-    return choose_implementation(implementation, for_kernel) == "native"
-
-
-def _for_kernel(
-    inputs, query_kernel, key_kernel, value_kernels, *, block_size, num_heads
-):
-    """Returns image, logit kernels and a matrix of values for every place."""
-    inputs, query_kernel, key_kernel, value_kernels = (
-        ops.cast(operand, "float32")
-        for operand in (inputs, query_kernel, key_kernel, value_kernels)
-    )
-    channels, filters = query_kernel.shape
-    heads = (channels, num_heads, filters // num_heads)
-    logit_kernels = ops.einsum(
-        "cnd,end->nce",
-        ops.reshape(query_kernel, heads),
-        ops.reshape(key_kernel, heads),
-    )
-    value_kernels = ops.broadcast_to(
-        value_kernels, (block_size**2, channels, filters)
-    )
-    return inputs, logit_kernels, value_kernels
+    return dispatch.choose(IMPLEMENTATIONS, implementation, problem), problem

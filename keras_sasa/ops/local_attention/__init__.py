@@ -6,52 +6,23 @@ For a query pixel (i, j), its window N(i, j) and one head:
            softmax_ab(q_ij . k_ab + q_ij . r_{a-i, b-j}) v_ab
 
 with r_{a-i, b-j} = concat(row embedding of a-i, column embedding of b-j).
-Keys outside the image take no part.
+Keys outside the image are masked.
 """
 
-import functools
-import warnings
-from typing import Any, NamedTuple
+import dataclasses
+from typing import Any
 
 import keras
 from keras import ops
 
-from keras_sasa.ops.exporters import exporting
+from keras_sasa.ops import dispatch
 from keras_sasa.ops.exporters import portable as portable
-from keras_sasa.ops.local_attention import geometry, native, patches, tiled
-
-# Fastest first. A way to compute never changes the result or the weights.
-IMPLEMENTATIONS = {
-    "native": native.local_attention,
-    "tiled": tiled.local_attention,
-    "patches": patches.local_attention,
-}
-
-# Images of more channels than this are projected by a matrix product of the
-# backend: its time is the same, what it writes is small beside the weights, and
-# these the kernel would have to rearrange first (benchmarks/README.md).
-MAX_PROJECTED_CHANNELS = 256
-
-
-class Channels(NamedTuple):
-    """Some of the channels of a tensor `(batch, height, width, channels)`.
-
-    One projection makes queries, keys and values side by side; the kernel reads
-    them where they are.
-    """
-
-    tensor: Any
-    first: int
-    count: int
-
-    def cut(self):
-        if self.count == self.tensor.shape[-1]:
-            return self.tensor
-        return self.tensor[..., self.first : self.first + self.count]
-
-    @property
-    def shape(self):
-        return (*self.tensor.shape[:-1], self.count)
+from keras_sasa.ops.local_attention.position import RowColumnEmbeddings
+from keras_sasa.ops.local_attention.problem import Problem
+from keras_sasa.ops.local_attention.projections import Projections
+from keras_sasa.ops.local_attention.table import IMPLEMENTATIONS
+from keras_sasa.ops.local_attention.window import window_axes
+from keras_sasa.ops.precision import compute_dtype
 
 
 def available() -> dict[str, str | None]:
@@ -67,42 +38,32 @@ def available() -> dict[str, str | None]:
     >>> local_attention.available()["tiled"] is None
     True
     """
-    reasons = dict.fromkeys(IMPLEMENTATIONS)
-    reasons["native"] = native.why_not()
-    return reasons
+    return dispatch.unavailable_reasons(IMPLEMENTATIONS)
 
 
 def check_implementation(implementation: str | None) -> None:
     """Raises `ValueError` unless `implementation` is known or `None`."""
-    if implementation is not None and implementation not in IMPLEMENTATIONS:
-        raise ValueError(
-            f"`implementation` must be one of {sorted(IMPLEMENTATIONS)} or "
-            "`None` for the fastest that runs here. "
-            f"Received: implementation={implementation!r}."
-        )
+    dispatch.check_name(implementation, IMPLEMENTATIONS)
 
 
 def local_attention(
-    query,
-    key,
-    value,
-    row_embedding=None,
-    column_embedding=None,
+    query: Any,
+    key: Any,
+    value: Any,
+    row_embedding: Any = None,
+    column_embedding: Any = None,
     *,
-    kernel_size,
+    kernel_size: int | tuple[int, int],
     num_heads: int,
-    strides=1,
+    strides: int | tuple[int, int] = 1,
     padding: str = "same",
-    dilation_rate=1,
-    mask=None,
-    dropout_mask=None,
+    dilation_rate: int | tuple[int, int] = 1,
+    mask: Any = None,
+    dropout_mask: Any = None,
     return_attention_scores: bool = False,
     implementation: str | None = None,
-):
+) -> Any:
     """Lets every query attend to the window of keys around it.
-
-    Queries, keys and values may also be `Channels`, some of the channels of a
-    tensor.
 
     Args:
         query: `(batch, out_height, out_width, filters)`, already at the
@@ -111,7 +72,8 @@ def local_attention(
         key: `(batch, height, width, filters)`, or `None` to leave out q.k.
         value: `(batch, height, width, filters)`.
         row_embedding: `(kernel_height, num_heads, d / 2)`; index 0 is the
-            offset `-(kernel_height // 2)`. `None` leaves out q.r.
+            offset `-(kernel_height // 2)`. Without it and `column_embedding`
+            the logits have no term q.r.
         column_embedding: `(kernel_width, num_heads, d / 2)` or `None`.
         kernel_size: Odd integer, or pair (height, width).
         num_heads: Number of heads.
@@ -123,9 +85,10 @@ def local_attention(
         dropout_mask: Factors of the attention weights, of the shape of the
             scores.
         return_attention_scores: Whether to return the weights as well.
-        implementation: `"native"`, `"tiled"`, `"patches"` or `None` for the
-            fastest that runs here. What the kernel of `"native"` does not take
-            (a mask, dropout, scores, float64) is computed by `"tiled"`.
+        implementation: One of the names in `available()`, or `None` for the
+            fastest that runs here. If the named implementation does not support
+            the call (for instance a mask), the fastest one that does
+            computes it.
 
     Returns:
         `(batch, out_height, out_width, filters)` in the dtype of `value`, and
@@ -134,214 +97,111 @@ def local_attention(
         bfloat16 are computed in float32.
 
     Raises:
-        ValueError: If an argument is not as above, or shapes do not fit; or for
-            `implementation="native"` where the kernel does not run.
+        ValueError: If an argument is not as above, or shapes do not fit; or if
+            the named implementation does not run here.
     """
     check_implementation(implementation)
-    query, key, value = (
-        tensor
-        if tensor is None or isinstance(tensor, Channels)
-        else Channels(tensor, 0, tensor.shape[-1])
-        for tensor in (query, key, value)
+    rows, columns = window_axes(kernel_size, strides, padding, dilation_rate)
+    position = _position_term(row_embedding, column_embedding)
+    weights = () if position is None else (row_embedding, column_embedding)
+    dtype = keras.backend.standardize_dtype(value.dtype)
+    problem = Problem(
+        rows,
+        columns,
+        num_heads,
+        content=key is not None,
+        position=position,
+        dtype=compute_dtype(dtype),
+        masked=mask is not None,
+        dropout=dropout_mask is not None,
+        scores=bool(return_attention_scores),
     )
-    kernel_size = geometry.pair(kernel_size, "kernel_size")
-    strides = geometry.pair(strides, "strides")
-    dilation_rate = geometry.pair(dilation_rate, "dilation_rate")
-    geometry.check_window(kernel_size, strides, padding, dilation_rate)
-    axes = geometry.axes(kernel_size, strides, padding, dilation_rate)
-    _check_shapes(
-        query, value, row_embedding, column_embedding, axes, num_heads
-    )
+    _check_shapes(problem, query, value, weights)
     if mask is not None:
         _check_mask(mask, value)
 
-    dtype = keras.backend.standardize_dtype(value.tensor.dtype)
-    compute_dtype = "float64" if dtype == "float64" else "float32"
-    implementation = choose_implementation(
-        implementation,
-        for_kernel=compute_dtype == "float32"
-        and mask is None
-        and dropout_mask is None
-        and not return_attention_scores,
-    )
-
     def cast(tensor):
-        return None if tensor is None else ops.cast(tensor, compute_dtype)
+        return None if tensor is None else ops.cast(tensor, problem.dtype)
 
-    if implementation == "native":
-        # Tensors in common stay so.
-        tensors = {}
-        for channels in (query, key, value):
-            if channels is not None and id(channels.tensor) not in tensors:
-                tensors[id(channels.tensor)] = cast(channels.tensor)
-        query, key, value = (
-            channels and channels._replace(tensor=tensors[id(channels.tensor)])
-            for channels in (query, key, value)
-        )
-    else:
-        query, key, value = (
-            channels and cast(channels.cut())
-            for channels in (query, key, value)
-        )
-    output, scores = IMPLEMENTATIONS[implementation](
-        query,
-        key,
-        value,
-        cast(row_embedding),
-        cast(column_embedding),
-        axes=axes,
-        num_heads=num_heads,
-        mask=mask,
-        dropout_mask=cast(dropout_mask),
-        return_attention_scores=return_attention_scores,
+    chosen = dispatch.choose(IMPLEMENTATIONS, implementation, problem)
+    output, scores = chosen.compute(
+        problem,
+        cast(query),
+        cast(key),
+        cast(value),
+        tuple(map(cast, weights)),
+        mask,
+        cast(dropout_mask),
     )
     output = ops.cast(output, dtype)
-    if return_attention_scores:
-        return output, ops.cast(scores, dtype)
-    return output
-
-
-def project(inputs, kernels):
-    """Multiplies every pixel by several matrices in one product.
-
-    Args:
-        inputs: `(batch, height, width, channels)`.
-        kernels: Matrices `(channels, filters)`.
-
-    Returns:
-        For every matrix its product, as `Channels` of one tensor.
-    """
-    # As one matrix: of more axes TensorFlow makes many small products.
-    *shape, channels = ops.shape(inputs)
-    filters = kernels[0].shape[-1]
-    projected = ops.matmul(
-        ops.reshape(inputs, (-1, channels)), ops.concatenate(kernels, axis=-1)
-    )
-    projected = ops.reshape(projected, (*shape, len(kernels) * filters))
-    return [
-        Channels(projected, number * filters, filters)
-        for number in range(len(kernels))
-    ]
+    return (output, ops.cast(scores, dtype)) if problem.scores else output
 
 
 def projected_attention(
-    inputs,
-    query_kernel,
-    key_kernel,
-    value_kernel,
-    row_embedding=None,
-    column_embedding=None,
+    problem: Problem,
+    inputs: Any,
+    projections: Projections,
+    position: tuple = (),
     *,
-    kernel_size,
-    num_heads: int,
-    dilation_rate=1,
+    mask: Any = None,
+    dropout_mask: Any = None,
     implementation: str | None = None,
-):
-    """`local_attention` of projections of one image, for inference.
+) -> Any:
+    """`local_attention` of the projections of one image.
 
-    The same as `local_attention` of `project(inputs, kernels)` with a query at
-    every pixel. Unless there are many channels, the kernel of `"native"` does
-    both in one call: queries, keys and values never are in memory then, and a
-    gradient, which needs them, computes them again.
+    An implementation may project in a way of its own: for instance, queries,
+    keys and values need not be in memory while a network predicts.
 
     Args:
+        problem: Description of the call. `dtype`, `masked` and `dropout` are
+            set from the tensors.
         inputs: `(batch, height, width, channels)`.
-        query_kernel: `(channels, filters)`.
-        key_kernel: `(channels, filters)`, or `None` to leave out q.k.
-        value_kernel: `(channels, filters)`.
-        row_embedding: As in `local_attention`.
-        column_embedding: As in `local_attention`.
-        kernel_size: Odd integer, or pair (height, width).
-        num_heads: Number of heads.
-        dilation_rate: Integer or pair; distance between keys.
+        projections: Kernels and biases.
+        position: The weights of `problem.position`.
+        mask: As in `local_attention`.
+        dropout_mask: As in `local_attention`.
         implementation: As in `local_attention`.
 
     Returns:
-        `(batch, height, width, filters)` in the dtype of `inputs`; as in
-        `local_attention`, float16 and bfloat16 are computed in float32.
-    """
-    check_implementation(implementation)
-    kernels = [
-        kernel
-        for kernel in (query_kernel, key_kernel, value_kernel)
-        if kernel is not None
-    ]
-    embeddings = []
-    if row_embedding is not None:
-        embeddings = [row_embedding, column_embedding]
-
-    def in_two_steps(inputs, *weights):
-        query, *key, value = project(inputs, weights[: len(kernels)])
-        return local_attention(
-            query,
-            key[0] if key else None,
-            value,
-            *weights[len(kernels) :],
-            kernel_size=kernel_size,
-            num_heads=num_heads,
-            dilation_rate=dilation_rate,
-            implementation=implementation,
-        )
-
-    operands = [inputs, *kernels, *embeddings]
-    dtype = keras.backend.standardize_dtype(inputs.dtype)
-    if (
-        inputs.shape[-1] > MAX_PROJECTED_CHANNELS
-        or choose_implementation(implementation, for_kernel=dtype != "float64")
-        != "native"
-    ):
-        return in_two_steps(*operands)
-    output = native.projected_attention(
-        [ops.cast(operand, "float32") for operand in operands],
-        kernel_size=geometry.pair(kernel_size, "kernel_size"),
-        num_heads=num_heads,
-        dilation_rate=geometry.pair(dilation_rate, "dilation_rate"),
-        content=key_kernel is not None,
-        recompute=in_two_steps,
-    )
-    return ops.cast(output, dtype)
-
-
-def choose_implementation(implementation: str | None, for_kernel: bool) -> str:
-    """Returns the name of what computes.
-
-    Args:
-        implementation: What was asked for.
-        for_kernel: Whether the kernel takes it.
+        As `local_attention`, in the dtype of `inputs`.
 
     Raises:
-        ValueError: If the kernel is asked for and does not run here.
+        ValueError: If the named implementation is not known or does not run
+            here.
     """
-    if implementation == "native":
-        reason = native.why_not()
-        if reason is not None:
-            raise ValueError(
-                '`implementation="native"` does not run here: '
-                f"{reason}. `None` takes the fastest that does."
-            )
-    # Other runtimes have no kernel, and LiteRT no `extract_patches`.
-    if exporting():
-        return "tiled"
-    if implementation not in (None, "native"):
-        return implementation
-    if not for_kernel:
-        return "tiled"
-    reason = native.why_not()
-    if reason is None:
-        return "native"
-    if not native.expected():
-        _warn(reason)
-    return "tiled"
-
-
-@functools.cache
-def _warn(reason):
-    warnings.warn(
-        'keras_sasa computes attention by "tiled", not by its native kernel: '
-        f"{reason}.",
-        RuntimeWarning,
-        stacklevel=2,
+    check_implementation(implementation)
+    dtype = keras.backend.standardize_dtype(inputs.dtype)
+    problem = dataclasses.replace(
+        problem,
+        dtype=compute_dtype(dtype),
+        masked=mask is not None,
+        dropout=dropout_mask is not None,
     )
+    chosen = dispatch.choose(IMPLEMENTATIONS, implementation, problem)
+    if dropout_mask is not None:
+        dropout_mask = ops.cast(dropout_mask, problem.dtype)
+    output, scores = chosen.compute_projected(
+        problem,
+        inputs,
+        projections,
+        tuple(ops.cast(weight, problem.dtype) for weight in position),
+        mask,
+        dropout_mask,
+    )
+    output = ops.cast(output, dtype)
+    return (output, ops.cast(scores, dtype)) if problem.scores else output
+
+
+def _position_term(row_embedding, column_embedding):
+    if row_embedding is None and column_embedding is None:
+        return None
+    if row_embedding is None or column_embedding is None:
+        missing = "row" if row_embedding is None else "column"
+        raise ValueError(
+            "`row_embedding` and `column_embedding` must be passed together. "
+            f"Received: {missing}_embedding=None."
+        )
+    return RowColumnEmbeddings()
 
 
 def _check_mask(mask, value):
@@ -356,7 +216,7 @@ def _check_mask(mask, value):
         )
 
 
-def _check_shapes(query, value, rows, columns, axes, num_heads):
+def _check_shapes(problem, query, value, weights):
     for name, tensor in (("query", query), ("value", value)):
         if len(tensor.shape) != 4:
             raise ValueError(
@@ -364,16 +224,15 @@ def _check_shapes(query, value, rows, columns, axes, num_heads):
                 f"filters). Received: {name}.shape={tuple(tensor.shape)}."
             )
     filters = value.shape[-1]
-    if filters % num_heads:
+    if filters % problem.num_heads:
         raise ValueError(
             "The last axis of `value` must be a multiple of `num_heads`. "
             f"Received: value.shape={tuple(value.shape)}, "
-            f"num_heads={num_heads}."
+            f"num_heads={problem.num_heads}."
         )
-    for size, axis, name in zip(
-        value.shape[1:3], axes, ("height", "width"), strict=True
-    ):
-        queries = query.shape[1 if name == "height" else 2]
+    for name, index in (("height", 1), ("width", 2)):
+        size, queries = value.shape[index], query.shape[index]
+        axis = problem.axes[index - 1]
         if None in (size, queries) or queries == axis.output_size(size):
             continue
         raise ValueError(
@@ -381,14 +240,19 @@ def _check_shapes(query, value, rows, columns, axes, num_heads):
             f"{axis.output_size(size)}. Received: query.shape="
             f"{tuple(query.shape)}, value.shape={tuple(value.shape)}."
         )
-    for name, embedding, axis in (
-        ("row_embedding", rows, axes[0]),
-        ("column_embedding", columns, axes[1]),
+    if problem.position is None:
+        return
+    for name, weight, expected in zip(
+        problem.position.weight_names,
+        weights,
+        problem.position.weight_shapes(
+            problem.window, problem.num_heads, filters
+        ),
+        strict=True,
     ):
-        expected = (axis.kernel_size, num_heads, filters // num_heads // 2)
-        if embedding is not None and tuple(embedding.shape) != expected:
+        if tuple(weight.shape) != expected:
             raise ValueError(
                 f"`{name}` must have the shape (kernel_size, num_heads, "
                 f"filters / num_heads / 2) = {expected}. "
-                f"Received: {name}.shape={tuple(embedding.shape)}."
+                f"Received: {name}.shape={tuple(weight.shape)}."
             )

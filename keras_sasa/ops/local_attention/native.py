@@ -1,191 +1,252 @@
 """Local self-attention by the compiled kernel, a custom call of XLA on CPU.
 
 The kernel (`keras_sasa/kernels`) never has the attention weights of a whole map
-in memory: the forward pass keeps one number a query and head, log2 of the sum
-of the exponentials, from which the backward pass computes them again.
+in memory: the forward pass keeps one number per query and head, log2 of the sum
+of the exponentials, from which the backward pass recomputes them.
 
 Operands are the tensors that hold queries, keys and values (one tensor may hold
 several side by side) and the embeddings; attributes describe the windows.
 """
 
-import keras
+from typing import Any, NamedTuple
 
-from keras_sasa.kernels import custom_call, loader, targets
+from keras import ops
+
+from keras_sasa.kernels import custom_call, targets
 from keras_sasa.kernels.dimensions import dimension
-from keras_sasa.ops.local_attention import geometry, tiled
+from keras_sasa.ops.local_attention.interface import LocalAttention
+from keras_sasa.ops.local_attention.position import RowColumnEmbeddings
+from keras_sasa.ops.local_attention.problem import Problem
+from keras_sasa.ops.local_attention.projections import Projections, project
+from keras_sasa.ops.native import NativeImplementation
+
+# Images of more channels are projected by a matrix product of the backend: it
+# takes the same time, its result is small beside the weights, and the kernel
+# would have to rearrange these first (benchmarks/README.md).
+MAX_PROJECTED_CHANNELS = 256
 
 
-def why_not() -> str | None:
-    """Returns why the kernel does not run here, or `None` if it does."""
-    if loader.switched_off():
-        return f"the environment variable {loader.SWITCH} turns it off"
-    accelerator = _accelerator()
-    if accelerator is not None:
-        return f"it runs on CPU, and there is a {accelerator}"
-    return loader.load()
+class Channels(NamedTuple):
+    """Some of the channels of a tensor `(batch, height, width, channels)`.
 
-
-def expected() -> bool:
-    """Returns whether it is no surprise that the kernel does not run."""
-    return loader.switched_off() or _accelerator() is not None
-
-
-def _accelerator():
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        # Hidden devices do not compute.
-        for kind in ("GPU", "TPU"):
-            if tf.config.get_visible_devices(kind):
-                return kind
-    if keras.backend.backend() == "jax":
-        import jax
-
-        if jax.default_backend() != "cpu":
-            return jax.default_backend().upper()
-    return None
-
-
-def local_attention(
-    query,
-    key,
-    value,
-    row_embedding,
-    column_embedding,
-    *,
-    axes: tuple[geometry.Axis, geometry.Axis],
-    num_heads: int,
-    mask=None,
-    dropout_mask=None,
-    return_attention_scores: bool = False,
-):
-    """Attends within windows; arguments and results as in `patches`.
-
-    Query, key and value are `Channels`, all in float32. Masks, dropout and
-    scores are not for the kernel.
+    One product makes queries, keys and values side by side; the kernel reads
+    them where they are.
     """
-    if mask is not None or dropout_mask is not None or return_attention_scores:
-        raise ValueError(
-            '`implementation="native"` takes no mask and no dropout and '
-            "returns no attention scores."
-        )
-    sources, places = [], []
-    for channels in (query, key, value):
-        if channels is None:
-            places += [-1, 0]
-            continue
-        number = _source(sources, channels)
-        sources[number].append(channels)
-        places += [number, channels.first]
-    tensors = [source[0].tensor for source in sources]
-    relative = row_embedding is not None
-    rows, columns = axes
-    attributes = {
-        "sources": len(tensors),
-        "places": tuple(places),
-        "filters": value.count,
-        "num_heads": num_heads,
-        "kernel_size": (rows.kernel_size, columns.kernel_size),
-        "strides": (rows.stride, columns.stride),
-        "dilation_rate": (rows.dilation_rate, columns.dilation_rate),
-        "padding": rows.padding,
-        "relative": int(relative),
-    }
-    operands = tensors
-    if relative:
-        operands = [*tensors, row_embedding, column_embedding]
 
-    def recompute(*operands):
-        """The same from the same operands, but differentiable twice."""
-        maps = [
-            None
-            if source < 0
-            else operands[source][..., first : first + value.count]
-            for source, first in zip(places[::2], places[1::2], strict=True)
-        ]
-        embeddings = operands[len(tensors) :] or (None, None)
-        return tiled.local_attention(
-            *maps,
-            *embeddings,
-            axes=axes,
-            num_heads=num_heads,
-            return_attention_scores=False,
-        )[0]
-
-    def results(shapes):
-        """Shapes of the output and of what the gradient needs of it."""
-        query = attributes["places"][0]
-        batch, height, width = (
-            dimension(shapes, query, axis) for axis in range(3)
-        )
-        return (
-            (batch, height, width, value.count),
-            (batch, num_heads, height, width),
-        )
-
-    output = custom_call.with_gradient(
-        operands,
-        forward=targets.FORWARD,
-        backward=targets.BACKWARD,
-        results=results,
-        attributes=attributes,
-        recompute=recompute,
-    )
-    return output, None
+    tensor: Any
+    first: int
+    count: int
 
 
-def projected_attention(
-    operands,
-    *,
-    kernel_size: tuple[int, int],
-    num_heads: int,
-    dilation_rate: tuple[int, int],
-    content: bool,
-    recompute,
-):
-    """Projects and attends in one call, for a query at every pixel.
-
-    Queries, keys and values are never in memory; so the gradient, which needs
-    them, is that of `recompute`, a function of the same operands.
+class NativeAttention(NativeImplementation, LocalAttention):
+    """Local attention by the compiled kernel.
 
     Args:
-        operands: Image `(batch, height, width, channels)`, matrices `(channels,
-            filters)` of queries, keys (if `content`) and values, and if there
-            are any both embeddings, all in float32.
-        kernel_size: Height and width of the window.
-        num_heads: Number of heads.
-        dilation_rate: Distance between keys.
-        content: Whether the logits have q.k.
-        recompute: Function of the operands that computes the same and can be
-            differentiated.
+        recompute: The portable implementation that provides the derivatives
+            other than the gradient.
     """
-    attributes = {
-        "filters": operands[1].shape[-1],
-        "num_heads": num_heads,
-        "kernel_size": kernel_size,
-        "dilation_rate": dilation_rate,
-        "content": int(content),
-        "relative": int(len(operands) == (6 if content else 5)),
-    }
 
-    def results(shapes):
-        batch, height, width = (dimension(shapes, 0, axis) for axis in range(3))
-        return [(batch, height, width, attributes["filters"])]
+    def __init__(self, recompute: LocalAttention):
+        self._recompute = recompute
 
-    return custom_call.with_recomputed_gradient(
-        operands,
-        forward=targets.PROJECTED,
-        results=results,
-        attributes=attributes,
-        recompute=recompute,
-    )
+    def unsupported_reason(self, problem: Problem) -> str | None:
+        for refused, what in (
+            (problem.masked, "takes no mask"),
+            (problem.dropout, "takes no dropout"),
+            (problem.scores, "returns no attention scores"),
+            (
+                not isinstance(
+                    problem.position, RowColumnEmbeddings | type(None)
+                ),
+                "knows no other positions than row and column embeddings",
+            ),
+        ):
+            if refused:
+                return f"it {what}"
+        return super().unsupported_reason(problem)
+
+    def compute(
+        self,
+        problem,
+        query,
+        key,
+        value,
+        position=(),
+        mask=None,
+        dropout_mask=None,
+    ):
+        query, key, value = (
+            None if tensor is None else Channels(tensor, 0, tensor.shape[-1])
+            for tensor in (query, key, value)
+        )
+        return self.attend(problem, query, key, value, position), None
+
+    def compute_projected(
+        self,
+        problem,
+        inputs,
+        projections,
+        position=(),
+        mask=None,
+        dropout_mask=None,
+    ):
+        # While training, the gradient needs queries, keys and values in memory.
+        if (
+            problem.training
+            or projections.use_bias
+            or not problem.query_everywhere
+            or inputs.shape[-1] > MAX_PROJECTED_CHANNELS
+        ):
+            output = self._project_and_attend(
+                problem, inputs, projections, position
+            )
+        else:
+            output = self._fused(problem, inputs, projections, position)
+        return output, None
+
+    def _project_and_attend(self, problem, inputs, projections, position):
+        """Projects by a product of the backend, in the type of the inputs."""
+        filters = projections.filters
+        # Channels of one tensor must be channels of one tensor after the cast.
+        casts = {}
+
+        def channels(part):
+            if part is None:
+                return None
+            tensor, first = part
+            if id(tensor) not in casts:
+                casts[id(tensor)] = ops.cast(tensor, "float32")
+            return Channels(casts[id(tensor)], first, filters)
+
+        return self.attend(
+            problem,
+            *map(channels, project(problem, inputs, projections)),
+            position,
+        )
+
+    def _fused(self, problem, inputs, projections, position):
+        """Projects and attends in one call, all in float32.
+
+        Queries, keys and values are never in memory. A gradient, which needs
+        them, computes them again.
+        """
+        kernels = projections.kernels
+        operands = [
+            ops.cast(operand, "float32")
+            for operand in (inputs, *kernels, *position)
+        ]
+        attributes = {
+            "filters": projections.filters,
+            "num_heads": problem.num_heads,
+            "kernel_size": problem.window,
+            "dilation_rate": _dilation_rate(problem),
+            "content": int(problem.content),
+            "relative": int(problem.position is not None),
+        }
+
+        def recompute(inputs, *weights):
+            query, *key, value = weights[: len(kernels)]
+            return self._project_and_attend(
+                problem,
+                inputs,
+                Projections(query, key[0] if key else None, value),
+                weights[len(kernels) :],
+            )
+
+        def results(shapes):
+            sizes = (dimension(shapes, 0, axis) for axis in range(3))
+            return [(*sizes, projections.filters)]
+
+        return custom_call.with_recomputed_gradient(
+            operands,
+            forward=targets.PROJECTED,
+            results=results,
+            attributes=attributes,
+            recompute=recompute,
+        )
+
+    def attend(
+        self,
+        problem: Problem,
+        query: Channels,
+        key: Channels | None,
+        value: Channels,
+        position: tuple = (),
+    ) -> Any:
+        """Attends to channels of float32 tensors.
+
+        Args:
+            problem: Description of the call.
+            query: The queries.
+            key: The keys, or `None` without the term q.k.
+            value: The values.
+            position: The weights of the position term.
+
+        Returns:
+            The output `(batch, rows, columns, filters)`.
+        """
+        sources, places = [], []
+        for channels in (query, key, value):
+            if channels is None:
+                places += [-1, 0]
+                continue
+            number = _source(sources, channels)
+            sources[number].append(channels)
+            places += [number, channels.first]
+        tensors = [source[0].tensor for source in sources]
+        attributes = {
+            "sources": len(tensors),
+            "places": tuple(places),
+            "filters": value.count,
+            "num_heads": problem.num_heads,
+            "kernel_size": problem.window,
+            "strides": (problem.rows.stride, problem.columns.stride),
+            "dilation_rate": _dilation_rate(problem),
+            "padding": problem.rows.padding,
+            "relative": int(problem.position is not None),
+        }
+
+        def recompute(*operands):
+            maps = [
+                None
+                if source < 0
+                else operands[source][..., first : first + value.count]
+                for source, first in zip(places[::2], places[1::2], strict=True)
+            ]
+            output, _ = self._recompute.compute(
+                problem, *maps, operands[len(tensors) :]
+            )
+            return output
+
+        def results(shapes):
+            """Shapes of the output and of the sums kept for the gradient."""
+            batch, height, width = (
+                dimension(shapes, places[0], axis) for axis in range(3)
+            )
+            return (
+                (batch, height, width, value.count),
+                (batch, problem.num_heads, height, width),
+            )
+
+        return custom_call.with_gradient(
+            [*tensors, *(ops.cast(weight, "float32") for weight in position)],
+            forward=targets.FORWARD,
+            backward=targets.BACKWARD,
+            results=results,
+            attributes=attributes,
+            recompute=recompute,
+        )
+
+
+def _dilation_rate(problem):
+    return tuple(axis.dilation_rate for axis in problem.axes)
 
 
 def _source(sources, channels):
     """Number of the source that holds the channels, perhaps a new one.
 
-    Channels that overlap are sources of their own: every source has a gradient,
-    where each channel is written once.
+    Channels that overlap are sources of their own: each source has a gradient,
+    in which every channel is written once.
     """
     for number, source in enumerate(sources):
         if source[0].tensor is channels.tensor and all(

@@ -24,144 +24,135 @@ from keras import ops
 
 from keras_sasa import _derivatives
 from keras_sasa.ops.exporters import exporting, exporting_without_loops
-from keras_sasa.ops.local_attention import geometry
-from keras_sasa.ops.local_attention.geometry import MASKED_LOGIT
-from keras_sasa.ops.local_attention.tiles import (
-    Phases,
-    Plan,
+from keras_sasa.ops.local_attention.dilation import DilationPhases
+from keras_sasa.ops.local_attention.interface import LocalAttention
+from keras_sasa.ops.local_attention.tile_plan import (
+    TilePlan,
     make_plan,
     take_per_query,
 )
-from keras_sasa.ops.softmax import masked_softmax, softmax
+from keras_sasa.ops.softmax import MASKED_LOGIT, masked_softmax, softmax
 
 
-def local_attention(
-    query,
-    key,
-    value,
-    row_embedding,
-    column_embedding,
-    *,
-    axes: tuple[geometry.Axis, geometry.Axis],
-    num_heads: int,
-    mask=None,
-    dropout_mask=None,
-    return_attention_scores: bool = True,
-):
-    """Attends within windows; arguments and results as in `patches`.
+class TiledAttention(LocalAttention):
+    """Local attention on query tiles.
 
-    Without scores and dropout the attention weights are never all in memory;
-    then the second result is `None`.
+    Without scores and dropout the attention weights are never all in memory.
     """
-    rows, columns = axes
-    batch, height, width, filters = ops.shape(query)
-    _, key_height, key_width, _ = ops.shape(value)
-    explicit_weights = dropout_mask is not None or return_attention_scores
-    exported = exporting()
-    plan = make_plan(
-        axes,
-        keys=(key_height, key_width),
-        queries=(height, width),
-        one_band=explicit_weights or exporting_without_loops(),
-        dtype=keras.backend.standardize_dtype(value.dtype),
-        masked=mask is not None,
-    )
-    phases = Phases(rows.dilation_rate, columns.dilation_rate)
 
-    def heads_first(maps):
-        maps = ops.reshape(
-            maps,
-            (
-                batch,
-                ops.shape(maps)[1],
-                ops.shape(maps)[2],
-                num_heads,
-                maps.shape[-1] // num_heads,
-            ),
-        )
-        maps = ops.transpose(maps, (0, 3, 1, 2, 4))
-        shape = ops.shape(maps)
-        return ops.reshape(maps, (batch * num_heads, *shape[2:]))
+    name = "tiled"
+    portable = True
 
-    query = plan.pad_queries(phases.split(heads_first(query)))
-    value = plan.pad_keys(phases.split(heads_first(value)))
-    position = _position_logits(
-        plan,
+    def compute(
+        self,
+        problem,
         query,
-        row_embedding,
-        column_embedding,
-        images=(batch, num_heads),
-        phases=phases,
-        sizes=None if exported else (key_height, key_width),
-    )
-    if key is not None:
-        key = plan.pad_keys(phases.split(heads_first(key)))
-    elif mask is None or exported:
-        query, key = query[..., :1], ops.zeros_like(value[..., :1])
-    # In exported files, which may be quantized, masks are no logits.
-    attendable = None
-    if exported:
-        attendable = _attendable_keys(
-            plan, phases, mask, (batch, num_heads), (key_height, key_width)
+        key,
+        value,
+        position=(),
+        mask=None,
+        dropout_mask=None,
+    ):
+        rows, columns = problem.axes
+        num_heads = problem.num_heads
+        batch, height, width, filters = ops.shape(query)
+        _, key_height, key_width, _ = ops.shape(value)
+        explicit_weights = problem.dropout or problem.scores
+        exported = exporting()
+        plan = make_plan(
+            problem,
+            keys=(key_height, key_width),
+            queries=(height, width),
+            one_band=explicit_weights or exporting_without_loops(),
         )
-    elif mask is not None:
-        # A last channel of 1 in the query meets one in the key that is 0
-        # where the key may be attended to.
-        excluded = (1.0 - ops.cast(mask, value.dtype)) * MASKED_LOGIT
-        excluded = ops.repeat(excluded[..., None], num_heads, axis=0)
-        excluded = plan.pad_keys(phases.split(excluded))
-        ones = ops.ones_like(query[..., :1])
-        if key is None:
-            query, key = ones, excluded
-        else:
-            query = ops.concatenate([query, ones], axis=-1)
-            key = ops.concatenate([key, excluded], axis=-1)
+        phases = DilationPhases(rows.dilation_rate, columns.dilation_rate)
 
-    weights = None
-    if not explicit_weights:
-        output = _attend_by_bands(plan, query, key, value, position, attendable)
-    else:
-        if dropout_mask is not None:
-            dropout_mask = ops.transpose(dropout_mask, (0, 3, 1, 2, 4, 5))
-            dropout_mask = ops.reshape(
-                dropout_mask,
-                (batch * num_heads, height, width, plan.window_size),
+        def heads_first(maps):
+            maps = ops.reshape(
+                maps,
+                (
+                    batch,
+                    ops.shape(maps)[1],
+                    ops.shape(maps)[2],
+                    num_heads,
+                    maps.shape[-1] // num_heads,
+                ),
             )
-            dropout_mask = plan.pad_queries(phases.split(dropout_mask))
-        output, weights = _attend_at_once(
-            plan, query, key, value, position, dropout_mask, attendable
+            maps = ops.transpose(maps, (0, 3, 1, 2, 4))
+            shape = ops.shape(maps)
+            return ops.reshape(maps, (batch * num_heads, *shape[2:]))
+
+        query = plan.pad_queries(phases.split(heads_first(query)))
+        value = plan.pad_keys(phases.split(heads_first(value)))
+        position = _position_logits(
+            problem,
+            plan,
+            query,
+            position,
+            images=(batch, num_heads),
+            phases=phases,
+            sizes=None if exported else (key_height, key_width),
         )
-        weights = phases.join(plan.crop(weights), height, width)
-        weights = ops.reshape(
-            weights,
-            (
-                batch,
-                num_heads,
-                height,
-                width,
-                rows.kernel_size,
-                columns.kernel_size,
-            ),
+        if key is not None:
+            key = plan.pad_keys(phases.split(heads_first(key)))
+        elif mask is None or exported:
+            query, key = query[..., :1], ops.zeros_like(value[..., :1])
+        # In exported files, which may be quantized, masks are no logits.
+        attendable = None
+        if exported:
+            attendable = _attendable_keys(
+                plan, phases, mask, (batch, num_heads), (key_height, key_width)
+            )
+        elif mask is not None:
+            # A last channel of 1 in the query meets one in the key that is 0
+            # where the key may be attended to.
+            excluded = (1.0 - ops.cast(mask, value.dtype)) * MASKED_LOGIT
+            excluded = ops.repeat(excluded[..., None], num_heads, axis=0)
+            excluded = plan.pad_keys(phases.split(excluded))
+            ones = ops.ones_like(query[..., :1])
+            if key is None:
+                query, key = ones, excluded
+            else:
+                query = ops.concatenate([query, ones], axis=-1)
+                key = ops.concatenate([key, excluded], axis=-1)
+
+        weights = None
+        if not explicit_weights:
+            output = _attend_by_bands(
+                plan, query, key, value, position, attendable
+            )
+        else:
+            if dropout_mask is not None:
+                dropout_mask = ops.transpose(dropout_mask, (0, 3, 1, 2, 4, 5))
+                dropout_mask = ops.reshape(
+                    dropout_mask,
+                    (batch * num_heads, height, width, plan.window_size),
+                )
+                dropout_mask = plan.pad_queries(phases.split(dropout_mask))
+            output, weights = _attend_at_once(
+                plan, query, key, value, position, dropout_mask, attendable
+            )
+            weights = phases.join(plan.crop(weights), height, width)
+            weights = ops.reshape(
+                weights, (batch, num_heads, height, width, *problem.window)
+            )
+            weights = ops.transpose(weights, (0, 2, 3, 1, 4, 5))
+        output = phases.join(plan.crop(output), height, width)
+        output = ops.reshape(
+            output, (batch, num_heads, height, width, filters // num_heads)
         )
-        weights = ops.transpose(weights, (0, 2, 3, 1, 4, 5))
-    output = phases.join(plan.crop(output), height, width)
-    output = ops.reshape(
-        output, (batch, num_heads, height, width, filters // num_heads)
-    )
-    output = ops.transpose(output, (0, 2, 3, 1, 4))
-    return ops.reshape(output, (batch, height, width, filters)), weights
+        output = ops.transpose(output, (0, 2, 3, 1, 4))
+        return ops.reshape(output, (batch, height, width, filters)), weights
 
 
-def _position_logits(
-    plan, query, row_embedding, column_embedding, images, phases, sizes
-):
+def _position_logits(problem, plan, query, position, images, phases, sizes):
     """Logits that depend on the place of a key: q.r and `MASKED_LOGIT`.
 
     Args:
-        plan: The tilings.
+        problem: Description of the call.
+        plan: The tiles.
         query: `(B, P, Q, D)`, padded.
-        row_embedding: `(K, N, D / 2)` or `None`.
-        column_embedding: `(L, N, D / 2)` or `None`.
+        position: The weights of the position term, a sum over the axes.
         images: Batch size and N, number of heads.
         phases: Phases of the dilation.
         sizes: Height and width of the image, or `None` to mask nothing.
@@ -175,12 +166,14 @@ def _position_logits(
     # Not -1, which has no value where there are no images.
     number = images[0] * images[1]
     lines = phases.rows * phases.columns * high
-    if row_embedding is None:
+    if problem.position is None:
         zeros = ops.zeros_like(query[..., :1])
         rows = ops.repeat(zeros, plan.rows.tile_keys, axis=-1)
         columns = ops.repeat(zeros, plan.columns.tile_keys, axis=-1)
     else:
-        top, bottom = ops.split(query, 2, axis=-1)
+        (top, row_embedding), (bottom, column_embedding) = (
+            problem.position.by_axis(query, position)
+        )
         half = channels // 2
         # The embedding is moved to the place of the window in the tile, which
         # is another one for every row (column) of the tile: one product each.
@@ -225,8 +218,8 @@ def _mask_logits(plan, wide, phases, sizes):
         plan.columns,
     )
     rows, columns = (
-        tiling.mask_logits(rate, size, plan.dtype)
-        for tiling, rate, size in zip(
+        axis.mask_logits(rate, size, plan.dtype)
+        for axis, rate, size in zip(
             tiles, (phases.rows, phases.columns), sizes, strict=True
         )
     )
@@ -240,28 +233,28 @@ def _mask_logits(plan, wide, phases, sizes):
     )
 
 
-def _for_each(embedding, tiling, queries):
+def _for_each(embedding, tiles, queries):
     """Moves the embedding to the window of every query in its tile.
 
     Args:
         embedding: `(K, N, C)`.
-        tiling: The tiles along the axis.
+        tiles: The tiles along the axis.
         queries: Number of queries along it, whole tiles.
 
     Returns:
         `(N, queries, C, tile keys)`, 0 outside the window.
     """
     embedding = ops.pad(embedding, ((0, 1), (0, 0), (0, 0)))
-    embedding = ops.take(embedding, tiling.relative_index(), axis=0)
+    embedding = ops.take(embedding, tiles.relative_index(), axis=0)
     embedding = ops.transpose(embedding, (2, 0, 3, 1))
-    return ops.tile(embedding, (1, queries // tiling.tile, 1, 1))
+    return ops.tile(embedding, (1, queries // tiles.tile, 1, 1))
 
 
 def _attendable_keys(plan, phases, mask, images, sizes):
     """Where keys may be attended to, as a map like that of the keys.
 
     Args:
-        plan: The tilings.
+        plan: The tiles.
         phases: Phases of the dilation.
         mask: That of the call, or `None`.
         images: Batch size and number of heads.
@@ -427,7 +420,7 @@ def _attend_gradient(plan, query, key, value, position, output, upstream):
 class _Band:
     """One band: cuts the tiles of whole maps that belong to it."""
 
-    plan: Plan
+    plan: TilePlan
     index: Any
 
     def queries(self, maps):
@@ -476,7 +469,7 @@ def _map_bands(plan, function, shapes):
     """Calls `function(band)` for every band and stacks what it returns.
 
     Args:
-        plan: The tilings.
+        plan: The tiles.
         function: Takes a `_Band`, returns a tuple of tensors.
         shapes: Static shapes of these tensors.
     """

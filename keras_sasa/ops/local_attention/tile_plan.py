@@ -12,90 +12,56 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sasa.ops.local_attention import geometry
+from keras_sasa.ops.local_attention.problem import Problem
+from keras_sasa.ops.local_attention.query_tiles import (
+    AxisTiles,
+    choose_band,
+    choose_tile,
+)
+from keras_sasa.ops.sizes import arange, ceil_divide, reshape
 
 
-@dataclasses.dataclass(frozen=True)
-class Phases:
-    """Maps cut into `rows * columns` maps of every n-th row and column.
+def make_plan(problem: Problem, keys, queries, one_band: bool) -> "TilePlan":
+    """Chooses tiles and bands.
 
-    Inside one of them a dilated window is an ordinary one.
+    Args:
+        problem: Description of the call.
+        keys: Height and width of the map of keys.
+        queries: Height and width of the map of queries.
+        one_band: Whether all rows are computed together.
     """
-
-    rows: int
-    columns: int
-
-    def split(self, maps):
-        """`(B, H, W, C)` -> `(B * rows * columns, H / rows, W / columns, C)`"""
-        if self.rows == self.columns == 1:
-            return maps
-        batch, height, width, channels = ops.shape(maps)
-        high = geometry.ceil_divide(height, self.rows)
-        wide = geometry.ceil_divide(width, self.columns)
-        maps = ops.pad(
-            maps,
-            (
-                (0, 0),
-                (0, high * self.rows - height),
-                (0, wide * self.columns - width),
-                (0, 0),
-            ),
-        )
-        maps = ops.reshape(
-            maps, (batch, high, self.rows, wide, self.columns, channels)
-        )
-        maps = ops.transpose(maps, (0, 2, 4, 1, 3, 5))
-        return ops.reshape(
-            maps, (batch * self.rows * self.columns, high, wide, channels)
-        )
-
-    def join(self, maps, height, width):
-        """The inverse of `split`, back to `height` x `width`."""
-        if self.rows == self.columns == 1:
-            return maps
-        batch, high, wide, channels = ops.shape(maps)
-        batch = batch // (self.rows * self.columns)
-        maps = ops.reshape(
-            maps, (batch, self.rows, self.columns, high, wide, channels)
-        )
-        maps = ops.transpose(maps, (0, 3, 1, 4, 2, 5))
-        maps = ops.reshape(
-            maps, (batch, high * self.rows, wide * self.columns, channels)
-        )
-        return maps[:, :height, :width]
-
-
-def make_plan(axes, keys, queries, one_band, dtype, masked):
-    """Chooses tiles and bands for maps of these sizes."""
-    (rows, columns), phases = axes, [axis.dilation_rate for axis in axes]
+    (rows, columns), phases = (
+        problem.axes,
+        [axis.dilation_rate for axis in problem.axes],
+    )
     keys, queries = (
         [
-            geometry.ceil_divide(size, phase)
+            ceil_divide(size, phase)
             for size, phase in zip(sizes, phases, strict=True)
         ]
         for sizes in (keys, queries)
     )
-    tile = geometry.choose_tile(queries[0], rows.stride)
-    tiles = geometry.ceil_divide(queries[0], tile)
-    band = tiles if one_band else geometry.choose_band(tiles)
-    bands = _tiling(rows, keys[0], queries[0], band * tile)
-    return Plan(
+    tile = choose_tile(queries[0], rows.stride)
+    tiles = ceil_divide(queries[0], tile)
+    band = tiles if one_band else choose_band(tiles)
+    bands = _axis_tiles(rows, keys[0], queries[0], band * tile)
+    return TilePlan(
         bands=bands,
         num_bands=1 if one_band else bands.tiles,
         rows=dataclasses.replace(bands, queries=band * tile, tile=tile),
-        columns=_tiling(
+        columns=_axis_tiles(
             columns,
             keys[1],
             queries[1],
-            geometry.choose_tile(queries[1], columns.stride),
+            choose_tile(queries[1], columns.stride),
         ),
-        dtype=dtype,
-        masked=masked,
+        dtype=problem.dtype,
+        masked=problem.masked,
     )
 
 
-def _tiling(axis, keys, queries, tile):
-    return geometry.Tiling(
+def _axis_tiles(axis, keys, queries, tile):
+    return AxisTiles(
         kernel_size=axis.kernel_size,
         stride=axis.stride,
         margin=axis.margin // axis.dilation_rate,
@@ -106,7 +72,7 @@ def _tiling(axis, keys, queries, tile):
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class TilePlan:
     """How maps are cut: into bands, and these into tiles.
 
     Attributes:
@@ -119,10 +85,10 @@ class Plan:
         masked: Whether a query may be left without any key.
     """
 
-    bands: geometry.Tiling
+    bands: AxisTiles
     num_bands: Any
-    rows: geometry.Tiling
-    columns: geometry.Tiling
+    rows: AxisTiles
+    columns: AxisTiles
     dtype: str
     masked: bool
 
@@ -214,9 +180,9 @@ class Plan:
         places, exists = self.columns.overlap_index()
         # From (tile column, key column) to (tile row, tile column, key row,
         # key column), for every (tile row, key row).
-        row = geometry.arange(self.rows.tiles)[:, None]
+        row = arange(self.rows.tiles)[:, None]
         row = row * self.columns.tiles * high + np.arange(high, dtype="int32")
-        row = geometry.reshape(row, (-1, 1))
+        row = reshape(row, (-1, 1))
         index = (places // width * high)[:, None] + row
         index = index * width + (places % width)[:, None]
         number = self.rows.tiles * self.columns.tiles * high * width
@@ -238,11 +204,11 @@ class Plan:
         )
         return _pad_to(self._add_rows(bands, self.bands), high, axis=1)
 
-    def _add_rows(self, maps, tiling):
+    def _add_rows(self, maps, tiles):
         batch, rows, wide, channels = ops.shape(maps)
         maps = ops.reshape(maps, (batch, rows, wide * channels))
-        total = _take_and_add(maps, *tiling.overlap_index())
-        return ops.reshape(total, (batch, tiling.padded_keys, wide, channels))
+        total = _take_and_add(maps, *tiles.overlap_index())
+        return ops.reshape(total, (batch, tiles.padded_keys, wide, channels))
 
     def key_sides(self) -> np.ndarray:
         """Ones where a key is in a row or a column: `(U, sides)`."""
@@ -258,8 +224,8 @@ class Plan:
     def window_mask(self) -> np.ndarray:
         """1 where a key is in the window of a query, else 0: `(T, U)`."""
         rows, columns = (
-            tiling.relative_index() < tiling.kernel_size
-            for tiling in (self.rows, self.columns)
+            axis.relative_index() < axis.kernel_size
+            for axis in (self.rows, self.columns)
         )
         return (
             np.einsum("ik,jl->ijkl", rows, columns)
@@ -302,7 +268,7 @@ def _gather_tiles(maps, rows, columns):
     index = rows[:, None, :, None] * wide + columns[None, :, None, :]
     pixels = rows.shape[1] * columns.shape[1]
     maps = ops.reshape(maps, (batch, high * wide, channels))
-    return ops.take(maps, geometry.reshape(index, (-1, pixels)), axis=1)
+    return ops.take(maps, reshape(index, (-1, pixels)), axis=1)
 
 
 def _pad_to(maps, size, axis):

@@ -1,10 +1,4 @@
-"""Where windows lie: sizes, offsets and tiles, one image axis at a time.
-
-Windows are centred on their query, so that a strided output is the stride-1
-output `[::stride]` whatever the parity of the image. Sizes are Python integers
-where they are known and scalar tensors where they are not; the arithmetic here
-serves both.
-"""
+"""Query tiles along one axis, and the tables of where their keys are."""
 
 import dataclasses
 from typing import Any
@@ -12,115 +6,12 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-PADDINGS = ("same", "valid")
-
-# Logit of a key that takes no part. exp(-1e30 - maximum) is exactly 0 in
-# float32 and float64, and unlike -inf it never turns into NaN.
-MASKED_LOGIT = -1e30
-
-
-def pair(value: Any, name: str) -> tuple[int, int]:
-    """Returns `value` as `(height, width)`; both positive integers."""
-    values = (value, value) if isinstance(value, (int, np.integer)) else value
-    if (
-        not isinstance(values, (tuple, list))
-        or len(values) != 2
-        or not all(isinstance(v, (int, np.integer)) for v in values)
-        or any(isinstance(v, bool) or v < 1 for v in values)
-    ):
-        raise ValueError(
-            f"`{name}` must be a positive integer or a pair of them "
-            f"(height, width). Received: {name}={value!r}."
-        )
-    return int(values[0]), int(values[1])
-
-
-def check_window(
-    kernel_size: tuple[int, int],
-    strides: tuple[int, int],
-    padding: str,
-    dilation_rate: tuple[int, int],
-) -> None:
-    """Raises `ValueError` for windows that have no centre or no meaning."""
-    if any(size % 2 == 0 for size in kernel_size):
-        raise ValueError(
-            "`kernel_size` must be odd, so that every window has a centre "
-            f"pixel. Received: kernel_size={kernel_size}."
-        )
-    if padding not in PADDINGS:
-        raise ValueError(
-            f"`padding` must be one of {PADDINGS}. "
-            f"Received: padding={padding!r}."
-        )
-    if max(strides) > 1 and max(dilation_rate) > 1:
-        raise ValueError(
-            "`strides` > 1 and `dilation_rate` > 1 cannot be combined, as in "
-            f"`keras.layers.Conv2D`. Received: strides={strides}, "
-            f"dilation_rate={dilation_rate}."
-        )
-
-
-def ceil_divide(size: Any, divisor: int) -> Any:
-    """Divides and rounds up, without what ONNX rounds to zero.
-
-    tf2onnx 1.17 writes `//` and `%` of negative integers as a division that
-    rounds to zero, so that the usual `-(-size // divisor)` rounds down there.
-    """
-    return (size + divisor - 1) // divisor
+from keras_sasa.ops.sizes import arange, ceil_divide
+from keras_sasa.ops.softmax import MASKED_LOGIT
 
 
 @dataclasses.dataclass(frozen=True)
-class Axis:
-    """The windows along one axis of the image."""
-
-    kernel_size: int
-    stride: int
-    padding: str
-    dilation_rate: int
-
-    @property
-    def reach(self) -> int:
-        """Pixels between a window's centre and its border."""
-        return self.dilation_rate * (self.kernel_size // 2)
-
-    @property
-    def margin(self) -> int:
-        """Pixels outside the image that the first window covers."""
-        return self.reach if self.padding == "same" else 0
-
-    @property
-    def first_query(self) -> int:
-        """Position in the image of the first query."""
-        return self.reach - self.margin
-
-    def output_size(self, size: Any) -> Any:
-        """Number of queries on an axis of `size` pixels; below 1 if none."""
-        span = size - 2 * self.first_query
-        return ceil_divide(span, self.stride)
-
-    def queries(self) -> slice:
-        """The slice of the image that holds the queries."""
-        first = self.first_query
-        return slice(first, -first or None, self.stride)
-
-
-def axes(
-    kernel_size: tuple[int, int],
-    strides: tuple[int, int],
-    padding: str,
-    dilation_rate: tuple[int, int],
-) -> tuple[Axis, Axis]:
-    """Returns the vertical and the horizontal axis."""
-    return tuple(
-        Axis(kernel, stride, padding, dilation)
-        for kernel, stride, dilation in zip(
-            kernel_size, strides, dilation_rate, strict=True
-        )
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Tiling:
+class AxisTiles:
     """Query tiles and the keys they see (tile and halo) along one axis.
 
     Queries and keys are those of one dilation phase, where neighbours in a
@@ -239,19 +130,6 @@ class Tiling:
         flat = tile * self.tile_keys + place
         where = np.where if isinstance(exists, np.ndarray) else ops.where
         return where(exists, flat, 0), exists
-
-
-def arange(size: Any) -> Any:
-    """`0, 1, ... size - 1`, in NumPy where `size` is known."""
-    if isinstance(size, int):
-        return np.arange(size, dtype="int32")
-    return ops.arange(size, dtype="int32")
-
-
-def reshape(index: Any, shape: tuple[int, ...]) -> Any:
-    """Reshapes an index table, in NumPy where it is known."""
-    known = isinstance(index, np.ndarray)
-    return index.reshape(shape) if known else ops.reshape(index, shape)
 
 
 def choose_tile(queries: Any, stride: int) -> int:

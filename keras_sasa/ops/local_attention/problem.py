@@ -1,0 +1,50 @@
+"""The description of one local attention, made once and passed as a whole."""
+
+import dataclasses
+
+from keras_sasa.ops.local_attention.position import RowColumnEmbeddings
+from keras_sasa.ops.local_attention.window import WindowAxis
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What is to be computed, apart from the tensors.
+
+    Attributes:
+        rows: The windows along the height.
+        columns: The windows along the width.
+        num_heads: Number of heads.
+        content: Whether the logits have the term q.k.
+        position: The position term of the logits, or `None`.
+        dtype: Type of the computation, `"float32"` or `"float64"`.
+        masked: Whether there is a mask of keys.
+        dropout: Whether attention weights are multiplied by a dropout mask.
+        scores: Whether the attention weights are returned as well.
+        training: Whether a gradient is likely to follow. It never changes the
+            result, only what is kept in memory.
+    """
+
+    rows: WindowAxis
+    columns: WindowAxis
+    num_heads: int
+    content: bool = True
+    position: RowColumnEmbeddings | None = None
+    dtype: str = "float32"
+    masked: bool = False
+    dropout: bool = False
+    scores: bool = False
+    training: bool = True
+
+    @property
+    def axes(self) -> tuple[WindowAxis, WindowAxis]:
+        return self.rows, self.columns
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Height and width of the window."""
+        return self.rows.kernel_size, self.columns.kernel_size
+
+    @property
+    def query_everywhere(self) -> bool:
+        """Whether every pixel is a query."""
+        return self.rows.query_everywhere and self.columns.query_everywhere
