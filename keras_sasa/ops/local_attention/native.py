@@ -22,7 +22,7 @@ from keras_sasa.ops.native import NativeImplementation
 
 # Images of more channels are projected by a matrix product of the backend: it
 # takes the same time, its result is small beside the weights, and the kernel
-# would have to rearrange these first (benchmarks/README.md).
+# would have to rearrange these first (docs/kernel_notes.md).
 MAX_PROJECTED_CHANNELS = 256
 
 
