@@ -35,6 +35,8 @@ REQUIRE = "KERAS_SASA_REQUIRE_KERNEL"
 # Nothing that turns NaN, infinity or the order of additions into a guess. The
 # last one overrides Python's own `-g`.
 FLAGS = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-g0"]
+# Functions call each other directly, not through a table.
+FLAGS += ["-fvisibility=hidden"]
 
 # The functions that XLA and the package call are visible, those of the C++
 # library that are compiled into the kernel are not.
@@ -43,9 +45,18 @@ LINKER_FLAGS = []
 if sys.platform == "linux":
     LINKER_FLAGS = [f"-Wl,--version-script={EXPORTS}", "-Wl,--strip-all"]
 
-MATHEMATICS = ("block_attention.cc", "local_attention.cc")
+
+def sources(*folders):
+    """Returns the source files in these folders of the kernel."""
+    return sorted(
+        str(path)
+        for folder in folders
+        for path in KERNELS.glob(f"{folder}/*.cc")
+    )
+
 
 # The mathematics is compiled once for each; the fastest is chosen when loaded.
+MATHEMATICS = sources("window", "block")
 LEVELS = {"baseline": []}
 if platform.machine().lower() in ("x86_64", "amd64"):
     # -march=x86-64-v3 and -v4 in full, because GCC knows these from version 11
@@ -213,7 +224,8 @@ class BuildKernel(build_ext):
 
     def _compile(self, extension, level, flags):
         return self.compiler.compile(
-            [str(KERNELS / name) for name in MATHEMATICS],
+            MATHEMATICS,
+            include_dirs=["."],
             output_dir=str(pathlib.Path(self.build_temp) / level),
             macros=[("KERAS_SASA_LEVEL", level)],
             extra_postargs=FLAGS + flags,
@@ -273,20 +285,14 @@ setup(
     ext_modules=[
         Extension(
             "keras_sasa.kernels._native",
-            sources=[str(KERNELS / "bindings.cc")],
+            sources=sources("base", "levels", "xla"),
             depends=[
-                str(KERNELS / name)
-                for name in (
-                    EXPORTS.name,
-                    *MATHEMATICS,
-                    "block_attention.h",
-                    "local_attention.h",
-                    "tasks.h",
-                    "vectors.h",
-                )
+                str(EXPORTS),
+                *MATHEMATICS,
+                *sorted(map(str, KERNELS.glob("*/*.h"))),
             ],
-            include_dirs=[str(KERNELS)],
-            extra_compile_args=[*FLAGS, "-fvisibility=hidden"],
+            include_dirs=["."],
+            extra_compile_args=FLAGS,
             extra_link_args=LINKER_FLAGS,
             optional=True,
         )

@@ -100,7 +100,7 @@ def test_a_level_that_the_compiler_lacks_is_left_out(tmp_path):
     assert "a level of the kernel is left out: " in log
 
 
-@pytest.mark.parametrize("refused", ["local_attention.cc", "bindings.cc"])
+@pytest.mark.parametrize("refused", ["tap_products.cc", "window_calls.cc"])
 def test_what_cannot_be_compiled_at_all_says_why(
     refused, tmp_path, monkeypatch
 ):
@@ -132,7 +132,7 @@ def test_the_library_of_an_earlier_build_is_deleted(tmp_path):
 @pytest.mark.parametrize(
     "refused, part",
     [
-        ("bindings.cc", "the kernel"),
+        ("window_calls.cc", "the kernel"),
         pytest.param("-mavx512f", "x86_64_v4", marks=on_x86),
     ],
 )
@@ -177,7 +177,7 @@ def sources(tmp_path_factory):
     return next(folder.glob("keras_sasa-*"))
 
 
-@pytest.mark.parametrize("refused", ["nothing", "bindings.cc"])
+@pytest.mark.parametrize("refused", ["nothing", "window_calls.cc"])
 def test_a_wheel_is_for_every_python_and_says_if_it_has_no_kernel(
     refused, sources, tmp_path
 ):
@@ -205,7 +205,7 @@ def test_a_wheel_is_for_every_python_and_says_if_it_has_no_kernel(
     assert names == modules | natives | {"py.typed"}
 
 
-@pytest.mark.parametrize("refused", ["nothing", "bindings.cc"])
+@pytest.mark.parametrize("refused", ["nothing", "window_calls.cc"])
 def test_an_editable_wheel_says_if_it_has_no_kernel(refused, sources, tmp_path):
     folder = tmp_path / "sources"
     shutil.copytree(sources, folder)

@@ -1,5 +1,6 @@
-// The kernel against loops over pixels in double precision, value and gradient.
-// Built by test_kernel.py with AddressSanitizer and UndefinedBehaviorSanitizer.
+// Compares the kernel with loops over pixels in double precision, in value and
+// gradient. tests/support/kernel_driver.py builds it with AddressSanitizer and
+// UndefinedBehaviorSanitizer.
 
 #include <cmath>
 #include <cstdio>
@@ -9,23 +10,30 @@
 #include <random>
 #include <vector>
 
-#include "block_attention.h"
-#include "local_attention.h"
+#include "keras_sasa/kernels/block/attention.h"
+#include "keras_sasa/kernels/window/attention.h"
 
 namespace keras_sasa {
 namespace KERAS_SASA_LEVEL {
-extern const Level level;
-extern const BlockLevel block_level;
+extern const WindowAttention window_attention;
+extern const BlockAttention block_attention;
 }  // namespace KERAS_SASA_LEVEL
 }  // namespace keras_sasa
 
+// In exponentials_driver.cc, which is compiled for every level.
+int CheckExponentials();
+
 namespace {
 
-using keras_sasa::Axis;
-using keras_sasa::Shape;
+using keras_sasa::WindowAxis;
+using keras_sasa::WindowInputs;
+using keras_sasa::WindowShape;
 using Numbers = std::vector<float>;
 
-const keras_sasa::Level& kLevel = keras_sasa::KERAS_SASA_LEVEL::level;
+const keras_sasa::WindowAttention& kWindow =
+    keras_sasa::KERAS_SASA_LEVEL::window_attention;
+const keras_sasa::BlockAttention& kBlock =
+    keras_sasa::KERAS_SASA_LEVEL::block_attention;
 
 struct Case {
   int64_t batch, height, width, heads, head_width;
@@ -37,8 +45,8 @@ struct Case {
   bool content = true;
 };
 
-Axis axis(const Case& c, int number) {
-  Axis a{};
+WindowAxis MakeAxis(const Case& c, int number) {
+  WindowAxis a{};
   a.keys = number == 0 ? c.height : c.width;
   a.kernel = c.kernel[number];
   a.stride = c.stride[number];
@@ -51,7 +59,7 @@ Axis axis(const Case& c, int number) {
 
 std::mt19937 generator(1);
 
-Numbers normal(int64_t size) {
+Numbers Normal(int64_t size) {
   std::normal_distribution<float> distribution;
   Numbers numbers(size);
   for (float& number : numbers) number = distribution(generator);
@@ -60,21 +68,21 @@ Numbers normal(int64_t size) {
 
 struct Data {
   explicit Data(const Case& c)
-      : shape{c.batch, axis(c, 0), axis(c, 1), c.heads, c.head_width} {
+      : shape{c.batch, MakeAxis(c, 0), MakeAxis(c, 1), c.heads, c.head_width} {
     const int64_t filters = shape.filters();
     keys = c.batch * c.height * c.width;
     queries = c.batch * shape.rows.queries * shape.columns.queries;
     half = c.head_width / 2;
-    query = normal(queries * filters);
-    key = normal(keys * filters);
+    query = Normal(queries * filters);
+    key = Normal(keys * filters);
     // Value and a neighbour it shares its pixels with.
-    value = normal(keys * (filters + 3));
-    rows = normal(shape.rows.kernel * c.heads * half);
-    columns = normal(shape.columns.kernel * c.heads * half);
-    upstream = normal(queries * filters);
+    value = Normal(keys * (filters + 3));
+    rows = Normal(shape.rows.kernel * c.heads * half);
+    columns = Normal(shape.columns.kernel * c.heads * half);
+    upstream = Normal(queries * filters);
   }
 
-  keras_sasa::Inputs inputs(const Case& c) const {
+  WindowInputs MakeInputs(const Case& c) const {
     const int64_t filters = shape.filters();
     return {{query.data(), filters},
             {c.content ? key.data() : nullptr, filters},
@@ -84,7 +92,7 @@ struct Data {
             {}};
   }
 
-  Shape shape;
+  WindowShape shape;
   int64_t keys, queries, half;
   Numbers query, key, value, rows, columns, upstream;
 };
@@ -101,17 +109,17 @@ struct Result {
   Numbers output, log_sum_exp, query, key, value, rows, columns;
 };
 
-Result run(const Case& c, const Data& data, bool reverse) {
+Result RunWindow(const Case& c, const Data& data, bool reverse) {
   Result result(data);
   const int64_t filters = data.shape.filters();
-  const keras_sasa::Inputs inputs = data.inputs(c);
-  auto forward = kLevel.forward(
+  const WindowInputs inputs = data.MakeInputs(c);
+  auto forward = kWindow.forward(
       data.shape, inputs,
       {{result.output.data(), filters}, result.log_sum_exp.data()});
-  for (int64_t i = 0; i < forward->tasks(); ++i) {
-    forward->run(reverse ? forward->tasks() - 1 - i : i);
+  for (int64_t i = 0; i < forward->count(); ++i) {
+    forward->Run(reverse ? forward->count() - 1 - i : i);
   }
-  auto backward = kLevel.backward(
+  auto backward = kWindow.backward(
       data.shape, inputs,
       {{data.upstream.data(), filters}, result.log_sum_exp.data()},
       {{result.query.data(), filters},
@@ -119,10 +127,10 @@ Result run(const Case& c, const Data& data, bool reverse) {
        {result.value.data() + 3, filters + 3},
        result.rows.data(),
        result.columns.data()});
-  for (int64_t i = 0; i < backward->tasks(); ++i) {
-    backward->run(reverse ? backward->tasks() - 1 - i : i);
+  for (int64_t i = 0; i < backward->count(); ++i) {
+    backward->Run(reverse ? backward->count() - 1 - i : i);
   }
-  backward->finish();
+  backward->Finish();
   return result;
 }
 
@@ -130,8 +138,8 @@ struct Expected {
   std::vector<double> output, query, key, value, rows, columns;
 };
 
-Expected loops(const Case& c, const Data& data) {
-  const Shape& s = data.shape;
+Expected Loops(const Case& c, const Data& data) {
+  const WindowShape& s = data.shape;
   const int64_t filters = s.filters(), width = s.head_width, half = data.half;
   Expected e;
   e.output.assign(data.query.size(), 0);
@@ -217,7 +225,7 @@ Expected loops(const Case& c, const Data& data) {
 int failures = 0;
 
 // `scale` is that of the terms that add up to the numbers.
-void check(const char* name, size_t number, const Numbers& result,
+void Check(const char* name, size_t number, const Numbers& result,
            const std::vector<double>& expected, double scale = 1) {
   for (double value : expected) scale = std::fmax(scale, std::fabs(value));
   for (size_t i = 0; i < expected.size(); ++i) {
@@ -230,7 +238,7 @@ void check(const char* name, size_t number, const Numbers& result,
   }
 }
 
-void check_same(size_t number, const Numbers& a, const Numbers& b) {
+void CheckSame(size_t number, const Numbers& a, const Numbers& b) {
   if (!a.empty() && std::memcmp(a.data(), b.data(), a.size() * 4) != 0) {
     std::printf("case %zu: the order of the tasks changes the result\n",
                 number);
@@ -238,13 +246,13 @@ void check_same(size_t number, const Numbers& a, const Numbers& b) {
   }
 }
 
-void check_case(size_t number, const Case& c) {
+void CheckCase(size_t number, const Case& c) {
   const Data data(c);
-  const Result result = run(c, data, false);
-  const Result reverse = run(c, data, true);
-  const Expected expected = loops(c, data);
-  check("output", number, result.output, expected.output);
-  check("query", number, result.query, expected.query);
+  const Result result = RunWindow(c, data, false);
+  const Result reverse = RunWindow(c, data, true);
+  const Expected expected = Loops(c, data);
+  Check("output", number, result.output, expected.output);
+  Check("query", number, result.query, expected.query);
   // The floats of the neighbour are not touched.
   Numbers value = result.value;
   for (size_t i = 0; i < value.size(); ++i) {
@@ -257,27 +265,27 @@ void check_case(size_t number, const Case& c) {
     }
     if (neighbour) value[i] = 0;
   }
-  check("value", number, value, expected.value);
-  if (c.content) check("key", number, result.key, expected.key);
+  Check("value", number, value, expected.value);
+  if (c.content) Check("key", number, result.key, expected.key);
   if (c.relative) {
     const double terms = std::sqrt(static_cast<double>(data.queries));
-    check("rows", number, result.rows, expected.rows, terms);
-    check("columns", number, result.columns, expected.columns, terms);
+    Check("rows", number, result.rows, expected.rows, terms);
+    Check("columns", number, result.columns, expected.columns, terms);
   }
-  check_same(number, result.output, reverse.output);
-  check_same(number, result.query, reverse.query);
-  check_same(number, result.key, reverse.key);
-  check_same(number, result.rows, reverse.rows);
+  CheckSame(number, result.output, reverse.output);
+  CheckSame(number, result.query, reverse.query);
+  CheckSame(number, result.key, reverse.key);
+  CheckSame(number, result.rows, reverse.rows);
 }
 
 // Maps that the kernel projects from an image itself, and nothing else.
-void check_projected(size_t number, const Case& c, int64_t channels) {
+void CheckProjected(size_t number, const Case& c, int64_t channels) {
   Data data(c);
   const int64_t filters = data.shape.filters();
-  const Numbers image = normal(data.keys * channels);
+  const Numbers image = Normal(data.keys * channels);
   Numbers kernels[3];
   for (int map = 0; map < 3; ++map) {
-    Numbers& kernel = kernels[map] = normal(channels * filters);
+    Numbers& kernel = kernels[map] = Normal(channels * filters);
     for (float& weight : kernel) {
       weight /= std::sqrt(static_cast<float>(channels));
     }
@@ -294,7 +302,7 @@ void check_projected(size_t number, const Case& c, int64_t channels) {
         if (map == 2) data.value[pixel * (filters + 3) + 3 + filter] = sum;
       }
   }
-  keras_sasa::Inputs inputs = data.inputs(c);
+  WindowInputs inputs = data.MakeInputs(c);
   inputs.query = inputs.key = inputs.value = {};
   inputs.projection = {{image.data(), channels},
                        channels,
@@ -305,32 +313,32 @@ void check_projected(size_t number, const Case& c, int64_t channels) {
   for (int reverse = 0; reverse < 2; ++reverse) {
     Numbers& output = outputs[reverse];
     output.assign(data.query.size(), NAN);
-    auto forward =
-        kLevel.forward(data.shape, inputs, {{output.data(), filters}, nullptr});
-    const int64_t tasks = forward->tasks();
+    auto forward = kWindow.forward(data.shape, inputs,
+                                   {{output.data(), filters}, nullptr});
+    const int64_t tasks = forward->count();
     for (int64_t i = 0; i < tasks; ++i) {
-      forward->run(reverse ? tasks - 1 - i : i);
+      forward->Run(reverse ? tasks - 1 - i : i);
     }
   }
-  check("projected", number, outputs[0], loops(c, data).output);
-  check_same(number, outputs[0], outputs[1]);
+  Check("projected", number, outputs[0], Loops(c, data).output);
+  CheckSame(number, outputs[0], outputs[1]);
 }
 
 // One pixel whose own logits are not finite; those of its block are.
-void check_nan_in_blocks() {
+void CheckNanInBlocks() {
   const keras_sasa::BlockShape shape = {1, 4, 8, 1, 4, 1, 2};
-  Numbers image = normal(32);
+  Numbers image = Normal(32);
   for (float& number : image) number = -std::fabs(number);
   image[9] = 1e20f;
-  const Numbers logit_kernels = {1e20f}, value_kernels = normal(32);
+  const Numbers logit_kernels = {1e20f}, value_kernels = Normal(32);
   const Numbers scale(2, 1.0f), offset(2, 0.0f);
   Numbers output(64), pooled(4);
   for (float* to : {output.data(), pooled.data()}) {
     const bool is_pooled = to == pooled.data();
-    const auto forward = keras_sasa::KERAS_SASA_LEVEL::block_level.forward(
+    const auto forward = kBlock.forward(
         shape, {image.data(), logit_kernels.data(), value_kernels.data()},
         {to, is_pooled ? scale.data() : nullptr, offset.data()});
-    for (int64_t i = 0; i < forward->tasks(); ++i) forward->run(i);
+    for (int64_t i = 0; i < forward->count(); ++i) forward->Run(i);
   }
   int found = 0;
   for (float number : output) found += std::isnan(number);
@@ -340,42 +348,14 @@ void check_nan_in_blocks() {
   }
 }
 
-void check_exp2() {
-  // Every 97th float from -160 to 127, and the special ones.
-  Numbers input;
-  for (float x = 1e-30f; x < 160; x = std::nextafterf(x * 1.00001f, 200)) {
-    input.push_back(-x);
-    if (x <= 127) input.push_back(x);
-  }
-  Numbers output(input.size());
-  kLevel.exp2(input.data(), output.data(), input.size());
-  for (size_t i = 0; i < input.size(); ++i) {
-    const double expected = std::exp2(static_cast<double>(input[i]));
-    const double error = std::fabs(output[i] - expected);
-    if (!(error <= 2.5e-7 * expected || error < 1.2e-38)) {
-      std::printf("exp2(%g) is %g, not %g\n", input[i], output[i], expected);
-      ++failures;
-      return;
-    }
-  }
-  const Numbers special = {0.0f, -0.0f, -1e30f, -INFINITY, NAN, -127, -126.5f};
-  Numbers result(special.size());
-  kLevel.exp2(special.data(), result.data(), special.size());
-  if (result[0] != 1 || result[1] != 1 || result[2] != 0 || result[3] != 0 ||
-      !std::isnan(result[4]) || result[5] != 0) {
-    std::printf("exp2 of a special number is wrong\n");
-    ++failures;
-  }
-}
-
 // A NaN reaches the queries that see it and no others.
-void check_nan() {
+void CheckNan() {
   const Case c{1, 6, 7, 2, 4, {3, 5}};
   Data data(c);
   const int64_t filters = data.shape.filters();
   const int64_t row = 2, column = 6;
   data.value[(row * c.width + column) * (filters + 3) + 3] = NAN;
-  const Result result = run(c, data, false);
+  const Result result = RunWindow(c, data, false);
   for (int64_t i = 0; i < c.height; ++i)
     for (int64_t j = 0; j < c.width; ++j)
       for (int64_t channel = 0; channel < filters; ++channel) {
@@ -402,19 +382,17 @@ struct BlockCase {
 };
 
 // Attention within blocks: output, pooled output and gradients.
-void check_blocks(size_t number, const BlockCase& c) {
-  const keras_sasa::BlockLevel& level =
-      keras_sasa::KERAS_SASA_LEVEL::block_level;
+void CheckBlocks(size_t number, const BlockCase& c) {
   const keras_sasa::BlockShape shape = {
       c.batch, c.height, c.width, c.channels, c.size, c.heads, c.head_width};
   const int64_t filters = shape.filters(), channels = c.channels;
   const int64_t pixels = c.batch * c.height * c.width;
   const int64_t blocks = c.batch * shape.block_rows() * shape.block_columns();
-  const Numbers image = normal(pixels * channels);
-  const Numbers logit_kernels = normal(c.heads * channels * channels);
-  const Numbers value_kernels = normal(c.size * c.size * channels * filters);
-  const Numbers upstream = normal(pixels * filters);
-  const Numbers scale = normal(filters), offset = normal(filters);
+  const Numbers image = Normal(pixels * channels);
+  const Numbers logit_kernels = Normal(c.heads * channels * channels);
+  const Numbers value_kernels = Normal(c.size * c.size * channels * filters);
+  const Numbers upstream = Normal(pixels * filters);
+  const Numbers scale = Normal(filters), offset = Normal(filters);
   const keras_sasa::BlockInputs inputs = {image.data(), logit_kernels.data(),
                                           value_kernels.data()};
   struct BlockResult {
@@ -425,21 +403,22 @@ void check_blocks(size_t number, const BlockCase& c) {
     result = {Numbers(pixels * filters, NAN), Numbers(blocks * filters, NAN),
               Numbers(image.size(), NAN), Numbers(logit_kernels.size(), NAN),
               Numbers(value_kernels.size(), NAN)};
-    const auto run = [reverse](const auto& call) {
-      const int64_t tasks = call->tasks();
+    const auto run_all = [reverse](const auto& call) {
+      const int64_t tasks = call->count();
       for (int64_t i = 0; i < tasks; ++i) {
-        call->run(reverse ? tasks - 1 - i : i);
+        call->Run(reverse ? tasks - 1 - i : i);
       }
     };
-    run(level.forward(shape, inputs, {result.output.data(), nullptr, nullptr}));
-    run(level.forward(shape, inputs,
-                      {result.pooled.data(), scale.data(), offset.data()}));
+    run_all(kBlock.forward(shape, inputs,
+                           {result.output.data(), nullptr, nullptr}));
+    run_all(kBlock.forward(
+        shape, inputs, {result.pooled.data(), scale.data(), offset.data()}));
     const auto backward =
-        level.backward(shape, inputs, upstream.data(),
-                       {result.image.data(), result.logit_kernels.data(),
-                        result.value_kernels.data()});
-    run(backward);
-    backward->finish();
+        kBlock.backward(shape, inputs, upstream.data(),
+                        {result.image.data(), result.logit_kernels.data(),
+                         result.value_kernels.data()});
+    run_all(backward);
+    backward->Finish();
   }
 
   using Doubles = std::vector<double>;
@@ -526,19 +505,19 @@ void check_blocks(size_t number, const BlockCase& c) {
         }
   const BlockResult& result = results[0];
   const double terms = std::sqrt(static_cast<double>(pixels));
-  check("block output", number, result.output, output);
-  check("pooled", number, result.pooled, pooled);
-  check("image", number, result.image, image_gradient);
-  check("logit_kernels", number, result.logit_kernels, logit_gradient, terms);
-  check("value_kernels", number, result.value_kernels, value_gradient, terms);
-  check_same(number, result.output, results[1].output);
-  check_same(number, result.pooled, results[1].pooled);
-  check_same(number, result.image, results[1].image);
-  check_same(number, result.logit_kernels, results[1].logit_kernels);
-  check_same(number, result.value_kernels, results[1].value_kernels);
+  Check("block output", number, result.output, output);
+  Check("pooled", number, result.pooled, pooled);
+  Check("image", number, result.image, image_gradient);
+  Check("logit_kernels", number, result.logit_kernels, logit_gradient, terms);
+  Check("value_kernels", number, result.value_kernels, value_gradient, terms);
+  CheckSame(number, result.output, results[1].output);
+  CheckSame(number, result.pooled, results[1].pooled);
+  CheckSame(number, result.image, results[1].image);
+  CheckSame(number, result.logit_kernels, results[1].logit_kernels);
+  CheckSame(number, result.value_kernels, results[1].value_kernels);
 }
 
-int64_t pick(int64_t low, int64_t high) {
+int64_t Pick(int64_t low, int64_t high) {
   return std::uniform_int_distribution<int64_t>(low, high)(generator);
 }
 
@@ -577,28 +556,28 @@ int main() {
   };
   for (size_t i = 0; i < cases.size(); ++i) {
     const Case& c = cases[i];
-    check_case(i, c);
+    CheckCase(i, c);
     if (!c.valid && c.stride[0] == 1 && c.stride[1] == 1) {
       for (int64_t channels : {1, 5, 8, 70, 300}) {
-        check_projected(i, c, channels);
+        CheckProjected(i, c, channels);
       }
     }
   }
   // And whatever comes.
   for (size_t i = 0; i < 150; ++i) {
-    Case c{pick(1, 3), pick(1, 12), pick(1, 20), pick(1, 4), 2 * pick(1, 9)};
+    Case c{Pick(1, 3), Pick(1, 12), Pick(1, 20), Pick(1, 4), 2 * Pick(1, 9)};
     for (int a = 0; a < 2; ++a) {
-      c.kernel[a] = 2 * pick(0, 4) + 1;
-      if (i % 3 == 1) c.stride[a] = pick(1, 4);
-      if (i % 3 == 2) c.dilation[a] = pick(1, 3);
+      c.kernel[a] = 2 * Pick(0, 4) + 1;
+      if (i % 3 == 1) c.stride[a] = Pick(1, 4);
+      if (i % 3 == 2) c.dilation[a] = Pick(1, 3);
     }
-    c.valid = pick(0, 3) == 0;
-    c.content = pick(0, 4) > 0;
-    c.relative = pick(0, 4) > 0;
-    check_case(1000 + i, c);
+    c.valid = Pick(0, 3) == 0;
+    c.content = Pick(0, 4) > 0;
+    c.relative = Pick(0, 4) > 0;
+    CheckCase(1000 + i, c);
     if (i % 3 == 1) continue;
     c.valid = false;
-    check_projected(1000 + i, c, pick(1, 40));
+    CheckProjected(1000 + i, c, Pick(1, 40));
   }
   const std::vector<BlockCase> block_cases = {
       {2, 8, 32, 3, 4, 4, 16}, {1, 1, 1, 1, 1, 1, 1},   {1, 5, 7, 3, 4, 2, 4},
@@ -607,15 +586,15 @@ int main() {
       {1, 9, 6, 7, 3, 2, 10},
   };
   for (size_t i = 0; i < block_cases.size(); ++i) {
-    check_blocks(2000 + i, block_cases[i]);
+    CheckBlocks(2000 + i, block_cases[i]);
   }
   for (size_t i = 0; i < 60; ++i) {
-    check_blocks(3000 + i, {pick(1, 3), pick(1, 14), pick(1, 50), pick(1, 5),
-                            pick(1, 6), pick(1, 4), pick(1, 18)});
+    CheckBlocks(3000 + i, {Pick(1, 3), Pick(1, 14), Pick(1, 50), Pick(1, 5),
+                           Pick(1, 6), Pick(1, 4), Pick(1, 18)});
   }
-  check_exp2();
-  check_nan();
-  check_nan_in_blocks();
+  failures += CheckExponentials();
+  CheckNan();
+  CheckNanInBlocks();
   std::printf("%d failures\n", failures);
   return failures != 0;
 }

@@ -3,10 +3,8 @@
 import concurrent.futures
 import ctypes
 import hashlib
-import os
 import pathlib
 import platform
-import shutil
 import subprocess
 
 import keras
@@ -18,56 +16,13 @@ from keras_sasa import AttentionStem, SelfAttention2D
 from keras_sasa.applications import ResNet
 from keras_sasa.kernels import targets, tensorflow_call
 from keras_sasa.ops.local_attention import local_attention, native
-from tests.support import process
+from tests.support import kernel_driver, process
 from tests.support.backend import BACKEND, value_and_gradients
 from tests.support.networks import open_blocks
-
-ROOT = pathlib.Path(__file__).parents[2]
-KERNELS = ROOT / "keras_sasa/kernels"
-MATHEMATICS = ("block_attention.cc", "local_attention.cc")
 
 on_tensorflow = pytest.mark.skipif(
     BACKEND != "tensorflow", reason="the call of TensorFlow"
 )
-
-
-@pytest.fixture(scope="module")
-def compiler(tmp_path_factory):
-    """A compiler and the flags of a program that watches its own memory."""
-    found = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("c++")
-    if found is None:
-        pytest.skip("there is no C++ compiler")
-    command = [
-        found,
-        "-std=c++17",
-        "-O1",
-        "-g1",
-        "-fno-math-errno",
-        "-fno-trapping-math",
-        "-fsanitize=address,undefined",
-        "-fno-sanitize-recover=all",
-    ]
-    folder = tmp_path_factory.mktemp("sanitizers")
-    (folder / "empty.cc").write_text("int main() {}\n")
-    linked = subprocess.run(
-        [*command, "empty.cc", "-o", "empty"], cwd=folder, capture_output=True
-    )
-    if linked.returncode or subprocess.run([folder / "empty"]).returncode:
-        pytest.skip(f"{found} does not link the sanitizers")
-    return [
-        *command,
-        *("-Wall", "-Wextra", "-Werror", "-DKERAS_SASA_LEVEL=test"),
-        *("-I", str(KERNELS)),
-    ]
-
-
-@pytest.fixture(scope="module")
-def driver(compiler, tmp_path_factory):
-    # Without vectors of its own it serves every level.
-    driver = tmp_path_factory.mktemp("driver") / "driver.o"
-    source = ROOT / "tests/kernels/kernel_driver.cc"
-    subprocess.run([*compiler, "-c", source, "-o", driver], check=True)
-    return driver
 
 
 def on(level, *needed):
@@ -78,7 +33,7 @@ def on(level, *needed):
     )
     reason = f"this processor is not {level}"
     mark = pytest.mark.skipif(not runs, reason=reason)
-    return pytest.param(f"-march={level}", marks=mark)
+    return pytest.param((f"-march={level}",), id=level, marks=mark)
 
 
 @pytest.mark.skipif(
@@ -87,17 +42,13 @@ def on(level, *needed):
 @pytest.mark.parametrize(
     "flags",
     [
-        "-Wno-psabi",
+        pytest.param((), id="baseline"),
         on("x86-64-v3", "avx2", "fma", "bmi2"),
         on("x86-64-v4", "avx512f", "avx512bw", "avx512dq", "avx512vl"),
     ],
 )
-def test_mathematics_under_sanitizers(compiler, driver, flags, tmp_path):
-    program = tmp_path / "driver"
-    sources = [KERNELS / name for name in MATHEMATICS]
-    command = [*compiler, flags, *sources, driver, "-o", program]
-    built = subprocess.run(command, capture_output=True, text=True)
-    assert built.returncode == 0, built.stderr
+def test_mathematics_under_sanitizers(request, flags):
+    program = kernel_driver.build(flags, request.config.cache)
     result = subprocess.run([program], capture_output=True, text=True)
     assert result.stdout == "0 failures\n", result.stdout + result.stderr
     assert result.returncode == 0, result.stderr

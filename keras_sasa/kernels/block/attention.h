@@ -1,14 +1,15 @@
-// Attention within the blocks of an image, forward and backward: what the
-// mathematics in block_attention.cc offers. Nothing here knows who calls it.
+// Attention within the blocks of an image, forward and backward: the interface.
+// Nothing here knows who calls it.
 //
 // For one head and the pixels i, j of a block, of `size` x `size` pixels,
 //
 //   y_i = sum_j softmax_j(x_i' L x_j) M_j' x_j
 //
-// with L = W_Q W_K' of the head, a matrix (channels, channels), and M_j that of
-// the values at the place of j in its block. Where the border cuts a block off,
-// its pixels inside the image take part. float32, channels last. Tasks may run
-// on any number of threads in any order: the result has the same bits.
+// with L = W_Q W_K' of the head, a matrix (channels, channels), and M_j the
+// matrix of the values at the place of j in its block. Where the border cuts a
+// block off, only its pixels inside the image count. All numbers are float32,
+// channels last. Tasks may run on any number of threads in any order: the
+// result has the same bits.
 
 #ifndef KERAS_SASA_KERNELS_BLOCK_ATTENTION_H_
 #define KERAS_SASA_KERNELS_BLOCK_ATTENTION_H_
@@ -16,7 +17,7 @@
 #include <cstdint>
 #include <memory>
 
-#include "tasks.h"
+#include "keras_sasa/kernels/base/tasks.h"
 
 namespace keras_sasa {
 
@@ -43,9 +44,9 @@ struct BlockInputs {
 };
 
 struct BlockOutputs {
-  // (batch, height, width, filters); or, where there are `scale` and `offset`,
-  // two numbers a filter, (batch, block rows, block columns, filters): the
-  // largest of scale * y + offset in a block.
+  // (batch, height, width, filters); or, with `scale` and `offset` of two
+  // numbers a filter, (batch, block rows, block columns, filters): the largest
+  // scale * y + offset of a block.
   float* output;
   const float* scale;
   const float* offset;
@@ -57,11 +58,12 @@ struct BlockGradients {
   float* value_kernels;
 };
 
-// One instruction set for which the mathematics was compiled.
-struct BlockLevel {
+// The functions as they are compiled for one instruction set.
+struct BlockAttention {
   std::unique_ptr<Tasks> (*forward)(const BlockShape&, const BlockInputs&,
                                     const BlockOutputs&);
-  // `output_gradient` is that of the output without `scale` and `offset`.
+  // `output_gradient` is the gradient of the output without `scale` and
+  // `offset`.
   std::unique_ptr<Tasks> (*backward)(const BlockShape&, const BlockInputs&,
                                      const float* output_gradient,
                                      const BlockGradients&);

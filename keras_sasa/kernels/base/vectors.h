@@ -1,0 +1,52 @@
+// Vectors of lanes, as wide as the registers of the instruction set.
+
+#ifndef KERAS_SASA_KERNELS_BASE_VECTORS_H_
+#define KERAS_SASA_KERNELS_BASE_VECTORS_H_
+
+#include <cstdint>
+
+#include "keras_sasa/kernels/base/compiler.h"
+
+namespace keras_sasa {
+namespace KERAS_SASA_LEVEL {
+
+#if defined(__AVX512VL__)
+constexpr int kLanes = 16;
+#elif defined(__AVX__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+
+typedef float Vector __attribute__((vector_size(kLanes * 4)));
+typedef float UnalignedVector
+    __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
+// A mask has all bits of a lane set, or none.
+typedef int32_t Bits __attribute__((vector_size(kLanes * 4)));
+
+inline Vector Load(const float* from) {
+  return *reinterpret_cast<const UnalignedVector*>(from);
+}
+inline void Store(float* to, Vector value) {
+  *reinterpret_cast<UnalignedVector*>(to) = value;
+}
+inline Vector Broadcast(float value) { return value - Vector{}; }
+inline Vector Select(Bits condition, Vector yes, Vector no) {
+  return condition ? yes : no;
+}
+// The larger of both; `b` if either is NaN.
+inline Vector Larger(Vector a, Vector b) { return a > b ? a : b; }
+inline Vector ZeroUnless(Bits condition, Vector value) {
+  return reinterpret_cast<Vector>(reinterpret_cast<Bits>(value) & condition);
+}
+// Adds the lanes up, from the first to the last.
+inline float SumOfLanes(const float* lanes) {
+  float sum = 0;
+  for (int i = 0; i < kLanes; ++i) sum += lanes[i];
+  return sum;
+}
+
+}  // namespace KERAS_SASA_LEVEL
+}  // namespace keras_sasa
+
+#endif  // KERAS_SASA_KERNELS_BASE_VECTORS_H_

@@ -1,0 +1,112 @@
+// Local self-attention of maps, forward and backward: the interface. Nothing
+// here knows who calls it.
+//
+// For one head, a query at (i, j) and the window of keys (a, b) around it,
+//
+//   y_ij = sum_ab softmax_ab(q_ij . k_ab + q_ij . r_ab) v_ab
+//   r_ab = concat(row_embedding[a], column_embedding[b])
+//
+// Keys outside the image are masked. All numbers are float32, channels last. A
+// call is divided into tasks, which any number of threads may run in any order:
+// the result has the same bits.
+
+#ifndef KERAS_SASA_KERNELS_WINDOW_ATTENTION_H_
+#define KERAS_SASA_KERNELS_WINDOW_ATTENTION_H_
+
+#include <cstdint>
+#include <memory>
+
+#include "keras_sasa/kernels/base/tasks.h"
+
+namespace keras_sasa {
+
+// One axis of the image. Query n sits at the pixel first_query + n * stride;
+// its window covers the pixels at `dilation` times -(kernel / 2) ... kernel / 2
+// from there. At most one of `stride` and `dilation` is above 1.
+struct WindowAxis {
+  int64_t keys;
+  int64_t queries;
+  int64_t kernel;
+  int64_t stride;
+  int64_t dilation;
+  int64_t first_query;
+};
+
+struct WindowShape {
+  int64_t batch;
+  WindowAxis rows;
+  WindowAxis columns;
+  int64_t heads;
+  int64_t head_width;
+
+  int64_t filters() const { return heads * head_width; }
+};
+
+// A map (batch, height, width, filters) whose pixels are `pixel_stride` floats
+// apart: it may be some of the channels of a wider map. A map without `data` is
+// absent.
+template <typename Float>
+struct Map {
+  Float* data = nullptr;
+  int64_t pixel_stride = 0;
+};
+
+// Queries, keys and values as products of the pixels of an image with matrices
+// (channels, filters), computed where they are needed.
+struct Projection {
+  Map<const float> image;
+  int64_t channels;
+  const float* query_kernel;
+  const float* key_kernel;  // May be null, like `WindowInputs::key`.
+  const float* value_kernel;
+};
+
+struct WindowInputs {
+  Map<const float> query;
+  Map<const float> key;  // If absent, logits lack the term q . k.
+  Map<const float> value;
+  // (kernel, heads, head_width / 2). If both are null, logits lack q . r.
+  const float* row_embedding;
+  const float* column_embedding;
+  // Forward only, instead of the maps, for a query at every pixel.
+  Projection projection;
+
+  bool projected() const { return projection.image.data != nullptr; }
+  // Whether logits have the term q . k.
+  bool content() const {
+    return key.data != nullptr || projection.key_kernel != nullptr;
+  }
+};
+
+struct WindowOutputs {
+  Map<float> output;
+  // (batch, heads, query rows, query columns): log2 of the sum of exp(logit),
+  // from which the gradient recomputes the weights. May be null.
+  float* log_sum_exp;
+};
+
+struct WindowUpstream {
+  Map<const float> output_gradient;
+  const float* log_sum_exp;
+};
+
+struct WindowGradients {
+  Map<float> query;
+  Map<float> key;
+  Map<float> value;
+  float* row_embedding;
+  float* column_embedding;
+};
+
+// The functions as they are compiled for one instruction set.
+struct WindowAttention {
+  std::unique_ptr<Tasks> (*forward)(const WindowShape&, const WindowInputs&,
+                                    const WindowOutputs&);
+  std::unique_ptr<Tasks> (*backward)(const WindowShape&, const WindowInputs&,
+                                     const WindowUpstream&,
+                                     const WindowGradients&);
+};
+
+}  // namespace keras_sasa
+
+#endif  // KERAS_SASA_KERNELS_WINDOW_ATTENTION_H_

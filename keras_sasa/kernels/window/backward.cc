@@ -1,0 +1,361 @@
+#include "keras_sasa/kernels/window/backward.h"
+
+#include <cstdint>
+#include <cstring>
+#include <memory>
+
+#include "keras_sasa/kernels/base/compiler.h"
+#include "keras_sasa/kernels/base/exponentials.h"
+#include "keras_sasa/kernels/base/integers.h"
+#include "keras_sasa/kernels/base/masked_logit.h"
+#include "keras_sasa/kernels/base/scratch.h"
+#include "keras_sasa/kernels/base/tasks.h"
+#include "keras_sasa/kernels/base/vectors.h"
+#include "keras_sasa/kernels/window/attention.h"
+#include "keras_sasa/kernels/window/embedding_gradients.h"
+#include "keras_sasa/kernels/window/key_gradients.h"
+#include "keras_sasa/kernels/window/key_rings.h"
+#include "keras_sasa/kernels/window/layout.h"
+#include "keras_sasa/kernels/window/masks.h"
+#include "keras_sasa/kernels/window/packing.h"
+#include "keras_sasa/kernels/window/position_tables.h"
+#include "keras_sasa/kernels/window/ring.h"
+#include "keras_sasa/kernels/window/scalar_maps.h"
+#include "keras_sasa/kernels/window/softmax.h"
+#include "keras_sasa/kernels/window/strip.h"
+#include "keras_sasa/kernels/window/strip_products.h"
+#include "keras_sasa/kernels/window/tile_sizes.h"
+#include "keras_sasa/kernels/window/weighted_sums.h"
+
+namespace keras_sasa {
+namespace KERAS_SASA_LEVEL {
+namespace {
+
+// Floats of a pixel that a task should read together. The rings keep k * k
+// weights a lane and should not leave the caches, so that it is few.
+constexpr int64_t kContiguousFloats = 16;
+
+class BackwardTasks : public Tasks {
+ public:
+  BackwardTasks(const WindowShape& shape, const WindowInputs& inputs,
+                const WindowUpstream& upstream,
+                const WindowGradients& gradients)
+      : inputs_(inputs),
+        upstream_(upstream),
+        gradients_(gradients),
+        layout_(shape, kContiguousFloats),
+        masks_(layout_),
+        positions_(layout_, inputs),
+        scalar_maps_(layout_),
+        query_packing_(Packing::OfQueries(layout_, inputs.query.pixel_stride)),
+        key_packing_(Packing::OfKeys(layout_, inputs.key.pixel_stride)),
+        value_packing_(Packing::OfKeys(layout_, inputs.value.pixel_stride)),
+        upstream_packing_(
+            Packing::OfQueries(layout_, upstream.output_gradient.pixel_stride)),
+        query_unpacking_(
+            Packing::OfQueries(layout_, gradients.query.pixel_stride)),
+        key_unpacking_(Packing::OfKeys(layout_, gradients.key.pixel_stride)),
+        value_unpacking_(
+            Packing::OfKeys(layout_, gradients.value.pixel_stride)),
+        embeddings_(layout_, shape.batch, positions_.relative()) {}
+
+  int64_t count() const override { return layout_.tasks; }
+
+  void Run(int64_t task) const override { Task(*this, task).Run(); }
+
+  void Finish() const override {
+    if (positions_.relative()) embeddings_.Sum(gradients_);
+  }
+
+ private:
+  class Task {
+   public:
+    Task(const BackwardTasks& call, int64_t task)
+        : call_(call),
+          layout_(call.layout_),
+          strip_(call.layout_, task),
+          rings_(call.layout_, call.inputs_, call.key_packing_,
+                 call.value_packing_, nullptr),
+          strip_products_(call.layout_, call.masks_, call.positions_, strip_,
+                          rings_),
+          bands_(call.layout_, strip_),
+          key_gradients_(call.layout_, call.masks_),
+          embedding_gradients_(call.layout_),
+          entries_(EmbeddingEntries(call.layout_)) {
+      const int64_t left = layout_.left;
+      const int64_t plane_stride = layout_.plane_stride;
+      const int64_t slots = bands_.QuerySlots();
+      queries_ = {nullptr, slots, layout_.width * plane_stride, left};
+      upstream_ = queries_;
+      weights_ = {nullptr, slots, layout_.window * plane_stride, left};
+      logit_gradients_ = weights_;
+      const bool relative = call_.positions_.relative();
+      const int64_t window_size = kQueryRows * layout_.window * kLanes;
+      AllocateScratch(
+          call.scratch_call_,
+          {{&rings_.keys.data, rings_.keys.size()},
+           {&rings_.values.data, rings_.values.size()},
+           {&rings_.planes, layout_.width * plane_stride},
+           {&queries_.data, queries_.size()},
+           {&upstream_.data, upstream_.size()},
+           {&weights_.data, weights_.size()},
+           {&logit_gradients_.data, logit_gradients_.size()},
+           {&row_logits_, kQueryRows * layout_.rows.kernel * kLanes},
+           {&column_logits_, kQueryRows * layout_.columns.kernel * kLanes},
+           {&embedding_gradients_.head_sums,
+            embedding_gradients_.head_sums_size()}},
+          {{&embedding_gradients_.sums,
+            relative ? embedding_gradients_.sums_size() : 0},
+           {&logits_, window_size},
+           {&products_, window_size},
+           {&sums_, kQueryRows * entries_ * kLanes},
+           {&row_sums_, kQueryRows * entries_ * plane_stride},
+           {&output_, kQueryRows * layout_.width * kLanes},
+           {&embedding_gradients_.finite_queries,
+            embedding_gradients_.finite_queries_size()}});
+      if (relative) embedding_gradients_.Clear();
+    }
+
+    void Run() {
+      int64_t band = 0;
+      for (int64_t first = 0; first < strip_.queries; first += kQueryRows) {
+        const int64_t count = Min(kQueryRows, strip_.queries - first);
+        strip_.MoveTo(first, count);
+        rings_.Fill(strip_);
+        for (int64_t row = first; row < first + count; ++row) Pack(row);
+        for (int64_t vector = 0; vector < layout_.vectors; ++vector) {
+          ComputeQueryGradients(first, count, vector);
+        }
+        if (call_.positions_.relative()) {
+          for (int64_t row = 0; row < count; ++row) {
+            embedding_gradients_.Add(
+                queries_.Row(first + row),
+                row_sums_ + row * entries_ * layout_.plane_stride,
+                !rings_.finite);
+          }
+        }
+        while (band < bands_.count() &&
+               bands_.LastQuery(band) < first + count) {
+          FinishBand(band++);
+        }
+      }
+      while (band < bands_.count()) FinishBand(band++);
+      if (call_.positions_.relative()) {
+        embedding_gradients_.Finish(strip_, call_.embeddings_);
+      }
+    }
+
+   private:
+    void Pack(int64_t row) {
+      const int64_t image_row = strip_.QueryImageRow(row);
+      rings_.finite &= call_.query_packing_.Pack(call_.inputs_.query.data,
+                                                 image_row, strip_.first_head,
+                                                 kLog2E, queries_.Row(row));
+      rings_.finite &= call_.upstream_packing_.Pack(
+          call_.upstream_.output_gradient.data, image_row, strip_.first_head,
+          1.0f, upstream_.Row(row));
+    }
+
+    // Weights, their gradients and the gradient of the queries.
+    void ComputeQueryGradients(int64_t first, int64_t count, int64_t vector) {
+      const int64_t lane = vector * kLanes;
+      const int64_t width = layout_.width;
+      const bool content = call_.inputs_.content();
+      const float* zeros = layout_.zeros.data();
+      for (int64_t row = 0; row < count; ++row) {
+        call_.query_unpacking_.PrefetchUnpack(
+            vector, 0, call_.gradients_.query.data,
+            strip_.QueryImageRow(first + row), strip_.first_head);
+      }
+      const float* queries = queries_.Row(first) + lane;
+      strip_products_.ComputePositionLogits(
+          queries, queries_.row_stride, vector, row_logits_, column_logits_);
+      strip_products_.Multiply(rings_.keys, content ? width : 0, queries,
+                               queries_.row_stride, vector, row_logits_,
+                               column_logits_, logits_);
+      strip_products_.Multiply(
+          rings_.values, width, upstream_.Row(first) + lane,
+          upstream_.row_stride, vector, zeros, zeros, products_);
+      for (int64_t row = 0; row < count; ++row) {
+        ComputeLogitGradients(first, row, vector);
+      }
+      std::memset(output_, 0, count * width * kLanes * sizeof(float));
+      if (call_.positions_.relative()) AddPositionGradients(count, vector);
+      if (content) {
+        strip_products_.AddWeighted(rings_.keys, products_, vector, output_);
+      }
+      for (int64_t row = 0; row < count; ++row) {
+        call_.query_unpacking_.Unpack(output_ + row * width * kLanes, vector, 0,
+                                      call_.gradients_.query.data,
+                                      strip_.QueryImageRow(first + row),
+                                      strip_.first_head);
+      }
+    }
+
+    // Of one row of queries; `products_` becomes these gradients.
+    void ComputeLogitGradients(int64_t first, int64_t row, int64_t vector) {
+      const int64_t taps = layout_.columns.kernel;
+      const int64_t plane_stride = layout_.plane_stride;
+      const int64_t lane = vector * kLanes;
+      int64_t begin, end;
+      strip_.WindowRows(row, &begin, &end);
+      const int64_t start = (row * layout_.window + begin * taps) * kLanes;
+      const Vector log_sum_exp = call_.scalar_maps_.Gather(
+          call_.scalar_maps_.Row(call_.upstream_.log_sum_exp,
+                                 strip_.QueryImageRow(first + row),
+                                 strip_.first_head),
+          vector, -kMaskedLogit);
+      const Bits* masks = call_.masks_.OfQueries(vector);
+      if (!call_.masks_.inside(vector)) {
+        MaskLogits(logits_ + start, end - begin, taps, masks);
+      }
+      // 0 * x is 0 for finite numbers and NaN for the others.
+      const Vector finite = log_sum_exp * 0.0f;
+      for (int i = 0; i < kLanes; ++i) rings_.finite &= finite[i] == 0.0f;
+      float* row_sums = sums_ + row * entries_ * kLanes;
+      std::memset(row_sums, 0, entries_ * kLanes * sizeof(float));
+      const int64_t copy_offset = begin * taps * plane_stride + lane;
+      SoftmaxGradient s{};
+      s.rows = end - begin;
+      s.taps = taps;
+      s.masks = masks;
+      s.log_sum_exp = log_sum_exp;
+      s.logits = logits_ + start;
+      s.products = products_ + start;
+      s.weights = weights_.Row(first + row) + copy_offset;
+      s.gradients = logit_gradients_.Row(first + row) + copy_offset;
+      s.copy_tap_stride = plane_stride;
+      s.row_sums = row_sums + begin * kLanes;
+      s.column_sums = row_sums + layout_.rows.kernel * kLanes;
+      ComputeSoftmaxGradient(s, !rings_.finite);
+      for (int64_t entry = 0; entry < entries_; ++entry) {
+        Store(row_sums_ + (row * entries_ + entry) * plane_stride + lane,
+              Load(row_sums + entry * kLanes));
+      }
+    }
+
+    // Adds the gradients of the row and column logits to those of the queries.
+    void AddPositionGradients(int64_t count, int64_t vector) {
+      const int64_t half = layout_.width / 2;
+      WeightedSums s{};
+      s.weight_row_stride = entries_ * kLanes;
+      s.weight_tap_stride = kLanes;
+      s.value_channel_stride = kLanes;
+      s.value_tap_stride = half * kLanes;
+      s.steps = 1;
+      s.output_row_stride = layout_.width * kLanes;
+      const float* weights = sums_;
+      const float* values = call_.positions_.Rows(strip_.group, vector);
+      s.weights = &weights;
+      s.values = &values;
+      s.taps = layout_.rows.kernel;
+      s.output = output_;
+      AddWeightedSums(s, count, layout_.half_channels);
+      weights = sums_ + layout_.rows.kernel * kLanes;
+      values = call_.positions_.Columns(strip_.group, vector);
+      s.taps = layout_.columns.kernel;
+      s.output = output_ + half * kLanes;
+      AddWeightedSums(s, count, layout_.half_channels);
+    }
+
+    void FinishBand(int64_t band) {
+      const int64_t stride = layout_.rows.stride;
+      for (int64_t remainder = 0; remainder < stride; ++remainder) {
+        const int64_t first = band * bands_.rows() + remainder;
+        const int64_t count =
+            Min(kQueryRows, CeilDiv(strip_.keys - first, stride));
+        if (count <= 0) break;
+        key_gradients_.MoveTo(strip_, first, count, bands_.FirstQuery(band),
+                              bands_.LastQuery(band));
+        for (int64_t phase = 0; phase < layout_.column_phases; ++phase) {
+          for (int64_t vector = 0; vector < layout_.vectors; ++vector) {
+            FinishKeys(first, count, phase, vector);
+          }
+        }
+      }
+    }
+
+    // Gradients of one vector of the rows of keys of `key_gradients_`.
+    void FinishKeys(int64_t first, int64_t count, int64_t phase,
+                    int64_t vector) {
+      const int64_t stride = layout_.rows.stride;
+      const bool content = call_.inputs_.content();
+      const Map<float>& value = call_.gradients_.value;
+      const Map<float>& key = call_.gradients_.key;
+      for (int64_t row = 0; row < count; ++row) {
+        const int64_t image_row = strip_.KeyImageRow(first + row * stride);
+        call_.value_unpacking_.PrefetchUnpack(vector, phase, value.data,
+                                              image_row, strip_.first_head);
+        if (!content) continue;
+        call_.key_unpacking_.PrefetchUnpack(vector, phase, key.data, image_row,
+                                            strip_.first_head);
+      }
+      key_gradients_.Compute(weights_, upstream_, phase, vector, !rings_.finite,
+                             output_);
+      UnpackKeys(call_.value_unpacking_, value, first, count, phase, vector);
+      if (!content) return;
+      key_gradients_.Compute(logit_gradients_, queries_, phase, vector,
+                             !rings_.finite, output_);
+      // The queries were multiplied by log2(e).
+      for (int64_t i = 0; i < count * layout_.width; ++i) {
+        Store(output_ + i * kLanes, Load(output_ + i * kLanes) * kLn2);
+      }
+      UnpackKeys(call_.key_unpacking_, key, first, count, phase, vector);
+    }
+
+    void UnpackKeys(const Packing& unpacking, const Map<float>& map,
+                    int64_t first, int64_t count, int64_t phase,
+                    int64_t vector) {
+      for (int64_t row = 0; row < count; ++row) {
+        unpacking.Unpack(output_ + row * layout_.width * kLanes, vector, phase,
+                         map.data,
+                         strip_.KeyImageRow(first + row * layout_.rows.stride),
+                         strip_.first_head);
+      }
+    }
+
+    const BackwardTasks& call_;
+    const Layout& layout_;
+    Strip strip_;
+    KeyRings rings_;
+    const StripProducts strip_products_;
+    const KeyBands bands_;
+    KeyGradients key_gradients_;
+    EmbeddingGradients embedding_gradients_;
+    const int64_t entries_;
+    // Rows of queries, [channel], and of the weights of their windows and the
+    // gradients of their logits, [tap].
+    Ring queries_, upstream_, weights_, logit_gradients_;
+    // Of the current rows of queries, for one vector.
+    float *row_logits_, *column_logits_, *logits_, *products_, *output_;
+    // Gradients of logits, summed along the other axis, [row][entry]: a vector
+    // each, and a plane each.
+    float *sums_, *row_sums_;
+  };
+
+  const WindowInputs inputs_;
+  const WindowUpstream upstream_;
+  const WindowGradients gradients_;
+  const Layout layout_;
+  const Masks masks_;
+  const PositionTables positions_;
+  const ScalarMaps scalar_maps_;
+  const Packing query_packing_, key_packing_, value_packing_;
+  const Packing upstream_packing_;
+  const Packing query_unpacking_, key_unpacking_, value_unpacking_;
+  const EmbeddingGradientParts embeddings_;
+  const int64_t scratch_call_ = NewScratchCall();
+};
+
+}  // namespace
+
+std::unique_ptr<Tasks> MakeWindowBackward(const WindowShape& shape,
+                                          const WindowInputs& inputs,
+                                          const WindowUpstream& upstream,
+                                          const WindowGradients& gradients) {
+  return std::unique_ptr<Tasks>(
+      new BackwardTasks(shape, inputs, upstream, gradients));
+}
+
+}  // namespace KERAS_SASA_LEVEL
+}  // namespace keras_sasa

@@ -1,0 +1,159 @@
+#include "keras_sasa/kernels/window/forward.h"
+
+#include <cstdint>
+#include <cstring>
+#include <memory>
+
+#include "keras_sasa/kernels/base/compiler.h"
+#include "keras_sasa/kernels/base/exponentials.h"
+#include "keras_sasa/kernels/base/integers.h"
+#include "keras_sasa/kernels/base/scratch.h"
+#include "keras_sasa/kernels/base/tasks.h"
+#include "keras_sasa/kernels/base/vectors.h"
+#include "keras_sasa/kernels/window/attention.h"
+#include "keras_sasa/kernels/window/key_rings.h"
+#include "keras_sasa/kernels/window/layout.h"
+#include "keras_sasa/kernels/window/masks.h"
+#include "keras_sasa/kernels/window/packing.h"
+#include "keras_sasa/kernels/window/position_tables.h"
+#include "keras_sasa/kernels/window/projection.h"
+#include "keras_sasa/kernels/window/scalar_maps.h"
+#include "keras_sasa/kernels/window/softmax.h"
+#include "keras_sasa/kernels/window/strip.h"
+#include "keras_sasa/kernels/window/strip_products.h"
+#include "keras_sasa/kernels/window/tile_sizes.h"
+
+namespace keras_sasa {
+namespace KERAS_SASA_LEVEL {
+namespace {
+
+// Floats of a pixel that a task should read together: much is good for the
+// caches. A task that projects keeps more rows, which should not leave them.
+constexpr int64_t kContiguousFloats = 64;
+constexpr int64_t kProjectedContiguousFloats = 32;
+
+class ForwardTasks : public Tasks {
+ public:
+  ForwardTasks(const WindowShape& shape, const WindowInputs& inputs,
+               const WindowOutputs& outputs)
+      : inputs_(inputs),
+        outputs_(outputs),
+        layout_(shape, inputs.projected() ? kProjectedContiguousFloats
+                                          : kContiguousFloats),
+        masks_(layout_),
+        positions_(layout_, inputs),
+        scalar_maps_(layout_),
+        projector_(layout_, inputs),
+        query_packing_(Packing::OfQueries(layout_, inputs.query.pixel_stride)),
+        key_packing_(Packing::OfKeys(layout_, inputs.key.pixel_stride)),
+        value_packing_(Packing::OfKeys(layout_, inputs.value.pixel_stride)),
+        output_packing_(
+            Packing::OfQueries(layout_, outputs.output.pixel_stride)) {}
+
+  int64_t count() const override { return layout_.tasks; }
+
+  void Run(int64_t task) const override {
+    const int64_t width = layout_.width;
+    const Projector* projector = inputs_.projected() ? &projector_ : nullptr;
+    Strip strip(layout_, task);
+    KeyRings rings(layout_, inputs_, key_packing_, value_packing_, projector);
+    const StripProducts products(layout_, masks_, positions_, strip, rings);
+    float *row_logits, *column_logits, *weights, *sums;
+    AllocateScratch(
+        call_,
+        {{&rings.keys.data, rings.keys.size()},
+         {&rings.values.data, rings.values.size()},
+         {&rings.planes, width * layout_.plane_stride},
+         {&rings.queries.data, rings.queries.size()},
+         {&rings.projected, projector ? projector->planes_size() : 0},
+         {&row_logits, kQueryRows * layout_.rows.kernel * kLanes},
+         {&column_logits, kQueryRows * layout_.columns.kernel * kLanes}},
+        {{&weights, kQueryRows * layout_.window * kLanes},
+         {&sums, kQueryRows * width * kLanes},
+         {&rings.pixel_panels, projector ? projector->panels_size() : 0}});
+    const int64_t channels = inputs_.content() ? width : 0;
+    const int64_t query_row_stride = rings.queries.row_stride;
+
+    for (int64_t first = 0; first < strip.queries; first += kQueryRows) {
+      const int64_t count = Min(kQueryRows, strip.queries - first);
+      strip.MoveTo(first, count);
+      rings.Fill(strip);
+      for (int64_t row = 0; row < count && projector == nullptr; ++row) {
+        query_packing_.Pack(inputs_.query.data,
+                            strip.QueryImageRow(first + row), strip.first_head,
+                            kLog2E, rings.queries.Row(first + row));
+      }
+      for (int64_t vector = 0; vector < layout_.vectors; ++vector) {
+        for (int64_t row = 0; row < count; ++row) {
+          output_packing_.PrefetchUnpack(vector, 0, outputs_.output.data,
+                                         strip.QueryImageRow(first + row),
+                                         strip.first_head);
+        }
+        const float* queries = rings.queries.Row(first) + vector * kLanes;
+        products.ComputePositionLogits(queries, query_row_stride, vector,
+                                       row_logits, column_logits);
+        products.Multiply(rings.keys, channels, queries, query_row_stride,
+                          vector, row_logits, column_logits, weights);
+        Vector largest[kQueryRows], totals[kQueryRows];
+        for (int64_t row = 0; row < count; ++row) {
+          ComputeWeights(strip, row, vector, weights, &largest[row],
+                         &totals[row]);
+        }
+        std::memset(sums, 0, count * width * kLanes * sizeof(float));
+        products.AddWeighted(rings.values, weights, vector, sums);
+        for (int64_t row = 0; row < count; ++row) {
+          float* output = sums + row * width * kLanes;
+          const Vector factor = 1.0f / totals[row];
+          for (int64_t channel = 0; channel < width; ++channel) {
+            Store(output + channel * kLanes,
+                  Load(output + channel * kLanes) * factor);
+          }
+          const int64_t image_row = strip.QueryImageRow(first + row);
+          output_packing_.Unpack(output, vector, 0, outputs_.output.data,
+                                 image_row, strip.first_head);
+          if (outputs_.log_sum_exp != nullptr) {
+            scalar_maps_.Scatter(largest[row] + Log2(totals[row]), vector,
+                                 scalar_maps_.Row(outputs_.log_sum_exp,
+                                                  image_row, strip.first_head));
+          }
+        }
+      }
+    }
+  }
+
+ private:
+  // Replaces the logits of a row of queries by weights, see `ComputeSoftmax`.
+  void ComputeWeights(const Strip& strip, int64_t row, int64_t vector,
+                      float* weights, Vector* largest, Vector* total) const {
+    const int64_t taps = layout_.columns.kernel;
+    int64_t begin, end;
+    strip.WindowRows(row, &begin, &end);
+    float* logits = weights + (row * layout_.window + begin * taps) * kLanes;
+    if (!masks_.inside(vector)) {
+      MaskLogits(logits, end - begin, taps, masks_.OfQueries(vector));
+    }
+    const int64_t count = (end - begin) * taps;
+    ComputeSoftmax(logits, count, layout_.window - count, largest, total);
+  }
+
+  const WindowInputs inputs_;
+  const WindowOutputs outputs_;
+  const Layout layout_;
+  const Masks masks_;
+  const PositionTables positions_;
+  const ScalarMaps scalar_maps_;
+  const Projector projector_;
+  const Packing query_packing_, key_packing_, value_packing_, output_packing_;
+  const int64_t call_ = NewScratchCall();
+};
+
+}  // namespace
+
+std::unique_ptr<Tasks> MakeWindowForward(const WindowShape& shape,
+                                         const WindowInputs& inputs,
+                                         const WindowOutputs& outputs) {
+  return std::unique_ptr<Tasks>(new ForwardTasks(shape, inputs, outputs));
+}
+
+}  // namespace KERAS_SASA_LEVEL
+}  // namespace keras_sasa

@@ -1,0 +1,197 @@
+// Where numbers lie in the rows that a task works on.
+//
+// A lane is one query of one head. The maps of a few heads stand side by side
+// in a strip, so that the lanes of a row fill vectors even where the image is
+// narrow. A row of a strip is divided into planes, one a channel:
+//
+//   row[channel][column phase][left pad | head 0 columns | head 1 ... | pad]
+//
+// The keys at one offset of the window are then a single load for all lanes of
+// a vector, shifted by that offset. With a stride, columns are sorted by their
+// remainder, the column phase, which preserves this. Loads that cross the
+// border of the image meet zeros or another head; logits there are masked.
+//
+// A dilation divides the rows of the image into subgrids that do not see each
+// other. A task is one image, one strip and one subgrid.
+
+#ifndef KERAS_SASA_KERNELS_WINDOW_LAYOUT_H_
+#define KERAS_SASA_KERNELS_WINDOW_LAYOUT_H_
+
+#include <cstdint>
+
+#include "keras_sasa/kernels/base/aligned_array.h"
+#include "keras_sasa/kernels/base/compiler.h"
+#include "keras_sasa/kernels/base/integers.h"
+#include "keras_sasa/kernels/base/vectors.h"
+#include "keras_sasa/kernels/window/attention.h"
+#include "keras_sasa/kernels/window/tile_sizes.h"
+
+namespace keras_sasa {
+namespace KERAS_SASA_LEVEL {
+
+// Taps of a row of the window whose keys are at equal distances: all of them,
+// or with a stride those of one column phase.
+struct TapGroup {
+  int64_t count = 0;
+  int64_t first_tap = 0;   // Number of the first of them in the row,
+  int64_t tap_stride = 0;  // and from one to the next.
+  int64_t key_offset = 0;  // Floats from a query to the first of its keys,
+  int64_t key_stride = 0;  // and from one to the next.
+  TileSizes tiles;
+};
+
+// The same for all tasks of a call.
+struct Layout {
+  // `contiguous_floats`: floats of a pixel that a task should read together.
+  Layout(const WindowShape& shape, int64_t contiguous_floats)
+      : rows(shape.rows),
+        columns(shape.columns),
+        all_heads(shape.heads),
+        width(shape.head_width),
+        window(shape.rows.kernel * shape.columns.kernel),
+        row_taps(shape.rows.kernel, kTileTaps),
+        column_taps(shape.columns.kernel, kTileTaps),
+        channels(shape.head_width, kTileChannels),
+        half_channels(shape.head_width / 2, kTileChannels),
+        half_taps(shape.head_width / 2, kTileTaps),
+        row_subgrids(shape.rows.dilation),
+        column_phases(shape.columns.stride),
+        head_stride(Max(shape.columns.queries,
+                        CeilDiv(shape.columns.keys, shape.columns.stride))) {
+    ChooseHeads(shape.batch, contiguous_floats);
+    vectors = CeilDiv(heads * head_stride, kLanes);
+    lanes = vectors * kLanes;
+    groups = all_heads / heads;
+    tasks = shape.batch * groups * row_subgrids;
+    PlaceTaps();
+    key_channel_stride = column_phases * key_plane_stride;
+    key_segment_stride = width * key_channel_stride;
+    key_row_stride = CeilDiv(vectors, segment_vectors) * key_segment_stride;
+    const int64_t entries = Max(rows.kernel, columns.kernel);
+    zeros.ReserveZeros(entries * kLanes);
+    PlaceLanes();
+  }
+
+  // Columns of keys in a column phase.
+  int64_t PhaseColumns(int64_t phase) const {
+    return Max(0, CeilDiv(columns.keys - phase, column_phases));
+  }
+
+  // Floats from the first vector of keys in a row to another one.
+  int64_t KeyVector(int64_t vector) const {
+    return vector / segment_vectors * key_segment_stride +
+           vector % segment_vectors * kLanes;
+  }
+
+  const WindowAxis rows, columns;
+  const int64_t all_heads, width, window;
+  // Tiles of products and sums over these.
+  const TileSizes row_taps, column_taps, channels, half_channels, half_taps;
+  const int64_t row_subgrids, column_phases;
+  const int64_t head_stride;  // Lanes from one head to the next.
+  int64_t heads;              // Heads of a strip.
+  int64_t vectors, lanes;     // Of a strip.
+  int64_t groups;             // Of heads, a strip each.
+  int64_t tasks;
+  // Floats from the start of a plane to lane 0, and from one plane to the next.
+  int64_t left, plane_stride;
+  // Keys and values are kept in segments of a few vectors, if these fit into a
+  // cache line a channel with all their windows: no load crosses a line, and a
+  // vector reads its keys from adjacent lines. Otherwise the segment is the
+  // row.
+  bool segmented;
+  int64_t segment_vectors, key_plane_stride, key_left;
+  // In floats.
+  int64_t key_channel_stride, key_segment_stride, key_row_stride;
+  AlignedArray<int64_t> tap_shift;    // Lanes from query to key,
+  AlignedArray<int64_t> tap_phase;    // and the column phase of that key.
+  AlignedArray<TapGroup> phase_taps;  // Taps whose keys are in a column phase.
+  AlignedArray<float> zeros;  // A vector for each entry of a row or column.
+  AlignedArray<int64_t> lane_head;    // Head in the strip, or -1 for none.
+  AlignedArray<int64_t> lane_column;  // Column in the row of that head.
+
+ private:
+  void ChooseHeads(int64_t batch, int64_t contiguous_floats) {
+    // Few heads leave lanes of the last vector empty and share cache lines with
+    // the next task, many leave threads without a task. The choice, and with it
+    // the result, must not depend on the number of threads.
+    constexpr double kTasks = 8;
+    double best = -1;
+    for (int64_t count = 1; count <= all_heads; ++count) {
+      if (all_heads % count != 0) continue;
+      const double used = static_cast<double>(count * head_stride) /
+                          RoundUp(count * head_stride, kLanes);
+      const double parallel =
+          batch * (all_heads / count) * row_subgrids / kTasks;
+      const double read =
+          static_cast<double>(count * width) / contiguous_floats;
+      const double score =
+          used * (parallel < 1 ? parallel : 1) * (read < 1 ? read : 1);
+      if (score > best) {
+        best = score;
+        heads = count;
+      }
+    }
+  }
+
+  void PlaceTaps() {
+    const int64_t taps = columns.kernel;
+    int64_t* shifts = tap_shift.Reserve(taps);
+    int64_t* phases = tap_phase.Reserve(taps);
+    int64_t before = 0, behind = 0;
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      const int64_t offset =
+          columns.first_query + (tap - taps / 2) * columns.dilation;
+      shifts[tap] = FloorDiv(offset, column_phases);
+      phases[tap] = offset - shifts[tap] * column_phases;
+      before = Max(before, -shifts[tap]);
+      behind = Max(behind, shifts[tap]);
+    }
+    left = RoundUp(Max(before, behind), kCacheLineFloats);
+    // Packing writes whole squares, which may end behind the last lane, and
+    // `CopyToSegments` reads whole lines.
+    plane_stride =
+        RoundUp(left + lanes + Max(left, kCacheLineFloats), kCacheLineFloats);
+    // Planes that are a power of two apart would compete for few cache sets.
+    if (plane_stride / kCacheLineFloats % 2 == 0) {
+      plane_stride += kCacheLineFloats;
+    }
+    segmented =
+        column_phases == 1 && before + kLanes + behind <= kCacheLineFloats;
+    segment_vectors =
+        segmented ? (kCacheLineFloats - before - behind) / kLanes : vectors;
+    key_plane_stride = segmented ? kCacheLineFloats : plane_stride;
+    key_left = segmented ? before : left;
+    TapGroup* tap_groups = phase_taps.Reserve(column_phases);
+    for (int64_t phase = 0; phase < column_phases; ++phase) {
+      tap_groups[phase] = {};
+    }
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      TapGroup& group = tap_groups[phases[tap]];
+      if (group.count++ == 0) {
+        group.first_tap = tap;
+        group.tap_stride = column_phases;
+        group.key_offset = phases[tap] * key_plane_stride + shifts[tap];
+        group.key_stride = column_phases > 1 ? 1 : columns.dilation;
+      }
+    }
+    for (int64_t phase = 0; phase < column_phases; ++phase) {
+      tap_groups[phase].tiles = TileSizes(tap_groups[phase].count, kTileTaps);
+    }
+  }
+
+  void PlaceLanes() {
+    int64_t* lane_heads = lane_head.Reserve(lanes);
+    int64_t* lane_columns = lane_column.Reserve(lanes);
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+      const int64_t head = lane / head_stride;
+      lane_heads[lane] = head < heads ? head : -1;
+      lane_columns[lane] = lane - head * head_stride;
+    }
+  }
+};
+
+}  // namespace KERAS_SASA_LEVEL
+}  // namespace keras_sasa
+
+#endif  // KERAS_SASA_KERNELS_WINDOW_LAYOUT_H_

@@ -1,0 +1,183 @@
+// Rows of an image, from channels last to the planes of a strip and back.
+
+#ifndef KERAS_SASA_KERNELS_WINDOW_PACKING_H_
+#define KERAS_SASA_KERNELS_WINDOW_PACKING_H_
+
+#include <cstdint>
+
+#include "keras_sasa/kernels/base/aligned_array.h"
+#include "keras_sasa/kernels/base/compiler.h"
+#include "keras_sasa/kernels/base/integers.h"
+#include "keras_sasa/kernels/base/squares.h"
+#include "keras_sasa/kernels/base/vectors.h"
+#include "keras_sasa/kernels/window/layout.h"
+
+namespace keras_sasa {
+namespace KERAS_SASA_LEVEL {
+
+class Packing {
+ public:
+  // `rows_ahead`: how far below a row that is packed lies the row to prefetch,
+  // which is packed some time later.
+  Packing(const Layout& layout, int64_t columns, int64_t phases,
+          int64_t pixel_stride, int64_t rows_ahead)
+      : layout_(layout),
+        columns_(columns),
+        phases_(phases),
+        pixel_stride_(pixel_stride),
+        ahead_(rows_ahead * columns * pixel_stride) {
+    int64_t* offsets = offsets_.Reserve(phases * layout.lanes);
+    for (int64_t phase = 0; phase < phases; ++phase) {
+      for (int64_t lane = 0; lane < layout.lanes; ++lane) {
+        const int64_t column = layout.lane_column[lane] * phases + phase;
+        const int64_t head = layout.lane_head[lane];
+        offsets[phase * layout.lanes + lane] =
+            head < 0 || column >= columns
+                ? -1
+                : column * pixel_stride + head * layout.width;
+      }
+    }
+  }
+
+  static Packing OfQueries(const Layout& layout, int64_t pixel_stride) {
+    return Packing(layout, layout.columns.queries, 1, pixel_stride,
+                   kQueryRows * layout.rows.dilation);
+  }
+  static Packing OfKeys(const Layout& layout, int64_t pixel_stride) {
+    return Packing(layout, layout.columns.keys, layout.column_phases,
+                   pixel_stride,
+                   kQueryRows * layout.rows.stride * layout.rows.dilation);
+  }
+
+  // Multiplies a row by `factor` and packs it. `image_row` counts the rows of
+  // all images; `strip_row` points to lane 0. Returns whether all numbers are
+  // finite.
+  KERAS_SASA_NOINLINE bool Pack(const float* map, int64_t image_row,
+                                int64_t first_head, float factor,
+                                float* strip_row) const {
+    // Copies, because the compiler must assume that stores change the members.
+    const int64_t width = layout_.width;
+    const int64_t channel_stride = phases_ * layout_.plane_stride;
+    const int64_t column_stride = phases_ * pixel_stride_;
+    const int64_t ahead = ahead_;
+    const int64_t heads = layout_.heads;
+    const int64_t head_stride = layout_.head_stride;
+    // 0 * x is 0 for finite numbers and NaN for the others.
+    Side finite[2] = {};
+    for (int64_t phase = 0; phase < phases_; ++phase) {
+      const int64_t columns = CeilDiv(columns_ - phase, phases_);
+      const float* from = map + (image_row * columns_ + phase) * pixel_stride_ +
+                          first_head * width;
+      // From the last column and the first head on: the last square of a head
+      // may overwrite the first columns of the next head, which are written
+      // later. What it writes behind the last head is finite and never used.
+      for (int64_t column = FloorDiv(columns - 1, kSide) * kSide; column >= 0;
+           column -= kSide) {
+        const float* pixels[kSide];
+        const int64_t last = Min(kSide, columns - column) - 1;
+        KERAS_SASA_UNROLL
+        for (int64_t i = 0; i < kSide; ++i) {
+          pixels[i] = from + (column + Min(i, last)) * column_stride;
+        }
+        float* head_planes = strip_row + phase * layout_.plane_stride + column;
+        for (int64_t head = 0; head < heads; ++head) {
+          float* planes = head_planes;
+          int64_t channel = 0;
+          for (; channel + kSide <= width; channel += kSide) {
+            Side square[kSide];
+            KERAS_SASA_UNROLL
+            for (int64_t i = 0; i < kSide; ++i) {
+              const float* pixel = pixels[i] + channel;
+              square[i] = LoadSide(pixel);
+              finite[i % 2] += square[i] * 0.0f;
+              square[i] *= factor;
+              __builtin_prefetch(pixel + ahead, 0, 2);
+            }
+            Transpose(square);
+            KERAS_SASA_UNROLL
+            for (int64_t i = 0; i < kSide; ++i) {
+              StoreSide(planes, square[i]);
+              planes += channel_stride;
+            }
+          }
+          for (; channel < width; ++channel) {
+            for (int64_t i = 0; i < kSide; ++i) {
+              const float number = pixels[i][channel];
+              finite[0][i] += number * 0.0f;
+              planes[i] = number * factor;
+            }
+            planes += channel_stride;
+          }
+          KERAS_SASA_UNROLL
+          for (int64_t i = 0; i < kSide; ++i) pixels[i] += width;
+          head_planes += head_stride;
+        }
+      }
+    }
+    float sum = 0;
+    for (int i = 0; i < kSide; ++i) sum += finite[0][i] + finite[1][i];
+    return sum == 0;
+  }
+
+  // Prefetches the pixels that `Unpack` will write, so that its stores do not
+  // wait.
+  void PrefetchUnpack(int64_t vector, int64_t phase, const float* map,
+                      int64_t image_row, int64_t first_head) const {
+    const int64_t* offsets =
+        offsets_.data() + phase * layout_.lanes + vector * kLanes;
+    const float* row_start =
+        map + image_row * columns_ * pixel_stride_ + first_head * layout_.width;
+    for (int64_t i = 0; i < kLanes; ++i) {
+      if (offsets[i] < 0) continue;
+      for (int64_t channel = 0; channel < layout_.width;
+           channel += kCacheLineFloats) {
+        __builtin_prefetch(row_start + offsets[i] + channel, 1, 3);
+      }
+    }
+  }
+
+  // Writes one vector of lanes to its pixels; `planes` has a vector a channel.
+  KERAS_SASA_NOINLINE void Unpack(const float* planes, int64_t vector,
+                                  int64_t phase, float* map, int64_t image_row,
+                                  int64_t first_head) const {
+    const int64_t width = layout_.width;
+    const int64_t* offsets =
+        offsets_.data() + phase * layout_.lanes + vector * kLanes;
+    float* row_start =
+        map + image_row * columns_ * pixel_stride_ + first_head * width;
+    int64_t channel = 0;
+    for (; channel + kSide <= width; channel += kSide) {
+      for (int64_t first = 0; first < kLanes; first += kSide) {
+        Side square[kSide];
+        KERAS_SASA_UNROLL
+        for (int64_t i = 0; i < kSide; ++i) {
+          square[i] = LoadSide(planes + (channel + i) * kLanes + first);
+        }
+        Transpose(square);
+        KERAS_SASA_UNROLL
+        for (int64_t i = 0; i < kSide; ++i) {
+          const int64_t offset = offsets[first + i];
+          if (offset >= 0) StoreSide(row_start + offset + channel, square[i]);
+        }
+      }
+    }
+    for (; channel < width; ++channel) {
+      for (int64_t i = 0; i < kLanes; ++i) {
+        if (offsets[i] >= 0) {
+          row_start[offsets[i] + channel] = planes[channel * kLanes + i];
+        }
+      }
+    }
+  }
+
+ private:
+  const Layout& layout_;
+  const int64_t columns_, phases_, pixel_stride_, ahead_;
+  // Floats from the row to the pixel of a lane, [phase][lane]; -1 for none.
+  AlignedArray<int64_t> offsets_;
+};
+
+}  // namespace KERAS_SASA_LEVEL
+}  // namespace keras_sasa
+
+#endif  // KERAS_SASA_KERNELS_WINDOW_PACKING_H_

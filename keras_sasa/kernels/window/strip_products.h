@@ -1,0 +1,164 @@
+// The products and sums of the current queries of a strip: for one vector of
+// lanes and all rows and column phases of the window.
+
+#ifndef KERAS_SASA_KERNELS_WINDOW_STRIP_PRODUCTS_H_
+#define KERAS_SASA_KERNELS_WINDOW_STRIP_PRODUCTS_H_
+
+#include <cstdint>
+
+#include "keras_sasa/kernels/base/aligned_array.h"
+#include "keras_sasa/kernels/base/compiler.h"
+#include "keras_sasa/kernels/base/vectors.h"
+#include "keras_sasa/kernels/window/key_rings.h"
+#include "keras_sasa/kernels/window/layout.h"
+#include "keras_sasa/kernels/window/masks.h"
+#include "keras_sasa/kernels/window/position_tables.h"
+#include "keras_sasa/kernels/window/ring.h"
+#include "keras_sasa/kernels/window/strip.h"
+#include "keras_sasa/kernels/window/tap_products.h"
+#include "keras_sasa/kernels/window/weighted_sums.h"
+
+namespace keras_sasa {
+namespace KERAS_SASA_LEVEL {
+
+class StripProducts {
+ public:
+  StripProducts(const Layout& layout, const Masks& masks,
+                const PositionTables& positions, const Strip& strip,
+                const KeyRings& rings)
+      : layout_(layout),
+        masks_(masks),
+        positions_(positions),
+        strip_(strip),
+        rings_(rings) {}
+
+  // Row logits [row][entry] and column logits: q . r. Without embeddings it
+  // leaves the zeros that are there.
+  void ComputePositionLogits(const float* queries, int64_t query_row_stride,
+                             int64_t vector, float* row_logits,
+                             float* column_logits) const {
+    if (!positions_.relative()) return;
+    const int64_t half = layout_.width / 2;
+    TapProducts p{};
+    p.query_row_stride = query_row_stride;
+    p.query_channel_stride = layout_.plane_stride;
+    p.key_channel_stride = kLanes;
+    p.channels = half;
+    p.row_bias = p.tap_bias = layout_.zeros.data();
+    p.key_tap_stride = half * kLanes;
+    p.output_tap_stride = kLanes;
+    p.steps = 1;
+    const float* table = positions_.Rows(strip_.group, vector);
+    p.keys = &table;
+    p.query = queries;
+    p.output = row_logits;
+    p.output_row_stride = layout_.rows.kernel * kLanes;
+    ComputeTapProducts(p, strip_.query_count, layout_.row_taps);
+    p.query = queries + half * layout_.plane_stride;
+    table = positions_.Columns(strip_.group, vector);
+    p.output = column_logits;
+    p.output_row_stride = layout_.columns.kernel * kLanes;
+    ComputeTapProducts(p, strip_.query_count, layout_.column_taps);
+  }
+
+  // output[row][window] = bias + products of queries with the rows of `ring`.
+  // A bias is as above, or `Layout::zeros`.
+  void Multiply(const Ring& ring, int64_t channels, const float* queries,
+                int64_t query_row_stride, int64_t vector, const float* row_bias,
+                const float* column_bias, float* output) const {
+    const int64_t stride = layout_.rows.stride;
+    const int64_t taps = layout_.columns.kernel;
+    const float* zeros = layout_.zeros.data();
+    TapProducts p{};
+    p.query_row_stride = query_row_stride;
+    p.query_channel_stride = layout_.plane_stride;
+    p.key_channel_stride = layout_.key_channel_stride;
+    p.channels = channels;
+    p.output_row_stride = (layout_.window - stride * taps) * kLanes;
+    p.row_bias_row_stride =
+        row_bias == zeros ? 0 : (layout_.rows.kernel - stride) * kLanes;
+    p.tap_bias_row_stride = column_bias == zeros ? 0 : taps * kLanes;
+    p.row_bias_step_stride = row_bias == zeros ? 0 : kLanes;
+    p.output_step_stride = taps * kLanes;
+    const int64_t* offsets = rings_.step_offsets();
+    const float** pointers = pointers_.Reserve(2 * ring.slots);
+    for (int64_t phase = 0; phase < layout_.column_phases; ++phase) {
+      const TapGroup& group = layout_.phase_taps[phase];
+      p.key_tap_stride = group.key_stride;
+      p.output_tap_stride = group.tap_stride * kLanes;
+      for (int64_t i = 0; i < strip_.step_end - strip_.step_begin; ++i) {
+        pointers[i] = ring.data + offsets[i] + layout_.KeyVector(vector) +
+                      group.key_offset;
+      }
+      for (const KeySpan& span : strip_) {
+        const int64_t entry = span.begin - span.first * stride;
+        p.query = queries + span.first * query_row_stride;
+        p.steps = span.end - span.begin;
+        p.keys = pointers + span.begin - strip_.step_begin;
+        p.tap_bias = column_bias + span.first * p.tap_bias_row_stride +
+                     (column_bias == zeros ? 0 : group.first_tap * kLanes);
+        p.row_bias =
+            row_bias == zeros
+                ? zeros
+                : row_bias +
+                      (span.first * layout_.rows.kernel + entry) * kLanes;
+        p.output = output + (span.first * layout_.window + entry * taps +
+                             group.first_tap) *
+                                kLanes;
+        ComputeTapProducts(p, span.count, group.tiles);
+      }
+    }
+  }
+
+  // output[row][channel] += sum over the window of weights * rows of `ring`.
+  void AddWeighted(const Ring& ring, const float* weights, int64_t vector,
+                   float* output) const {
+    const int64_t stride = layout_.rows.stride;
+    const int64_t taps = layout_.columns.kernel;
+    WeightedSums s{};
+    s.weight_row_stride = (layout_.window - stride * taps) * kLanes;
+    s.value_channel_stride = layout_.key_channel_stride;
+    s.output_row_stride = layout_.width * kLanes;
+    const int64_t* offsets = rings_.step_offsets();
+    const float** pointers = pointers_.Reserve(2 * ring.slots);
+    for (int64_t phase = 0; phase < layout_.column_phases; ++phase) {
+      const TapGroup& group = layout_.phase_taps[phase];
+      s.taps = group.count;
+      s.weight_tap_stride = group.tap_stride * kLanes;
+      s.value_tap_stride = group.key_stride;
+      s.masks =
+          rings_.finite ? nullptr : masks_.OfQueries(vector) + group.first_tap;
+      s.mask_tap_stride = group.tap_stride;
+      for (const KeySpan& span : strip_) {
+        const int64_t steps = span.end - span.begin;
+        for (int64_t i = 0; i < steps; ++i) {
+          const int64_t entry = span.begin + i - span.first * stride;
+          pointers[i] = weights + (span.first * layout_.window + entry * taps +
+                                   group.first_tap) *
+                                      kLanes;
+          pointers[steps + i] = ring.data +
+                                offsets[span.begin + i - strip_.step_begin] +
+                                layout_.KeyVector(vector) + group.key_offset;
+        }
+        s.weights = pointers;
+        s.values = pointers + steps;
+        s.steps = steps;
+        s.output = output + span.first * s.output_row_stride;
+        AddWeightedSums(s, span.count, layout_.channels);
+      }
+    }
+  }
+
+ private:
+  const Layout& layout_;
+  const Masks& masks_;
+  const PositionTables& positions_;
+  const Strip& strip_;
+  const KeyRings& rings_;
+  mutable AlignedArray<const float*> pointers_;
+};
+
+}  // namespace KERAS_SASA_LEVEL
+}  // namespace keras_sasa
+
+#endif  // KERAS_SASA_KERNELS_WINDOW_STRIP_PRODUCTS_H_

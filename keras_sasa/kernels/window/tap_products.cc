@@ -1,0 +1,98 @@
+#include "keras_sasa/kernels/window/tap_products.h"
+
+#include "keras_sasa/kernels/base/integers.h"
+#include "keras_sasa/kernels/base/vectors.h"
+
+namespace keras_sasa {
+namespace KERAS_SASA_LEVEL {
+namespace {
+
+// Computes `taps` taps from `first` on. `adjacent`: their keys are one float
+// apart.
+template <int rows, int taps, bool adjacent>
+KERAS_SASA_NOINLINE void TapProductTile(const TapProducts& p, int64_t first) {
+  // Copies, because the compiler must assume that stores change the members.
+  const int64_t channels = p.channels;
+  const int64_t query_row_stride = p.query_row_stride;
+  const int64_t query_channel_stride = p.query_channel_stride;
+  const int64_t key_channel_stride = p.key_channel_stride;
+  const int64_t key_tap_stride = adjacent ? 1 : p.key_tap_stride;
+  const int64_t output_tap_stride = p.output_tap_stride;
+  const float* row_bias = p.row_bias;
+  float* output = p.output + first * output_tap_stride;
+  for (int64_t step = 0; step < p.steps; ++step) {
+    Vector sums[rows][taps];
+    KERAS_SASA_UNROLL
+    for (int row = 0; row < rows; ++row) {
+      const Vector bias = Load(row_bias + row * p.row_bias_row_stride);
+      const float* tap_bias =
+          p.tap_bias + row * p.tap_bias_row_stride + first * output_tap_stride;
+      KERAS_SASA_UNROLL
+      for (int tap = 0; tap < taps; ++tap) {
+        sums[row][tap] = bias + Load(tap_bias + tap * output_tap_stride);
+      }
+    }
+    const float* query = p.query;
+    const float* key = p.keys[step] + first * key_tap_stride;
+    for (int64_t channel = 0; channel < channels; ++channel) {
+      Vector queries[rows];
+      KERAS_SASA_UNROLL
+      for (int row = 0; row < rows; ++row) {
+        queries[row] = Load(query + row * query_row_stride);
+      }
+      KERAS_SASA_UNROLL
+      for (int tap = 0; tap < taps; ++tap) {
+        const Vector keys = Load(key + tap * key_tap_stride);
+        KERAS_SASA_UNROLL
+        for (int row = 0; row < rows; ++row) {
+          sums[row][tap] += queries[row] * keys;
+        }
+      }
+      query += query_channel_stride;
+      key += key_channel_stride;
+    }
+    KERAS_SASA_UNROLL
+    for (int row = 0; row < rows; ++row) {
+      KERAS_SASA_UNROLL
+      for (int tap = 0; tap < taps; ++tap) {
+        Store(output + row * p.output_row_stride + tap * output_tap_stride,
+              sums[row][tap]);
+      }
+    }
+    row_bias += p.row_bias_step_stride;
+    output += p.output_step_stride;
+  }
+}
+
+// Computes `count` taps, at most `taps`, from `first` on.
+template <int rows, int taps>
+inline void ComputeTaps(const TapProducts& p, int64_t first, int64_t count) {
+  if constexpr (taps > 1) {
+    if (count < taps) return ComputeTaps<rows, taps - 1>(p, first, count);
+  }
+  if (p.key_tap_stride == 1) return TapProductTile<rows, taps, true>(p, first);
+  TapProductTile<rows, taps, false>(p, first);
+}
+
+template <int rows>
+void ComputeRows(const TapProducts& p, int64_t count, const TileSizes& taps) {
+  if constexpr (rows > 1) {
+    if (count < rows) {
+      return ComputeRows<rows - 1>(p, count, taps);
+    }
+  }
+  const int64_t size = taps.size[rows];
+  for (int64_t first = 0; first < taps.total; first += size) {
+    ComputeTaps<rows, kTileTaps[rows]>(p, first, Min(size, taps.total - first));
+  }
+}
+
+}  // namespace
+
+void ComputeTapProducts(const TapProducts& p, int64_t rows,
+                        const TileSizes& taps) {
+  ComputeRows<kQueryRows>(p, rows, taps);
+}
+
+}  // namespace KERAS_SASA_LEVEL
+}  // namespace keras_sasa

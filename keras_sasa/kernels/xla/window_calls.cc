@@ -1,0 +1,162 @@
+// The calls within windows.
+
+#include <cstdint>
+#include <cstring>
+#include <string_view>
+
+#include "keras_sasa/kernels/levels/best_level.h"
+#include "keras_sasa/kernels/window/attention.h"
+#include "keras_sasa/kernels/xla/buffers.h"
+#include "keras_sasa/kernels/xla/handlers.h"
+#include "keras_sasa/kernels/xla/run_tasks.h"
+#include "keras_sasa/kernels/xla/window_arguments.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace keras_sasa {
+namespace {
+
+// The forward pass of a call whose arguments have been read.
+ffi::Error Attend(ffi::ThreadPool& pool, const WindowArguments& arguments) {
+  WindowOutputs outputs{};
+  outputs.output.pixel_stride = arguments.shape.filters();
+  KERAS_SASA_RETURN_IF_ERROR(arguments.buffers.GetResult(
+      0, arguments.output_shape(), "output", &outputs.output.data));
+  if (arguments.buffers.result_count() > 1) {
+    KERAS_SASA_RETURN_IF_ERROR(arguments.buffers.GetResult(
+        1, arguments.log_sum_exp_shape(), "log_sum_exp", &outputs.log_sum_exp));
+  }
+  if (arguments.empty()) return ffi::Error::Success();
+  return RunTasks(pool, [&] {
+    return BestLevel().window->forward(arguments.shape, arguments.inputs,
+                                       outputs);
+  });
+}
+
+ffi::Error Forward(ffi::ThreadPool pool, ffi::RemainingArgs operands,
+                   ffi::RemainingRets results, int64_t sources,
+                   ffi::Span<const int64_t> places, int64_t filters,
+                   int64_t num_heads, ffi::Span<const int64_t> kernel_size,
+                   ffi::Span<const int64_t> strides,
+                   ffi::Span<const int64_t> dilation_rate,
+                   std::string_view padding, int64_t relative) {
+  WindowArguments arguments(operands, results,
+                            {sources, filters, num_heads, relative, places,
+                             kernel_size, strides, dilation_rate, padding});
+  KERAS_SASA_RETURN_IF_ERROR(arguments.ReadSources());
+  return Attend(pool, arguments);
+}
+
+ffi::Error Projected(ffi::ThreadPool pool, ffi::RemainingArgs operands,
+                     ffi::RemainingRets results, int64_t filters,
+                     int64_t num_heads, ffi::Span<const int64_t> kernel_size,
+                     ffi::Span<const int64_t> dilation_rate, int64_t content,
+                     int64_t relative) {
+  const int64_t strides[] = {1, 1};
+  WindowAttributes attributes{};
+  attributes.filters = filters;
+  attributes.num_heads = num_heads;
+  attributes.relative = relative;
+  attributes.kernel_size = kernel_size;
+  attributes.strides = ffi::Span<const int64_t>(strides, 2);
+  attributes.dilation_rate = dilation_rate;
+  attributes.padding = "same";
+  WindowArguments arguments(operands, results, attributes);
+  KERAS_SASA_RETURN_IF_ERROR(arguments.ReadProjection(content != 0));
+  return Attend(pool, arguments);
+}
+
+ffi::Error Backward(ffi::ThreadPool pool, ffi::RemainingArgs operands,
+                    ffi::RemainingRets results, int64_t sources,
+                    ffi::Span<const int64_t> places, int64_t filters,
+                    int64_t num_heads, ffi::Span<const int64_t> kernel_size,
+                    ffi::Span<const int64_t> strides,
+                    ffi::Span<const int64_t> dilation_rate,
+                    std::string_view padding, int64_t relative) {
+  WindowArguments arguments(operands, results,
+                            {sources, filters, num_heads, relative, places,
+                             kernel_size, strides, dilation_rate, padding});
+  Buffers& buffers = arguments.buffers;
+  KERAS_SASA_RETURN_IF_ERROR(arguments.ReadSources());
+  WindowUpstream upstream{};
+  upstream.output_gradient.pixel_stride = filters;
+  KERAS_SASA_RETURN_IF_ERROR(
+      buffers.ReadOperand(arguments.output_shape(), "output_gradient",
+                          &upstream.output_gradient.data));
+  KERAS_SASA_RETURN_IF_ERROR(buffers.ReadOperand(
+      arguments.log_sum_exp_shape(), "log_sum_exp", &upstream.log_sum_exp));
+
+  WindowGradients gradients{};
+  Map<float>* maps[] = {&gradients.query, &gradients.key, &gradients.value};
+  for (int64_t i = 0; i < sources; ++i) {
+    const Dimensions shape = buffers.OperandShape(i);
+    float* data = nullptr;
+    KERAS_SASA_RETURN_IF_ERROR(
+        buffers.GetResult(i, shape, "gradient of a source", &data));
+    int64_t channels = 0;
+    for (int map = 0; map < 3; ++map) {
+      if (places[2 * map] != i) continue;
+      *maps[map] = {data + places[2 * map + 1], shape[3]};
+      channels += filters;
+    }
+    // Channels that are in no map, and maps that no query sees.
+    const int64_t size = shape[0] * shape[1] * shape[2] * shape[3];
+    if (size > 0 && (channels != shape[3] || arguments.empty())) {
+      std::memset(data, 0, size * sizeof(float));
+    }
+  }
+  if (relative) {
+    float** embeddings[] = {&gradients.row_embedding,
+                            &gradients.column_embedding};
+    for (int i = 0; i < 2; ++i) {
+      const Dimensions shape = buffers.OperandShape(sources + i);
+      KERAS_SASA_RETURN_IF_ERROR(buffers.GetResult(
+          sources + i, shape, "gradient of an embedding", embeddings[i]));
+      const int64_t size = shape[0] * shape[1] * shape[2];
+      if (size > 0) std::memset(*embeddings[i], 0, size * sizeof(float));
+    }
+  }
+  if (arguments.empty()) return ffi::Error::Success();
+  return RunTasks(pool, [&] {
+    return BestLevel().window->backward(arguments.shape, arguments.inputs,
+                                        upstream, gradients);
+  });
+}
+
+auto SourcesBinding() {
+  return ffi::Ffi::Bind()
+      .Ctx<ffi::ThreadPool>()
+      .RemainingArgs()
+      .RemainingRets()
+      .Attr<int64_t>("sources")
+      .Attr<ffi::Span<const int64_t>>("places")
+      .Attr<int64_t>("filters")
+      .Attr<int64_t>("num_heads")
+      .Attr<ffi::Span<const int64_t>>("kernel_size")
+      .Attr<ffi::Span<const int64_t>>("strides")
+      .Attr<ffi::Span<const int64_t>>("dilation_rate")
+      .Attr<std::string_view>("padding")
+      .Attr<int64_t>("relative");
+}
+
+auto ProjectedBinding() {
+  return ffi::Ffi::Bind()
+      .Ctx<ffi::ThreadPool>()
+      .RemainingArgs()
+      .RemainingRets()
+      .Attr<int64_t>("filters")
+      .Attr<int64_t>("num_heads")
+      .Attr<ffi::Span<const int64_t>>("kernel_size")
+      .Attr<ffi::Span<const int64_t>>("dilation_rate")
+      .Attr<int64_t>("content")
+      .Attr<int64_t>("relative");
+}
+
+}  // namespace
+}  // namespace keras_sasa
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(keras_sasa_forward, keras_sasa::Forward,
+                              keras_sasa::SourcesBinding());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(keras_sasa_backward, keras_sasa::Backward,
+                              keras_sasa::SourcesBinding());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(keras_sasa_projected, keras_sasa::Projected,
+                              keras_sasa::ProjectedBinding());
