@@ -3,6 +3,7 @@
 import csv
 import importlib
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -49,6 +50,31 @@ def test_runs(name, arguments, tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert rows_of(path)
+
+
+def test_the_command_in_the_inner_products_runs(tmp_path):
+    (tmp_path / "empty.cc").write_text("int main() {}\n")
+    link = ["g++", "empty.cc", "-lbenchmark", "-o", "empty"]
+    if (
+        shutil.which("g++") is None
+        or subprocess.run(link, cwd=tmp_path).returncode
+    ):
+        pytest.skip("g++ does not link google-benchmark")
+    source = BENCHMARKS / "inner_products.cc"
+    lines = source.read_text(encoding="utf-8").splitlines()
+    command = "\n".join(
+        line.removeprefix("//   ") for line in lines if line.startswith("//   ")
+    )
+    result = subprocess.run(
+        command.replace("build", str(tmp_path)) + " --benchmark_min_time=0.001",
+        shell=True,
+        cwd=BENCHMARKS.parent,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert result.returncode == 0
+    for name in ("TapProducts", "WeightedSums", "PixelProducts", "Softmax"):
+        assert f"BM_{name}" in result.stdout
 
 
 def test_rows_of_other_machines_stay(of_folder, tmp_path):

@@ -1,0 +1,203 @@
+// Times the inner products of the kernel alone, in one thread, with operands
+// that stay in the caches. FLOPS is the rate of products and sums. It needs
+// google-benchmark (libbenchmark-dev on Debian). From the root of the
+// repository:
+//
+//   mkdir -p build
+//   g++ -std=c++17 -O3 -march=native -fno-math-errno -fno-trapping-math \
+//     -I. benchmarks/inner_products.cc keras_sasa/kernels/base/*.cc \
+//     keras_sasa/kernels/window/*.cc -lbenchmark -pthread \
+//     -o build/inner_products
+//   build/inner_products
+//
+// Other values of -march measure the other instruction sets.
+
+#include <benchmark/benchmark.h>
+
+#include <cstdint>
+#include <random>
+#include <vector>
+
+#include "keras_sasa/kernels/base/aligned_array.h"
+#include "keras_sasa/kernels/base/compiler.h"
+#include "keras_sasa/kernels/base/exponentials.h"
+#include "keras_sasa/kernels/base/vectors.h"
+#include "keras_sasa/kernels/block/lane_matrices.h"
+#include "keras_sasa/kernels/window/pixel_products.h"
+#include "keras_sasa/kernels/window/softmax.h"
+#include "keras_sasa/kernels/window/tap_products.h"
+#include "keras_sasa/kernels/window/tile_sizes.h"
+#include "keras_sasa/kernels/window/weighted_sums.h"
+
+namespace {
+
+using namespace keras_sasa::KERAS_SASA_LEVEL;
+
+// A window of 7 x 7 keys. As in the kernel, the keys that a vector of queries
+// sees in a row are in one cache line a channel if they fit, otherwise in two.
+constexpr int64_t kWindow = 7;
+constexpr int64_t kKeyFloats = kLanes + kWindow - 1 <= kCacheLineFloats
+                                   ? kCacheLineFloats
+                                   : 2 * kCacheLineFloats;
+
+class Floats {
+ public:
+  explicit Floats(int64_t size) {
+    std::mt19937 generator(1);
+    std::normal_distribution<float> distribution;
+    float* numbers = memory_.Reserve(size);
+    for (int64_t i = 0; i < size; ++i) numbers[i] = distribution(generator);
+  }
+  float* data() const { return memory_.data(); }
+
+ private:
+  AlignedArray<float> memory_;
+};
+
+// Rows of keys or values, as a pointer each.
+std::vector<const float*> Rows(const Floats& keys, int64_t channels) {
+  std::vector<const float*> rows;
+  for (int64_t row = 0; row < kWindow; ++row) {
+    rows.push_back(keys.data() + row * channels * kKeyFloats);
+  }
+  return rows;
+}
+
+void SetFlops(benchmark::State& state, double flops_per_iteration) {
+  state.counters["FLOPS"] = benchmark::Counter(
+      flops_per_iteration, benchmark::Counter::kIsIterationInvariantRate);
+}
+
+// Arguments: rows of queries, channels of a head.
+void BM_TapProducts(benchmark::State& state) {
+  const int64_t rows = state.range(0), channels = state.range(1);
+  const Floats queries(rows * channels * kLanes);
+  const Floats keys(kWindow * channels * kKeyFloats);
+  const Floats zeros(kWindow * kLanes);
+  const Floats output(rows * kWindow * kWindow * kLanes);
+  const std::vector<const float*> pointers = Rows(keys, channels);
+  TapProducts p{};
+  p.query = queries.data();
+  p.query_row_stride = channels * kLanes;
+  p.query_channel_stride = kLanes;
+  p.steps = kWindow;
+  p.keys = pointers.data();
+  p.key_tap_stride = 1;
+  p.key_channel_stride = kKeyFloats;
+  p.channels = channels;
+  p.row_bias = p.tap_bias = zeros.data();
+  p.output = output.data();
+  p.output_row_stride = kWindow * kWindow * kLanes;
+  p.output_step_stride = kWindow * kLanes;
+  p.output_tap_stride = kLanes;
+  const TileSizes taps(kWindow, kTileTaps);
+  for (auto _ : state) {
+    ComputeTapProducts(p, rows, taps);
+    benchmark::ClobberMemory();
+  }
+  SetFlops(state, 2.0 * rows * kWindow * kWindow * channels * kLanes);
+}
+BENCHMARK(BM_TapProducts)->ArgsProduct({{1, 2, 3}, {8, 16, 64}});
+
+// Arguments: rows of queries, channels of a head, whether keys are masked.
+void BM_WeightedSums(benchmark::State& state) {
+  const int64_t rows = state.range(0), channels = state.range(1);
+  const Floats weights(rows * kWindow * kWindow * kLanes);
+  const Floats values(kWindow * channels * kKeyFloats);
+  const Floats output(rows * channels * kLanes);
+  const std::vector<const float*> pointers = Rows(values, channels);
+  std::vector<const float*> weight_pointers;
+  for (int64_t row = 0; row < kWindow; ++row) {
+    weight_pointers.push_back(weights.data() + row * kWindow * kLanes);
+  }
+  AlignedArray<Bits> masks;
+  WeightedSums s{};
+  s.weights = weight_pointers.data();
+  s.weight_row_stride = kWindow * kWindow * kLanes;
+  s.weight_tap_stride = kLanes;
+  s.values = pointers.data();
+  s.value_channel_stride = kKeyFloats;
+  s.value_tap_stride = 1;
+  s.steps = kWindow;
+  s.taps = kWindow;
+  s.output = output.data();
+  s.output_row_stride = channels * kLanes;
+  s.masks = state.range(2) ? masks.ReserveZeros(kWindow) : nullptr;
+  s.mask_tap_stride = 1;
+  const TileSizes tiles(channels, kTileChannels);
+  for (auto _ : state) {
+    AddWeightedSums(s, rows, tiles);
+    benchmark::ClobberMemory();
+  }
+  SetFlops(state, 2.0 * rows * kWindow * kWindow * channels * kLanes);
+}
+BENCHMARK(BM_WeightedSums)->ArgsProduct({{1, 2, 3}, {8, 16, 64}, {0, 1}});
+
+// Arguments: vectors of pixels, channels of the image.
+void BM_PixelProducts(benchmark::State& state) {
+  const int64_t vectors = state.range(0), channels = state.range(1);
+  const Floats pixels(channels * kPanelVectors * kLanes);
+  const Floats matrix(channels * kPanelColumns);
+  const Floats output(kPanelColumns * kPanelVectors * kLanes);
+  PixelProducts p{};
+  p.pixels = pixels.data();
+  p.matrix = matrix.data();
+  p.channels = channels;
+  p.columns = kPanelColumns;
+  p.output = output.data();
+  p.output_column_stride = kPanelVectors * kLanes;
+  for (auto _ : state) {
+    ComputePixelProducts(p, vectors);
+    benchmark::ClobberMemory();
+  }
+  SetFlops(state, 2.0 * channels * kPanelColumns * vectors * kLanes);
+}
+BENCHMARK(BM_PixelProducts)->ArgsProduct({{1, 2, 3}, {64, 256}});
+
+// Argument: columns of the second matrix, as wide as a head of the stem.
+void BM_LaneProducts(benchmark::State& state) {
+  const int64_t rows = 16, depth = 16, columns = state.range(0);
+  const Floats a(rows * depth * kLanes), b(depth * columns * kLanes);
+  const Floats c(rows * columns * kLanes);
+  for (auto _ : state) {
+    MultiplyLanes({a.data(), depth * kLanes, kLanes},
+                  {b.data(), columns * kLanes, kLanes}, rows, columns, depth,
+                  {c.data(), columns * kLanes, kLanes});
+    benchmark::ClobberMemory();
+  }
+  SetFlops(state, 2.0 * rows * columns * depth * kLanes);
+}
+BENCHMARK(BM_LaneProducts)->Arg(8)->Arg(16)->Arg(64);
+
+// `items_per_second` counts exponentials.
+void BM_Exp2(benchmark::State& state) {
+  const int64_t size = 64 * kLanes;
+  const Floats input(size), output(size);
+  for (auto _ : state) {
+    const Vector lowest = Broadcast(kLowestExponent);
+    for (int64_t i = 0; i < size; i += kLanes) {
+      Store(output.data() + i, Exp2(Load(input.data() + i), lowest));
+    }
+    benchmark::ClobberMemory();
+  }
+  state.SetItemsProcessed(state.iterations() * size);
+}
+BENCHMARK(BM_Exp2);
+
+// `items_per_second` counts logits. Each pass takes the weights of the one
+// before as its logits.
+void BM_Softmax(benchmark::State& state) {
+  const int64_t count = kWindow * kWindow;
+  const Floats logits(count * kLanes);
+  Vector largest, total;
+  for (auto _ : state) {
+    ComputeSoftmax(logits.data(), count, 0, &largest, &total);
+    benchmark::ClobberMemory();
+  }
+  state.SetItemsProcessed(state.iterations() * count * kLanes);
+}
+BENCHMARK(BM_Softmax);
+
+}  // namespace
+
+BENCHMARK_MAIN();
