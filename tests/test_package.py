@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import pathlib
 import re
+import tomllib
 import zipfile
 
 import keras
@@ -134,6 +135,27 @@ def test_no_assert_in_the_package():
         assert not re.search(
             r"^\s*assert\b", path.read_text(encoding="utf-8"), re.MULTILINE
         ), path
+
+
+def test_version_of_the_citation():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    (version,) = re.findall(r"^version: (.*)$", text, re.MULTILINE)
+    assert version == keras_sasa.__version__
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(r"^## \[(.*)\]", text, re.M).group(1) == version
+
+
+def test_every_supported_python_is_tested():
+    text = (ROOT / "setup.cfg").read_text(encoding="utf-8")
+    supported = re.findall(r"Python :: (3\.\d+)$", text, re.MULTILINE)
+    workflow = ROOT / ".github/workflows/tests.yml"
+    (line,) = re.findall(r"python: \[(.*)\]", workflow.read_text())
+    assert re.findall(r"3\.\d+", line) == supported
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        builds = tomllib.load(file)["tool"]["cibuildwheel"]["build"]
+    assert re.findall(r"cp(\d+)", builds) == [
+        version.replace(".", "") for version in supported
+    ]
 
 
 def required(extra):
