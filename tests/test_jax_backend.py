@@ -11,6 +11,7 @@ import pytest
 
 LAYERS = (
     "ops/test_local_attention.py",
+    "ops/test_exporters.py",
     "test_derivatives.py",
     "layers/test_self_attention_2d.py",
     "layers/test_attention_stem.py",

@@ -14,6 +14,7 @@ from keras import ops
 from keras_sasa import _derivatives
 from keras_sasa.kernels import jax_call, tensorflow_call
 from keras_sasa.kernels.dimensions import dimension
+from keras_sasa.kernels.saved_model_warning import warn_of_kernel_calls
 
 
 def with_gradient(
@@ -54,6 +55,7 @@ def with_gradient(
         return [recompute(*operands)]
 
     def gradient(operands, outputs, kept, upstreams):
+        warn_of_kernel_calls()
         shapes = [tuple(operand.shape) for operand in operands]
         # A gradient has the shape of its operand.
         gradient_shapes = [
@@ -106,9 +108,14 @@ def with_recomputed_gradient(
             forward, operands, results(shapes), tuple(attributes.items())
         ), []
 
-    return _derivatives.call(
-        operands, compute, lambda *operands: [recompute(*operands)]
-    )[0]
+    def portable(*operands):
+        return [recompute(*operands)]
+
+    def gradient(operands, outputs, kept, upstreams):
+        warn_of_kernel_calls()
+        return _derivatives.backpropagate(portable, operands, upstreams)
+
+    return _derivatives.call(operands, compute, portable, gradient)[0]
 
 
 def _call(target, operands, result_shapes, attributes):

@@ -10,6 +10,13 @@ import pathlib
 
 from keras_sasa.kernels.dimensions import DynamicDimension
 
+# A converter that refuses the call shows its location, the name of a file: the
+# place for a remedy.
+_LOCATION = (
+    '"the compiled kernel of keras_sasa cannot be converted, trace a new '
+    'function inside `keras_sasa.local_attention.portable()`":1:1'
+)
+
 
 def register(library: ctypes.CDLL) -> str | None:
     """Registers the custom calls of the library with TensorFlow's XLA.
@@ -156,7 +163,7 @@ def _module(target, shapes, result_shapes, attributes):
             f"    %result:{count} = stablehlo.custom_call @{target}"
             f"({', '.join(values)}) {{api_version = 4 : i32, "
             f"backend_config = {{{config}}}{indices}}} : "
-            f"({', '.join(types)}) -> ({results})",
+            f"({', '.join(types)}) -> ({results}) loc({_LOCATION})",
             f"    return {returned} : {results}",
             "  }",
             "}",

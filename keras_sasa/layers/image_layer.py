@@ -5,7 +5,7 @@ from collections.abc import Callable
 import keras
 from keras import constraints, initializers, regularizers
 
-from keras_sasa.ops.exporters import warn_of_kernel_calls
+from keras_sasa.kernels.saved_model_warning import warn_of_kernel_calls
 
 _PARTS = {
     "initializer": initializers,
