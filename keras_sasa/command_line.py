@@ -16,7 +16,8 @@ import keras
 
 from keras_sasa._paths import local_path_option
 from keras_sasa.applications import CONFIGURATIONS, ResNet
-from keras_sasa.applications.resnet import OPERATORS, STEMS
+from keras_sasa.applications.spatial_operators import SPATIAL_OPERATORS
+from keras_sasa.applications.stems import STEMS
 from keras_sasa.data.images import load_data, steps_per_epoch
 from keras_sasa.profile import profile
 from keras_sasa.training.classification.classifier import fit
@@ -98,8 +99,8 @@ def make_parser(description, data, network, recipe, recipes=None, cases=None):
         ("width", "channels of the first group", {"type": positive}),
         (
             "spatial",
-            f"for each group one of {', '.join(OPERATORS)}",
-            {"choices": OPERATORS, "nargs": "+", "metavar": "NAME"},
+            f"for each group one of {', '.join(SPATIAL_OPERATORS)}",
+            {"choices": SPATIAL_OPERATORS, "nargs": "+", "metavar": "NAME"},
         ),
         ("stem", "the first layers", {"choices": STEMS}),
         ("kernel-size", "side of the window", {"type": positive}),

@@ -4,10 +4,10 @@ import keras
 from keras import layers, ops
 
 from keras_sasa._argument_checks import check_choice
-from keras_sasa.applications.resnet import OPERATORS
-from keras_sasa.detection.operators import (
+from keras_sasa.detection.spatial_layers import (
+    SPATIAL_LAYERS,
     normalization,
-    spatial_operator,
+    spatial_layers,
 )
 
 LEVELS = ("P3", "P4", "P5", "P6", "P7")
@@ -78,7 +78,7 @@ def feature_pyramid(features, spatial, filters=256, implementation=None):
         [Ramachandran et al., 2019](https://arxiv.org/abs/1906.05909),
         section 4.2.
     """
-    check_choice(spatial, "spatial", OPERATORS)
+    check_choice(spatial, "spatial", SPATIAL_LAYERS)
     if len(features) != 3:
         raise ValueError(
             "`features` must be the three maps of 1/8, 1/16 and 1/32 of the "
@@ -87,7 +87,7 @@ def feature_pyramid(features, spatial, filters=256, implementation=None):
 
     def operate(x, level, strides=1):
         name = f"pyramid_{level.lower()}"
-        for layer in spatial_operator(
+        for layer in spatial_layers(
             spatial,
             filters,
             f"{name}_{spatial}",

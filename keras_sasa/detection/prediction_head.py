@@ -6,10 +6,10 @@ import keras
 from keras import initializers, layers
 
 from keras_sasa._argument_checks import check_choice
-from keras_sasa.applications.resnet import OPERATORS
-from keras_sasa.detection.operators import (
+from keras_sasa.detection.spatial_layers import (
+    SPATIAL_LAYERS,
     normalization,
-    spatial_operator,
+    spatial_layers,
 )
 
 PRIOR_PROBABILITY = 0.01
@@ -53,10 +53,10 @@ def prediction_head(
         [Ramachandran et al., 2019](https://arxiv.org/abs/1906.05909),
         section 4.2.
     """
-    check_choice(spatial, "spatial", OPERATORS)
+    check_choice(spatial, "spatial", SPATIAL_LAYERS)
     parts = [keras.Input((None, None, filters))]
     for index in range(1, depth + 1):
-        parts += spatial_operator(
+        parts += spatial_layers(
             spatial,
             filters,
             f"{name}_{spatial}{index}",
@@ -66,7 +66,7 @@ def prediction_head(
         parts.append(normalization(filters, f"{name}_normalization{index}"))
         parts.append(layers.ReLU(name=f"{name}_relu{index}"))
     if spatial == "attention":
-        parts += spatial_operator(
+        parts += spatial_layers(
             spatial,
             filters,
             f"{name}_{spatial}{depth + 1}",

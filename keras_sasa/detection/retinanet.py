@@ -28,19 +28,18 @@ from keras.utils import bounding_boxes
 from keras_sasa._argument_checks import check_choice, positive_integer
 from keras_sasa._keras_graphs import all_layers, call_of
 from keras_sasa.applications import GROUP_OUTPUTS
-from keras_sasa.applications.resnet import OPERATORS
 from keras_sasa.detection import labels
 from keras_sasa.detection.anchors import ASPECT_RATIOS, SCALES, SIZES
 from keras_sasa.detection.backbones import feature_maps
 from keras_sasa.detection.checked_data import CheckedData
 from keras_sasa.detection.detections import Detections
 from keras_sasa.detection.feature_pyramid import feature_pyramid
-from keras_sasa.detection.operators import NUM_HEADS
 from keras_sasa.detection.prediction_head import (
     PRIOR_PROBABILITY,
     prediction_head,
 )
 from keras_sasa.detection.raw_outputs import RawOutputs
+from keras_sasa.detection.spatial_layers import NUM_HEADS, SPATIAL_LAYERS
 from keras_sasa.detection.targets import IGNORED, make_targets
 from keras_sasa.ops.exporters import called_from
 from keras_sasa.ops.local_attention import check_implementation
@@ -184,7 +183,7 @@ class RetinaNet(keras.Model):
         name=None,
         trainable=True,
     ):
-        check_choice(spatial, "spatial", OPERATORS)
+        check_choice(spatial, "spatial", SPATIAL_LAYERS)
         check_implementation(implementation)
         positive_integer(num_classes, "num_classes")
         positive_integer(head_depth, "head_depth")

@@ -1,11 +1,13 @@
 """The networks: parameters, shapes, options, weights, errors."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
 
 from keras_sasa import AttentionStem, SelfAttention2D, applications
-from keras_sasa.applications import NUM_BLOCKS, ResNet
+from keras_sasa.applications import NUM_BLOCKS, ResNet, named_networks
 from tests.support.networks import open_blocks
 
 SMALL = {
@@ -38,6 +40,33 @@ def small(**options):
 )
 def test_trainable_parameters(build, parameters):
     assert trainable_parameters(build()) == parameters
+
+
+@pytest.mark.parametrize("kind", ["SASA", "Conv"])
+@pytest.mark.parametrize("depth", NUM_BLOCKS)
+def test_named_networks_take_what_resnet_takes(kind, depth, monkeypatch):
+    build = getattr(applications, f"{kind}ResNet{depth}")
+    parameters = dict(inspect.signature(ResNet).parameters)
+    del parameters["num_blocks"]
+    expected = {name: p.default for name, p in parameters.items()}
+    expected["spatial"] = {"SASA": "attention", "Conv": "conv"}[kind]
+    expected["name"] = f"{kind}ResNet{depth}".lower()
+    own = inspect.signature(build).parameters
+    assert {name: p.default for name, p in own.items()} == expected
+    assert all(
+        own[name].annotation == parameters[name].annotation for name in own
+    )
+    received = {}
+    monkeypatch.setattr(
+        named_networks,
+        "ResNet",
+        lambda num_blocks, **options: received.update(
+            options, num_blocks=num_blocks
+        ),
+    )
+    options = {name: f"value of {name}" for name in own}
+    build(**options)
+    assert received == {**options, "num_blocks": NUM_BLOCKS[depth]}
 
 
 def test_depth_counts_the_layers_of_the_name():

@@ -1,0 +1,47 @@
+"""Weights of networks from files."""
+
+import os
+
+
+def check_weights(weights):
+    """Raises `ValueError` unless `weights` is `None` or a weights file."""
+    if weights is None:
+        return
+    if weights == "imagenet":
+        raise ValueError(
+            '`weights="imagenet"` is not available: no pretrained weights of '
+            "these networks have been published. `weights` must be `None` or "
+            f"the path of a weights file. Received: weights={weights!r}."
+        )
+    if not isinstance(weights, (str, os.PathLike)) or not os.path.isfile(
+        weights
+    ):
+        raise ValueError(
+            "`weights` must be `None` or the path of an existing "
+            "`.weights.h5` or `.keras` file. "
+            f"Received: weights={weights!r}."
+        )
+    if not str(weights).endswith((".weights.h5", ".keras")):
+        raise ValueError(
+            "The name of the file of `weights` must end in `.weights.h5` or "
+            f"`.keras`. Received: weights={weights!r}."
+        )
+
+
+def load_weights(model, weights):
+    """Loads the weights of a model from a file.
+
+    Raises:
+        ValueError: If the file does not fit the model.
+    """
+    try:
+        model.load_weights(weights)
+    except Exception as error:
+        # Messages of h5py and zipfile do not name the argument.
+        raise ValueError(
+            "The file of `weights` does not hold the weights of this network "
+            f"({model.name!r}, {model.count_params():,} parameters); the "
+            "number of classes and all other arguments must be as they were "
+            f"when it was saved. Received: weights={str(weights)!r}, which "
+            f"failed with: {error}"
+        ) from error
