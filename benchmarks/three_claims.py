@@ -176,7 +176,7 @@ def seconds(models, data, options):
     prediction = medians(
         lambda model, images, labels: lambda: model.predict_on_batch(images)
     )
-    steps = steps_per_epoch(data, CIFAR10)
+    steps = steps_per_epoch(data, CIFAR10.batch_size)
     calls = IMAGES_PER_PREDICTION / CIFAR10.batch_size
     return {
         name: (steps * training[name], calls * prediction[name])

@@ -13,15 +13,11 @@ likeliest classes of each photo and their probabilities. Written to `--output`
   is most for the likeliest class; not for a network of convolutions alone.
 """
 
-import argparse
-import pathlib
-
 import numpy as np
 from look_inside import draw_attention, draw_evidence
 
 from keras_sasa import command_line
 from keras_sasa._optional_imports import optional_import
-from keras_sasa._paths import local_path_option
 from keras_sasa.training import load_trained, prepare_images
 
 # Classes that are printed, and photos that are in memory at a time.
@@ -30,18 +26,7 @@ BATCH = 32
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    add = parser.add_argument
-    add("model", type=pathlib.Path, help="a .keras file of a training")
-    add("images", type=pathlib.Path, nargs="+", metavar="IMAGE")
-    add(
-        "--output",
-        type=local_path_option,
-        default="classified",
-        help="folder (default classified)",
-    )
+    parser = command_line.make_image_parser(__doc__, output="classified")
     options = parser.parse_args(argv)
     optional_import("matplotlib")
     command_line.check_distinct_names(options.images)

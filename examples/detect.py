@@ -10,35 +10,21 @@ each image a list of `class`, `score` and `box` (left, top, right, bottom, in
 pixels of the image).
 """
 
-import argparse
 import json
-import pathlib
 
 import numpy as np
 
 from keras_sasa import command_line
 from keras_sasa._optional_imports import optional_import
-from keras_sasa._paths import local_path_option
 from keras_sasa.data import read_image
 from keras_sasa.training import load_trained
-from keras_sasa.training.detection.evaluation import detect
+from keras_sasa.training.detection import detect
 from keras_sasa.visualize import plot_detections
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    add = parser.add_argument
-    add("model", type=pathlib.Path, help="a .keras file of a training")
-    add("images", type=pathlib.Path, nargs="+", metavar="IMAGE")
-    add(
-        "--output",
-        type=local_path_option,
-        default="detections",
-        help="folder (default detections)",
-    )
-    add(
+    parser = command_line.make_image_parser(__doc__, output="detections")
+    parser.add_argument(
         "--score",
         type=command_line.fraction,
         default=0.4,

@@ -17,7 +17,7 @@ import numpy as np
 
 from keras_sasa import command_line
 from keras_sasa.data import evaluation_batches
-from keras_sasa.training import evaluation_recipe, load_trained
+from keras_sasa.training import load_trained
 from keras_sasa.visualize import plot_confusion
 
 
@@ -44,8 +44,7 @@ def main(argv=None):
     model, images = load_trained(options.model, "classifier")
     data = command_line.load_selected(options)
     command_line.check_fits(data, images)
-    recipe = evaluation_recipe(images, options.batch_size)
-    batches = evaluation_batches(data, recipe)
+    batches = evaluation_batches(data, images, options.batch_size)
     results = evaluate(model, batches)
     picture = options.model.with_name("confusion.png")
     confusion = results.pop("confusion")

@@ -25,7 +25,7 @@ from keras_sasa import SelfAttention2D, command_line
 from keras_sasa._optional_imports import optional_import
 from keras_sasa._paths import local_path_option
 from keras_sasa.data import evaluation_batches
-from keras_sasa.training import evaluation_recipe, load_trained, prepare_images
+from keras_sasa.training import load_trained, prepare_images
 from keras_sasa.visualize import (
     attention_statistics,
     class_evidence,
@@ -78,7 +78,7 @@ def main(argv=None):
     else:
         data = command_line.load_selected(options)
         command_line.check_fits(data, description)
-        images, labels = held_out(data, description)
+        images, labels = validation_sample(data, description)
         shown = np.unique(labels, return_index=True)[1][:SHOWN]
     classes = description.class_names
     # All are drawn before the first is written.
@@ -92,11 +92,13 @@ def main(argv=None):
     print(f"written to: {folder}")
 
 
-def held_out(data, description):
-    """Returns some images held out and their labels as arrays."""
+def validation_sample(data, description):
+    """Returns some validation images and their labels as arrays."""
     sample = data.validation.take(SAMPLE)
-    recipe = evaluation_recipe(description, int(sample.cardinality()))
-    ((images, labels, _),) = evaluation_batches(data, recipe, sample)
+    number = int(sample.cardinality())
+    ((images, labels, _),) = evaluation_batches(
+        data, description, number, sample
+    )
     return images.numpy(), labels.numpy().argmax(-1)
 
 

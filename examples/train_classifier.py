@@ -54,15 +54,17 @@ def main(argv=None):
         recipe = DIGITS
     else:
         recipe = recipe_for(data.num_train, typical_side(data))
-    recipe = command_line.recipe_of(options, recipe)
-    network = command_line.network_of(options, network_for(recipe.image_size))
+    recipe = command_line.resolve_recipe(options, recipe)
+    network = command_line.resolve_network(
+        options, network_for(recipe.image_size)
+    )
     model, history, data, folder = command_line.train(
         options, network, recipe, load=lambda _: data
     )
     if model is None:
         return
 
-    batches = evaluation_batches(data, recipe)
+    batches = evaluation_batches(data, recipe, recipe.batch_size)
     accuracy = model.evaluate(batches, verbose=0, return_dict=True)["accuracy"]
     draw(model, history, batches, folder)
     reloaded = evaluate_in_new_process(folder / "model.keras", options)
@@ -134,8 +136,8 @@ def evaluate_in_new_process(model_path, options):
     command_line = [sys.executable, "-W", "ignore"]
     command_line += [str(EVALUATE), str(model_path)]
     command_line += ["--data", options.data]
-    if options.held_out:
-        command_line += ["--held-out", str(options.held_out)]
+    if options.validation_split:
+        command_line += ["--validation-split", str(options.validation_split)]
     if options.skip_corrupt:
         command_line += ["--skip-corrupt"]
     result = subprocess.run(command_line, stdout=subprocess.PIPE, text=True)

@@ -24,15 +24,16 @@ import math
 
 from keras_sasa import SelfAttention2D, command_line
 from keras_sasa._optional_imports import optional_import
-from keras_sasa.data.detection_batches import letterboxed_batches
-from keras_sasa.data.detection_sources import load_data
+from keras_sasa.data import load_detection_data
+from keras_sasa.data.detection.batches import letterboxed_batches
 from keras_sasa.detection.feature_pyramid import LEVELS
-from keras_sasa.training.detection.detector import fit
-from keras_sasa.training.detection.evaluation import detect, evaluate
-from keras_sasa.training.detection.recipes import (
+from keras_sasa.training.detection import (
     BLOOD_CELLS,
-    COCO,
     DIGIT_SCENES,
+    RECIPES,
+    detect,
+    evaluate,
+    fit,
 )
 from keras_sasa.visualize import (
     attention_maps,
@@ -41,11 +42,6 @@ from keras_sasa.visualize import (
     plot_history,
 )
 
-RECIPES = {
-    "coco": COCO,
-    "blood_cells": BLOOD_CELLS,
-    "digit_scenes": DIGIT_SCENES,
-}
 BACKBONE = {
     "num_blocks": (1, 1, 1, 1),
     "stem": "conv",
@@ -85,13 +81,13 @@ def main(argv=None):
     # Found missing now, not when there is something to draw or to measure.
     optional_import("matplotlib")
     optional_import("pycocotools")
-    recipe = command_line.recipe_of(
+    recipe = command_line.resolve_recipe(
         options,
         DIGIT_SCENES if options.data == "digit_scenes" else BLOOD_CELLS,
         RECIPES,
     )
     network = {
-        "backbone": command_line.network_of(options, BACKBONE),
+        "backbone": command_line.resolve_network(options, BACKBONE),
         "spatial": options.pyramid,
         "filters": options.filters,
     }
@@ -99,7 +95,7 @@ def main(argv=None):
         options,
         network,
         recipe,
-        load=lambda options: load_data(options.data),
+        load=lambda options: load_detection_data(options.data),
         fit=fit,
     )
     measured = evaluate(model, data, recipe)
@@ -143,7 +139,8 @@ def draw(model, history, data, recipe, folder):
 def first_images(data, recipe, number):
     """Returns images held out, letterboxed as the model takes them."""
     images = []
-    for squares, _ in letterboxed_batches(data, recipe).as_numpy_iterator():
+    batches = letterboxed_batches(data, recipe.image_size, recipe.batch_size)
+    for squares, _ in batches.as_numpy_iterator():
         images.extend(squares)
         if len(images) >= number:
             break

@@ -13,9 +13,9 @@ accuracy. What of the recipe is the paper's is marked in what is printed first.
 
 ImageNet is read by TensorFlow Datasets, for which you download two archives
 yourself (https://www.tensorflow.org/datasets/catalog/imagenet2012), or from a
-folder with `train` and `validation`. `--held-out 0.04` validates on 4 % of the
-images to train with, as the paper does for its ablations; without it the 50,000
-of ImageNet's own validation are used.
+folder with `train` and `validation`. `--validation-split 0.04` validates on 4 %
+of the training images, as the paper does for its ablations. Without it,
+ImageNet's own 50,000 validation images are used.
 """
 
 from keras_sasa import command_line
@@ -35,8 +35,8 @@ def main(argv=None):
     )
     command_line.add_selection(parser)
     options = command_line.parse_options(parser, argv)
-    recipe = command_line.recipe_of(options, IMAGENET)
-    network = command_line.network_of(options, CONFIGURATIONS[NETWORK])
+    recipe = command_line.resolve_recipe(options, IMAGENET)
+    network = command_line.resolve_network(options, CONFIGURATIONS[NETWORK])
     *_, folder = command_line.train(options, network, recipe)
     print(f"written to: {folder}")
 

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_sasa.command_line import output_of
+from keras_sasa.command_line import resolve_output
 from keras_sasa.layers import ImageRescaling
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -170,7 +170,7 @@ def test_trainings_of_a_page_do_not_collide(page, monkeypatch):
             continue
         options = parse(command, monkeypatch)
         # One machine has one of these.
-        place = output_of(options), options.strategy
+        place = resolve_output(options), options.strategy
         resume, options.resume = options.resume, False
         if isinstance(resume, pathlib.Path):
             # The arguments are those of before.

@@ -248,8 +248,12 @@ def test_evaluate(load, tmp_path, capsys):
             + ["--batch-size", "5"]
         )
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
-    first = sum(p.parent.name == "a" for p in held_out(tmp_path / "data"))
-    last = sum(p.parent.name == "f" for p in held_out(tmp_path / "data"))
+    first = sum(
+        p.parent.name == "a" for p in validation_files(tmp_path / "data")
+    )
+    last = sum(
+        p.parent.name == "f" for p in validation_files(tmp_path / "data")
+    )
     assert result["images"] == 12
     assert result["accuracy"] == pytest.approx(first / 12)
     assert result["top_5_accuracy"] == pytest.approx(1 - last / 12)
@@ -263,7 +267,10 @@ def test_data_that_the_model_was_not_trained_for():
     for changed, message in (
         ({"class_names": ["a", "b"]}, "classes of the model's training, "),
         ({"channels": 3}, "number of channels .*, 1. Received: 3"),
-        ({"white": 255.0}, "brightest pixel value .*, 16.0. Received: 255.0"),
+        (
+            {"max_pixel_value": 255.0},
+            "brightest pixel value .*, 16.0. Received: 255.0",
+        ),
     ):
         with pytest.raises(ValueError, match=f"--data must have the {message}"):
             command_line.check_fits(
@@ -301,7 +308,7 @@ def test_missing_matplotlib(classifier, tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
-def held_out(folder):
+def validation_files(folder):
     from keras_sasa.data import load_data
 
     return [
@@ -364,11 +371,11 @@ def parse(*arguments):
 
 
 def test_network_by_name_and_overrides():
-    network = command_line.network_of(
+    network = command_line.resolve_network(
         parse("--network", "resnet26_conv", "--spatial", "attention"), {}
     )
     assert network == {"num_blocks": (1, 2, 4, 1), "spatial": "attention"}
-    network = command_line.network_of(
+    network = command_line.resolve_network(
         parse("--blocks", "1", "2", "--spatial", "conv", "attention"),
         {"stem": "small"},
     )
@@ -377,28 +384,28 @@ def test_network_by_name_and_overrides():
         "spatial": ("conv", "attention"),
         "stem": "small",
     }
-    network = command_line.network_of(
+    network = command_line.resolve_network(
         parse("--network", "cifar10_hybrid", "--blocks", "1", "2", "1"), {}
     )
     assert network["spatial"] == ("conv", "attention", "attention")
-    network = command_line.network_of(
+    network = command_line.resolve_network(
         parse("--width", "32", "--heads", "4"), {}
     )
     assert network == {"width_multiplier": 0.5, "num_heads": 4}
 
 
 def test_recipe_by_name_and_overrides():
-    assert command_line.recipe_of(parse(), DIGITS) == DIGITS
+    assert command_line.resolve_recipe(parse(), DIGITS) == DIGITS
     assert (
-        command_line.recipe_of(parse("--recipe", "imagenet"), DIGITS)
+        command_line.resolve_recipe(parse("--recipe", "imagenet"), DIGITS)
         == IMAGENET
     )
-    recipe = command_line.recipe_of(
+    recipe = command_line.resolve_recipe(
         parse("--epochs", "13", "--batch-size", "256"), IMAGENET
     )
     assert (recipe.epochs, recipe.warmup_epochs) == (13, 1)
     assert recipe.learning_rate == pytest.approx(0.1)
-    recipe = command_line.recipe_of(
+    recipe = command_line.resolve_recipe(
         parse("--learning-rate", "0.3", "--batch-size", "64"), IMAGENET
     )
     assert recipe.learning_rate == pytest.approx(0.3)
@@ -415,7 +422,7 @@ def test_recipe_by_name_and_overrides():
     ],
 )
 def test_default_output(data, output):
-    assert command_line.output_of(parse("--data", data)) == pathlib.Path(
+    assert command_line.resolve_output(parse("--data", data)) == pathlib.Path(
         "runs", output
     )
 
@@ -486,7 +493,7 @@ def test_classify(load, tmp_path, capsys):
     model.save(tmp_path / "model.keras")
     batches = evaluation_batches(data, recipe)
     expected = model.predict(batches.map(lambda images, *_: images))
-    files = [str(path) for path in held_out(tmp_path / "data")]
+    files = [str(path) for path in validation_files(tmp_path / "data")]
     classify = load("classify")
     drawn = []
     real = classify.draw

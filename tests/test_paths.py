@@ -7,8 +7,7 @@ import pytest
 
 from keras_sasa import command_line, training
 from keras_sasa._paths import local_path, local_path_option
-from keras_sasa.data import load_data
-from keras_sasa.data.detection_sources import load_data as load_coco
+from keras_sasa.data import load_data, load_detection_data
 from keras_sasa.profile.command import main as profile
 from keras_sasa.training import DIGITS, Run
 from keras_sasa.training.detection.detector import fit as fit_detector
@@ -54,8 +53,8 @@ def test_remote_paths_are_refused_first(tmp_path, monkeypatch):
     for path in REMOTE:
         # There is no data: nothing of it is looked at.
         with pytest.raises(ValueError, match="`folder` must be a local path"):
-            Run(path, {})
-        for load in (load_data, load_coco):
+            Run(path, {}, "val_accuracy")
+        for load in (load_data, load_detection_data):
             with pytest.raises(ValueError, match="`name` must be a local path"):
                 load(path)
     data = load_data("digits")

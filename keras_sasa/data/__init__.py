@@ -1,17 +1,21 @@
-"""Labelled images and the `tf.data` pipelines that feed a training."""
+"""Labelled images and the `tf.data` pipelines that feed training.
 
-from keras_sasa.data.decoding import decode_image, find_corrupt, read_image
-from keras_sasa.data.detection_sources import DetectionData
-from keras_sasa.data.detection_sources import load_data as load_detection_data
-from keras_sasa.data.images import (
-    ImageData,
+This package knows nothing about training runs: its functions take values, or
+objects of which they read the attributes that their docstrings name.
+"""
+
+from keras_sasa.data.classification.batches import (
     evaluation_batches,
-    load_data,
-    prepare_image,
-    steps_per_epoch,
     training_batches,
-    typical_side,
 )
+from keras_sasa.data.classification.sources import load_data
+from keras_sasa.data.corrupt_images import find_corrupt
+from keras_sasa.data.decoding import decode_image, read_image
+from keras_sasa.data.detection.detection_data import DetectionData
+from keras_sasa.data.detection.sources import load_detection_data
+from keras_sasa.data.epochs import steps_per_epoch
+from keras_sasa.data.image_data import ImageData, typical_side
+from keras_sasa.data.resizing import prepare_image
 
 __all__ = [
     "DetectionData",

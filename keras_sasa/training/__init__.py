@@ -1,26 +1,27 @@
 """Training by a recipe, on one device or many; runs can be resumed."""
 
-import importlib
-
-from keras_sasa.training.classification import build_model, fit
+from keras_sasa.training import classification, detection
+from keras_sasa.training.classification import (
+    CIFAR10,
+    DIGITS,
+    IMAGENET,
+    build_model,
+    fit,
+    recipe_for,
+)
+from keras_sasa.training.engine.callbacks import SaveRun
 from keras_sasa.training.engine.devices import (
     Devices,
     check_supported,
     make_devices,
 )
-from keras_sasa.training.engine.recipe import (
-    CIFAR10,
-    DIGITS,
-    IMAGENET,
-    Recipe,
-    recipe_for,
-)
-from keras_sasa.training.engine.run import Run, SaveRun, read_training
+from keras_sasa.training.engine.recipe import Recipe
+from keras_sasa.training.engine.run import Run
 from keras_sasa.training.saved_models import (
     describe_images,
-    evaluation_recipe,
     load_trained,
     prepare_images,
+    read_training,
 )
 
 __all__ = [
@@ -33,8 +34,9 @@ __all__ = [
     "SaveRun",
     "build_model",
     "check_supported",
+    "classification",
     "describe_images",
-    "evaluation_recipe",
+    "detection",
     "fit",
     "load_trained",
     "make_devices",
@@ -42,9 +44,3 @@ __all__ = [
     "read_training",
     "recipe_for",
 ]
-
-
-def __getattr__(name):
-    if name == "detection":
-        return importlib.import_module("keras_sasa.training.detection")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_sasa.data import coco
+from keras_sasa.data.detection.coco import file
+from keras_sasa.data.image_headers import Header, read_headers
 
 SIZES = {"a.jpg": (80, 60), "b.jpg": (64, 64), "c.jpg": (50, 90)}
 LISTS = ("categories", "images", "annotations")
@@ -65,11 +66,11 @@ def make_content():
 def header_of(name):
     if name not in SIZES:
         return "there is no such file"
-    return coco.Header(*SIZES[name])
+    return Header(*SIZES[name])
 
 
 def parse(content):
-    return coco.parse(
+    return file.parse(
         content, lambda names: [header_of(name) for name in names]
     )
 
@@ -332,10 +333,10 @@ def test_boxes_of_other_formats():
 @pytest.mark.parametrize(
     "header, message",
     [
-        (coco.Header(60, 80), "80 x 60, those of the file 60 x 80: .*swapped"),
-        (coco.Header(160, 120), "80 x 60, those of the file 160 x 120"),
+        (Header(60, 80), "80 x 60, but the file has 60 x 80: .*swapped"),
+        (Header(160, 120), "80 x 60, but the file has 160 x 120"),
         (
-            coco.Header(60, 80, 6),
+            Header(60, 80, 6),
             "60 x 80 after its EXIF orientation 6 is applied.*upright",
         ),
         ("it is empty", r"1 of 3 image files are missing.*\('a.jpg'\): it is"),
@@ -346,7 +347,7 @@ def test_sizes_that_disagree(header, message):
         return [header, *map(header_of, names[1:])]
 
     with pytest.raises(ValueError, match=message) as caught:
-        coco.parse(make_content(), headers)
+        file.parse(make_content(), headers)
     assert "images[0] ('a.jpg')" in str(caught.value)
 
 
@@ -365,13 +366,11 @@ def test_headers(tmp_path):
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "folder.png").mkdir()
     expected = [
-        coco.Header(20, 30, 6)
-        if name.startswith("turned")
-        else coco.Header(30, 20)
+        Header(20, 30, 6) if name.startswith("turned") else Header(30, 20)
         for name in names
     ]
     names += ["empty.jpg", "folder.png", "no.png", "x" * 5000]
-    found = coco.read_headers(tmp_path, names)
+    found = read_headers(tmp_path, names)
     assert found[:8] == expected
     assert "not a JPEG" in found[8]
     assert found[9:] == ["there is no such file"] * 3
@@ -379,9 +378,9 @@ def test_headers(tmp_path):
 
 def test_turned_images_are_counted():
     def headers(names):
-        return [coco.Header(80, 60, 3), *map(header_of, names[1:])]
+        return [Header(80, 60, 3), *map(header_of, names[1:])]
 
-    (note,) = coco.parse(make_content(), headers).notes
+    (note,) = file.parse(make_content(), headers).notes
     assert note.startswith("1 of 3 images are turned upright")
 
 
@@ -401,4 +400,4 @@ def test_files_that_are_not_json(tmp_path, text, message):
     path = tmp_path / "instances_train.json"
     path.write_bytes(text)
     with pytest.raises(ValueError, match=f"instances_train.json': .*{message}"):
-        coco.read(path, tmp_path)
+        file.read(path, tmp_path)

@@ -8,8 +8,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from keras_sasa.data import coco, decode_image, find_corrupt, read_image
+from keras_sasa.data import decode_image, find_corrupt, read_image
 from keras_sasa.data.decoding import decode_part
+from keras_sasa.data.image_headers import Header, read_headers
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow",
@@ -174,12 +175,12 @@ def test_what_is_no_orientation(tmp_path, file_format, options):
     contents = encode(RGB, file_format, **options)
     assert decode_image(contents, 3).shape == (24, 32, 3)
     (tmp_path / "image").write_bytes(contents)
-    assert coco.read_headers(tmp_path, ["image"]) == [coco.Header(32, 24)]
+    assert read_headers(tmp_path, ["image"]) == [Header(32, 24)]
 
 
 def test_images_without_orientation_do_not_wait_for_python(monkeypatch):
     monkeypatch.setattr(
-        "keras_sasa.data.decoding._read_orientation", lambda _: 1 / 0
+        "keras_sasa.data.orientation._orientation_in", lambda _: 1 / 0
     )
     names = ["JPEG", "JPEG, gray", "PNG", "PNG, palette"]
     in_a_pipeline(lambda c: decode_image(c, 3), [FILES[n] for n in names])

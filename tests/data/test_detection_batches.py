@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_sasa.data import box_transforms, detection_batches
-from keras_sasa.data.detection_sources import digit_scenes, load_data
-from keras_sasa.data.images import check_readable
+from keras_sasa.data import load_detection_data as load_data
+from keras_sasa.data import resizing
+from keras_sasa.data.augmentation.scale_jitter import scale_jitter
+from keras_sasa.data.corrupt_images import check_readable
+from keras_sasa.data.detection import batches, box_transforms
+from keras_sasa.data.detection.digit_scenes import make_scenes
 from keras_sasa.training import DIGITS
 from keras_sasa.training.detection.recipes import COCO, DIGIT_SCENES
 from tests.support.coco_folder import NAMES, coco_folder
@@ -59,14 +62,14 @@ def scene():
 def test_letterbox_and_back():
     image, boxes = scene()
     for side, scale in ((180, 2.0), (45, 0.5)):
-        square, found = box_transforms.letterbox(tf.constant(image), side)
+        square, found = resizing.letterbox(tf.constant(image), side)
         assert square.shape == (side, side, 3) and square.dtype == "uint8"
         assert float(found) == scale
         assert_boxes_on_objects(square, boxes * scale, range(3))
-        back = box_transforms.undo_letterbox(boxes * scale, found, 60, 90)
+        back = resizing.undo_letterbox(boxes * scale, found, 60, 90)
         np.testing.assert_allclose(back, boxes, atol=1e-4)
     outside = [[-4.0, -4.0, 1000.0, 1000.0]]
-    cut = box_transforms.undo_letterbox(outside, 0.5, 60, 90)
+    cut = resizing.undo_letterbox(outside, 0.5, 60, 90)
     np.testing.assert_array_equal(cut, [[0, 0, 90, 60]])
 
 
@@ -75,10 +78,10 @@ def test_jitter_and_flip_keep_boxes_on_their_objects():
     sizes, flipped = set(), 0
     for number in range(40):
         seed = tf.constant([7, number])
-        square, moved = box_transforms.scale_jitter(
+        square, moved = scale_jitter(
             tf.constant(image), tf.constant(boxes), 72, seed
         )
-        inside, is_visible = box_transforms.visible(moved, 72)
+        inside, is_visible = box_transforms.clip_to_square(moved, 72)
         turned, again = box_transforms.random_flip(square, inside, seed)
         flipped += not np.array_equal(turned, square)
         sizes.add(round(float(moved[0, 2] - moved[0, 0])))
@@ -95,7 +98,7 @@ def test_visible():
         [[-30, 0, 10, 8], [-31, 0, 10, 8], [2, 2, 2, 9], [60, 70, 70, 80]],
         tf.float32,
     )
-    inside, is_visible = box_transforms.visible(boxes, 64)
+    inside, is_visible = box_transforms.clip_to_square(boxes, 64)
     # A quarter, less than one, no area, beyond the border.
     assert is_visible.numpy().tolist() == [True, False, False, False]
     assert inside[0].numpy().tolist() == [0, 0, 10, 8]
@@ -116,9 +119,7 @@ def test_coco_folder(tmp_path):
 def test_batches(tmp_path):
     data = load_data(coco_folder(tmp_path / "set", (5, 3)))
     made = list(
-        detection_batches.training_batches(
-            data, SMALL, seed=3
-        ).as_numpy_iterator()
+        batches.training_batches(data, SMALL, seed=3).as_numpy_iterator()
     )
     assert len(made) == 4
     for images, labels in made:
@@ -132,9 +133,7 @@ def test_batches(tmp_path):
             np.testing.assert_array_less(boxes[kept, :2], boxes[kept, 2:])
             assert image.max() > 100 or not kept.any()
 
-    again = detection_batches.training_batches(
-        data, SMALL, seed=3, initial_epoch=1
-    )
+    again = batches.training_batches(data, SMALL, seed=3, initial_epoch=1)
     for one, other in zip(made[2:], again.as_numpy_iterator(), strict=True):
         keras.tree.map_structure(np.testing.assert_array_equal, one, other)
 
@@ -155,8 +154,8 @@ def test_batches_are_as_wide_as_their_fullest_image(tmp_path):
         data = load_data(folder)
     one = dataclasses.replace(SMALL, batch_size=1, epochs=1)
     for made in (
-        detection_batches.training_batches(data, one),
-        detection_batches.letterboxed_batches(data, one),
+        batches.training_batches(data, one),
+        batches.letterboxed_batches(data, 64, 1),
     ):
         numbers = []
         for _, labels in made.as_numpy_iterator():
@@ -175,9 +174,7 @@ def test_batches_are_as_wide_as_their_fullest_image(tmp_path):
 
 def test_batches_of_the_images_held_out(tmp_path):
     data = load_data(coco_folder(tmp_path / "set", (3, 3)))
-    made = list(
-        detection_batches.letterboxed_batches(data, SMALL).as_numpy_iterator()
-    )
+    made = list(batches.letterboxed_batches(data, 64, 2).as_numpy_iterator())
     ids = np.concatenate([examples["image_id"] for _, examples in made])
     assert ids.tolist() == [100, 101, 102, -1]
     for images, examples in made:
@@ -190,7 +187,7 @@ def test_batches_of_the_images_held_out(tmp_path):
     assert made[0][1]["height"].tolist() == [48, 56]
     assert made[0][1]["width"].tolist() == [80, 72]
     (_, last, weights) = list(
-        detection_batches.validation_batches(data, SMALL).as_numpy_iterator()
+        batches.validation_batches(data, 64, 2).as_numpy_iterator()
     )[-1]
     assert weights.tolist() == [1, 0]
     np.testing.assert_allclose(last["boxes"][0], scaled[0], rtol=1e-6)
@@ -204,16 +201,14 @@ def test_crowds_are_measured_and_not_learned(tmp_path):
 
     with pytest.warns(UserWarning, match="3 of 3 categories have no box"):
         data = load_data(coco_folder(tmp_path / "set", change=crowd))
-    for _, labels in detection_batches.training_batches(
-        data, SMALL
-    ).as_numpy_iterator():
+    for _, labels in batches.training_batches(data, SMALL).as_numpy_iterator():
         assert (labels["labels"] == -1).all()
-    for _, labels, _ in detection_batches.validation_batches(data, SMALL):
+    for _, labels, _ in batches.validation_batches(data, 64, 2):
         assert (labels["labels"].numpy() == -1).all()
     crowds = [
         examples["is_crowd"].max()
-        for _, examples in detection_batches.letterboxed_batches(
-            data, SMALL
+        for _, examples in batches.letterboxed_batches(
+            data, 64, 2
         ).as_numpy_iterator()
     ]
     assert max(crowds) == 1
@@ -239,7 +234,7 @@ def test_boxes_are_cut_off_and_left_out(tmp_path):
             "1 of 5 boxes have no area",
             "1 of 3 boxes reach beyond",
             "1 of 3 boxes have no area",
-            "1 of 3 categories have no box (those of crowds do not count)",
+            "1 of 3 categories have no box (boxes of crowds do not count)",
         ),
         strict=True,
     ):
@@ -323,14 +318,14 @@ def test_corrupt_image_is_named(tmp_path):
 def test_wrong_augmentation(tmp_path):
     data = load_data(coco_folder(tmp_path / "set"))
     with pytest.raises(ValueError, match="must be 'scale_jitter'.*='shift'"):
-        detection_batches.training_batches(
+        batches.training_batches(
             data, dataclasses.replace(DIGITS, batch_size=1)
         )
 
 
 def test_digit_scenes():
     digits = np.full((2, 8, 8), 16)
-    images, boxes, labels = digit_scenes(digits, np.array([3, 5]), 20, seed=0)
+    images, boxes, labels = make_scenes(digits, np.array([3, 5]), 20, seed=0)
     assert images.shape == (20, 128, 128, 1)
     numbers = {len(each) for each in labels}
     assert min(numbers) >= 1 and max(numbers) <= 8 and len(numbers) > 3
@@ -417,7 +412,7 @@ def test_tfds(tmp_path, monkeypatch):
         np.testing.assert_allclose(example["boxes"], boxes[:index], atol=1e-4)
         assert example["labels"].tolist() == list(range(index))
         assert example["areas"].tolist() == [100 + n for n in range(index)]
-    images, labels = next(iter(detection_batches.training_batches(data, SMALL)))
+    images, labels = next(iter(batches.training_batches(data, SMALL)))
     assert images.shape == (2, 64, 64, 3)
     assert labels["boxes"].shape == (2, 8, 4)
 
@@ -425,9 +420,7 @@ def test_tfds(tmp_path, monkeypatch):
 def test_digits():
     pytest.importorskip("sklearn")
     data = load_data("digit_scenes")
-    images, labels = next(
-        iter(detection_batches.training_batches(data, DIGIT_SCENES))
-    )
+    images, labels = next(iter(batches.training_batches(data, DIGIT_SCENES)))
     assert images.shape == (8, 128, 128, 1)
     assert labels["boxes"].shape == (8, 8, 4)
     assert data.num_classes == 10

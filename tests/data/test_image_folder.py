@@ -216,25 +216,25 @@ def test_names_that_differ_only_in_case(tmp_path):
 
 
 @pytest.mark.parametrize("part", [None, 0.01, 0.25, 0.99])
-def test_same_part_of_each_class_is_held_out(tmp_path, part):
+def test_same_part_of_each_class_is_validation(tmp_path, part):
     sizes = {"a": 2, "b": 3, "c": 30, "d": 10}
     for name, images in sizes.items():
         classes_folder(tmp_path, images=images, classes=[name])
-    data = load_data(tmp_path, held_out=part)
+    data = load_data(tmp_path, validation_split=part)
     train = files_of(data.train, tmp_path)
-    held_out = files_of(data.validation, tmp_path)
+    validation = files_of(data.validation, tmp_path)
     for label, (name, images) in enumerate(sizes.items()):
-        assert sorted(train[label] + held_out[label]) == sorted(
+        assert sorted(train[label] + validation[label]) == sorted(
             str(pathlib.Path(name, f"{i}.png")) for i in range(images)
         )
         expected = int((part or 0.2) * images + 0.5)
-        assert len(held_out[label]) == min(max(expected, 1), images - 1)
+        assert len(validation[label]) == min(max(expected, 1), images - 1)
 
 
 def test_class_of_one_image_is_named(tmp_path):
     classes_folder(tmp_path)
     write(tmp_path / "owl", "0.png")
-    with pytest.warns(UserWarning, match=r"1 classes .*validate them: \['owl'"):
+    with pytest.warns(UserWarning, match=r"1 classes .*to validate: \['owl'"):
         data = load_data(tmp_path)
     assert files_of(data.train, tmp_path)[2] == [os.path.join("owl", "0.png")]
 
@@ -249,7 +249,9 @@ def test_corrupt_images_are_found_at_the_beginning(tmp_path, monkeypatch):
         assert repr(str(tmp_path / name)) in str(error.value)
     assert "2 images cannot" in str(error.value)
     # But not in a set that takes long to read.
-    monkeypatch.setattr("keras_sasa.data.image_folder._CHECKED_BYTES", 100)
+    monkeypatch.setattr(
+        "keras_sasa.data.classification.image_folder._CHECKED_BYTES", 100
+    )
     assert load_data(tmp_path).num_train == 24
 
 

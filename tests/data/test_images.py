@@ -16,7 +16,7 @@ from keras_sasa.data import (
     training_batches,
     typical_side,
 )
-from keras_sasa.data.rand_augment import rand_augment
+from keras_sasa.data.augmentation.rand_augment import rand_augment
 from keras_sasa.training import CIFAR10, DIGITS, IMAGENET
 from tests.support.images import image_folder
 
@@ -79,15 +79,19 @@ def test_batches_of_a_set_that_does_not_fit_in_memory(tmp_path, monkeypatch):
     image_folder(tmp_path, images=10)
     data = load_data(tmp_path)
     expected = arrays(training_batches(data, SMALL, seed=2))
-    validation = arrays(evaluation_batches(data, SMALL))
-    monkeypatch.setattr("keras_sasa.data.images._CACHE_BYTES", 0)
+    validation = arrays(evaluation_batches(data, SMALL, 4))
     monkeypatch.setattr(
-        "keras_sasa.data.images._prepared", None
+        "keras_sasa.data.classification.batches._CACHE_BYTES", 0
+    )
+    monkeypatch.setattr(
+        "keras_sasa.data.classification.batches._prepared", None
     )  # Of the whole set: not to be called.
     assert_equal(arrays(training_batches(data, SMALL, seed=2)), expected)
     monkeypatch.undo()
-    monkeypatch.setattr("keras_sasa.data.images._CACHE_BYTES", 0)
-    assert_equal(arrays(evaluation_batches(data, SMALL)), validation)
+    monkeypatch.setattr(
+        "keras_sasa.data.classification.batches._CACHE_BYTES", 0
+    )
+    assert_equal(arrays(evaluation_batches(data, SMALL, 4)), validation)
 
 
 def test_each_epoch_has_every_image_once_in_another_order():
@@ -122,7 +126,7 @@ def test_evaluation_is_exact(number, count):
     """Every image once; the means are those of the real images."""
     data, pixels = numbered(number)
     shards = [
-        arrays(evaluation_batches(data, SMALL, shard=(index, count)))
+        arrays(evaluation_batches(data, SMALL, 4, shard=(index, count)))
         for index in range(count)
     ]
     assert len({len(shard) for shard in shards}) == 1
@@ -154,11 +158,9 @@ def test_keras_reports_exact_means_for_a_padded_last_batch():
         weighted_metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
     )
     padded = model.evaluate(
-        evaluation_batches(data, SMALL), verbose=0, return_dict=True
+        evaluation_batches(data, SMALL, 4), verbose=0, return_dict=True
     )
-    ((images, labels, _),) = arrays(
-        evaluation_batches(data, dataclasses.replace(SMALL, batch_size=11))
-    )
+    ((images, labels, _),) = arrays(evaluation_batches(data, SMALL, 11))
     whole = model.evaluate(images, labels, 11, verbose=0, return_dict=True)
     assert padded["loss"] == pytest.approx(whole["loss"], rel=1e-6)
     assert padded["accuracy"] == pytest.approx(whole["accuracy"])
@@ -226,7 +228,7 @@ def test_photos_keep_their_proportions():
     data = ImageData(dataset, dataset, ["a", "b"])
     recipe = dataclasses.replace(SMALL, image_size=16)
     trained = arrays(training_batches(data, recipe))[0][0]
-    evaluated = arrays(evaluation_batches(data, recipe))[0][0]
+    evaluated = arrays(evaluation_batches(data, recipe, 4))[0][0]
     for image in (*trained, *evaluated):
         bright = image[..., 0] > 127
         assert bright.any(0).sum() == bright.any(1).sum() == 4
@@ -251,15 +253,19 @@ def test_rand_augment():
 def test_digits():
     data = load_data("digits")
     assert (data.num_train, data.num_validation) == (1437, 360)
-    assert (data.num_classes, data.channels, data.white) == (10, 1, 16)
-    assert load_data("digits", held_out=0.5).num_validation == 899
+    assert (data.num_classes, data.channels, data.max_pixel_value) == (
+        10,
+        1,
+        16,
+    )
+    assert load_data("digits", validation_split=0.5).num_validation == 899
 
 
-@pytest.mark.parametrize("held_out", ["validation", "val", "test", None])
-def test_layouts_of_an_image_folder(tmp_path, held_out):
-    if held_out:
+@pytest.mark.parametrize("split", ["validation", "val", "test", None])
+def test_layouts_of_an_image_folder(tmp_path, split):
+    if split:
         image_folder(tmp_path / "train", images=8)
-        image_folder(tmp_path / held_out, images=2)
+        image_folder(tmp_path / split, images=2)
     else:
         image_folder(tmp_path, images=10)
     data = load_data(str(tmp_path))
@@ -267,16 +273,16 @@ def test_layouts_of_an_image_folder(tmp_path, held_out):
     assert (data.num_train, data.num_validation) == (16, 4)
     for dataset in (data.train, data.validation):
         for images, labels, weights in arrays(
-            evaluation_batches(data, SMALL, dataset)
+            evaluation_batches(data, SMALL, 4, dataset)
         ):
             grays = 40 * labels.argmax(1)[:, None, None, None]
             assert (images == np.where(weights > 0, grays.T, 0).T).all()
 
 
-def test_held_out_part_in_the_place_of_a_validation_set(tmp_path):
+def test_validation_split_replaces_a_validation_set(tmp_path):
     image_folder(tmp_path / "train", images=10)
     image_folder(tmp_path / "validation", images=1)
-    data = load_data(tmp_path, held_out=0.25)
+    data = load_data(tmp_path, validation_split=0.25)
     assert (data.num_train, data.num_validation) == (14, 6)
 
 
@@ -314,12 +320,12 @@ def test_tfds_prepared_on_disk(tmp_path, monkeypatch):
     data = load_data("tfds:tiny_shapes")
     assert data.class_names == ["a", "b", "c"]
     assert (data.num_train, data.num_validation) == (9, 6)
-    for images, labels, weights in arrays(evaluation_batches(data, SMALL)):
+    for images, labels, weights in arrays(evaluation_batches(data, SMALL, 4)):
         grays = 80 * labels.argmax(1)[:, None, None, None]
         assert (images[weights > 0] == grays[weights > 0]).all()
     with pytest.warns(UserWarning, match=r"of 3 classes .*train\[67%:\].*: \["):
-        held_out = load_data("tfds:tiny_shapes", held_out=0.33)
-    assert (held_out.num_train, held_out.num_validation) == (6, 3)
+        split = load_data("tfds:tiny_shapes", validation_split=0.33)
+    assert (split.num_train, split.num_validation) == (6, 3)
     as_dataset = tfds.core.DatasetBuilder.as_dataset
     monkeypatch.setattr(
         tfds.core.DatasetBuilder,
@@ -380,10 +386,10 @@ def test_missing_package(monkeypatch, module, distribution, name):
         load_data(name)
 
 
-@pytest.mark.parametrize("held_out", [-0.1, 1.0, 2])
-def test_wrong_held_out(held_out):
-    with pytest.raises(ValueError, match="`held_out` must be a fraction"):
-        load_data("digits", held_out=held_out)
+@pytest.mark.parametrize("fraction", [-0.1, 1.0, 2])
+def test_wrong_validation_split(fraction):
+    with pytest.raises(ValueError, match="`validation_split` must be a frac"):
+        load_data("digits", validation_split=fraction)
 
 
 def test_batch_larger_than_the_data():
@@ -401,7 +407,7 @@ def test_typical_side(tmp_path, monkeypatch):
     # Their sides are 9 to 10, so that classes look alike.
     data = load_data(image_folder(tmp_path, images=10))
     assert typical_side(data) == 10
-    monkeypatch.setattr("keras_sasa.data.images._SAMPLE", 2)
+    monkeypatch.setattr("keras_sasa.data.image_data._SAMPLE", 2)
     assert typical_side(data) in (9, 10)
     for path in (tmp_path / "cat").iterdir():
         path.write_bytes(b"no image")
@@ -417,12 +423,13 @@ def test_wrong_shard(shard):
             function(data, SMALL, shard=shard)
 
 
-@pytest.mark.parametrize("batches", [training_batches, evaluation_batches])
-def test_augmentation_of_detectors(batches):
+def test_augmentation_of_detectors():
     data, _ = numbered(8)
     recipe = dataclasses.replace(SMALL, augmentation="scale_jitter")
     with pytest.raises(ValueError, match="`augmentation` must be 'shift' or"):
-        batches(data, recipe)
+        training_batches(data, recipe)
+    with pytest.raises(ValueError, match="`resizing` must be .*'letterbox'"):
+        evaluation_batches(data, recipe)
 
 
 def test_digits_are_not_mirrored():

@@ -29,13 +29,13 @@ STEPS = 5
 
 
 @functools.cache
-def digits(images=170, held_out=70):
+def digits(images=170, validation=70):
     """Of 32 each: five batches to train, three to validate, one not full."""
     data = load_data("digits")
     return dataclasses.replace(
         data,
         train=data.train.take(images),
-        validation=data.validation.take(held_out),
+        validation=data.validation.take(validation),
     )
 
 

@@ -109,7 +109,7 @@ def test_fit(trained):
     loaded = keras.saving.load_model(folder / "model.keras")
     assert_weights_equal(loaded, model)
     results = loaded.evaluate(
-        evaluation_batches(digits(), RECIPE),
+        evaluation_batches(digits(), RECIPE, 32),
         verbose=0,
         return_dict=True,
     )
@@ -346,7 +346,7 @@ def test_what_keras_cannot_do_mirrored_is_refused():
 def test_batch_that_is_larger_than_the_images(
     tmp_path, monkeypatch, num_replicas, batch_size
 ):
-    monkeypatch.setitem(fit.__globals__, "fit_task", lambda task, *_: task)
+    monkeypatch.setitem(fit.__globals__, "train", lambda task, *_: task)
     devices = training.Devices(num_replicas=num_replicas)
     with pytest.warns(UserWarning, match=f"from 32 to {batch_size}, "):
         task = fit(NETWORK, digits(10), RECIPE, tmp_path, devices)
@@ -449,7 +449,7 @@ def test_loss_that_is_no_number_stops(tmp_path, without_tensorboard):
 def some_run(folder):
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile("sgd", loss="mse")
-    run = Run(folder, {})
+    run = Run(folder, {}, "val_accuracy")
     run.start()
     run.save(model, {"loss": 1.0, "val_accuracy": 0.5})
     return run, model
@@ -490,7 +490,7 @@ def test_files_that_the_system_refuses_to_write(tmp_path):
         from keras_sasa.training import Run
         model = keras.Sequential([keras.Input((99,)), keras.layers.Dense(999)])
         model.compile("sgd", loss="mse")
-        run = Run(sys.argv[1], {})
+        run = Run(sys.argv[1], {}, "val_accuracy")
         run.start()
         run.save(model, {"loss": 1.0})
         limit = 100_000
@@ -502,10 +502,10 @@ def test_files_that_the_system_refuses_to_write(tmp_path):
     """
     message, _ = process.run(program, tmp_path)
     assert "after epoch 2 cannot be written" in message
-    assert "last good state is that after epoch 1" in message
+    assert "last good state, after epoch 1, is" in message
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"state.json", "state-0001.weights.h5", "history.csv"}
-    run = Run(tmp_path, {})
+    run = Run(tmp_path, {}, "val_accuracy")
     run.start(resume=True)
     assert run.epochs_done == 1
 
@@ -524,9 +524,9 @@ def test_room_that_a_training_has_taken_is_not_asked_for_again(
     size = (tmp_path / "state-0001.weights.h5").stat().st_size
     usage = shutil._ntuple_diskusage(9 * size, 5 * size, 4 * size)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    Run(tmp_path, {}).start(resume=True, num_bytes=size)
+    Run(tmp_path, {}, "val_accuracy").start(resume=True, num_bytes=size)
     with pytest.raises(OSError, match="needs"):
-        Run(tmp_path / "other", {}).start(num_bytes=size)
+        Run(tmp_path / "other", {}, "val_accuracy").start(num_bytes=size)
 
 
 def test_folder_that_cannot_be_written(tmp_path):
@@ -542,7 +542,7 @@ def test_history_that_was_cut_off_is_mended(tmp_path):
     table = tmp_path / "history.csv"
     whole = table.read_bytes()
     table.write_bytes(whole.splitlines(keepends=True)[0])
-    Run(tmp_path, run.configuration).start(resume=True)
+    Run(tmp_path, run.configuration, "val_accuracy").start(resume=True)
     assert table.read_bytes() == whole
 
 
@@ -556,17 +556,17 @@ def test_processes_that_read_another_folder(monkeypatch):
             lambda value, other=other: np.array([value, other]),
         )
         if other == 3:
-            devices.check_same(3, "number of epochs done")
+            devices.check_equal(3, "number of epochs done")
     with pytest.raises(ValueError, match=r"same number of epochs.*\[3, 0\]"):
-        devices.check_same(3, "number of epochs done")
+        devices.check_equal(3, "number of epochs done")
 
 
 def test_folder_of_another_training(tmp_path):
     some_run(tmp_path)
-    with pytest.raises(FileExistsError, match="go on with it .--resume."):
-        Run(tmp_path, {}).start()
+    with pytest.raises(FileExistsError, match="resume it .--resume."):
+        Run(tmp_path, {}, "val_accuracy").start()
     with pytest.raises(ValueError, match="seed: not set before, 3 now"):
-        Run(tmp_path, {"seed": 3}).start(resume=True)
+        Run(tmp_path, {"seed": 3}, "val_accuracy").start(resume=True)
 
 
 def changed(folder, before, now):
@@ -574,7 +574,7 @@ def changed(folder, before, now):
     state = {"configuration": before, "history": []}
     (folder / "state.json").write_text(json.dumps(state))
     with pytest.raises(ValueError) as raised:
-        Run(folder, now).start(resume=True)
+        Run(folder, now, "val_accuracy").start(resume=True)
     text = str(raised.value)
     return text.partition("with a different configuration: ")[2]
 
@@ -630,7 +630,8 @@ def test_more_epochs_and_an_interruption(
     )
     schedule = RECIPE.make_schedule(5)
     assert (
-        "Resuming after epoch 1 of 3. There were to be 1: from here on the "
+        "Resuming after epoch 1 of 3. "
+        "The run was to end after epoch 1: from here on the "
         "learning rate follows the cosine of 3 epochs, now at "
         f"{float(schedule(5)):.3g}."
     ) in capsys.readouterr().out
@@ -657,10 +658,10 @@ def test_more_epochs_and_an_interruption(
 
 
 def test_interruption_of_the_first_epoch(tmp_path):
-    run = Run(tmp_path, {})
+    run = Run(tmp_path, {}, "val_accuracy")
     run.start()
     assert run.describe_interruption().splitlines() == [
-        "Interrupted in the first epoch: there is no state to keep.",
+        "Interrupted in the first epoch: no state was saved.",
         "Start again with the same command or call.",
     ]
 
@@ -682,7 +683,7 @@ def test_folder_without_a_training(tmp_path):
 def test_files_that_no_training_has_written(tmp_path, content, message):
     (tmp_path / "state.json").write_bytes(content)
     for call in (
-        lambda: Run(tmp_path, {}).start(resume=True),
+        lambda: Run(tmp_path, {}, "val_accuracy").start(resume=True),
         lambda: training.read_training(tmp_path),
     ):
         with pytest.raises(ValueError, match=message):
@@ -748,6 +749,8 @@ def test_the_policy_of_the_user_stays(tmp_path, mixed_precision, name):
 def test_precision_as_older_versions_wrote_it(tmp_path, before, now):
     state = {"configuration": {"mixed_precision": before}, "history": []}
     (tmp_path / "state.json").write_text(json.dumps(state))
-    Run(tmp_path, {"dtype_policy": now}).start(resume=True)
+    Run(tmp_path, {"dtype_policy": now}, "val_accuracy").start(resume=True)
     with pytest.raises(ValueError, match=f"dtype_policy: '{now}' before"):
-        Run(tmp_path, {"dtype_policy": "float64"}).start(resume=True)
+        Run(tmp_path, {"dtype_policy": "float64"}, "val_accuracy").start(
+            resume=True
+        )

@@ -8,14 +8,13 @@ import keras
 import numpy as np
 import pytest
 
-from keras_sasa.data.detection_sources import load_data
-from keras_sasa.training.detection.detector import build_detector, fit
-from keras_sasa.training.detection.evaluation import (
+from keras_sasa.data import load_detection_data as load_data
+from keras_sasa.training.detection.coco_precision import (
     METRICS,
     average_precision,
-    detect,
-    evaluate,
 )
+from keras_sasa.training.detection.detector import build_detector, fit
+from keras_sasa.training.detection.evaluation import detect, evaluate
 from keras_sasa.training.detection.recipes import BLOOD_CELLS
 from tests.support import process
 from tests.support.coco_folder import coco_folder
@@ -124,10 +123,10 @@ class Perfect:
 
 def test_evaluation_is_in_pixels_of_the_originals(tmp_path):
     """The whole set counts, a ragged last batch included."""
-    from keras_sasa.data.detection_batches import letterboxed_batches
+    from keras_sasa.data.detection.batches import letterboxed_batches
 
     data = load_data(coco_folder(tmp_path / "set", (3, 5)))
-    model = Perfect(letterboxed_batches(data, RECIPE).as_numpy_iterator())
+    model = Perfect(letterboxed_batches(data, 64, 2).as_numpy_iterator())
     measured = evaluate(model, data, RECIPE)
     assert measured["AP"] == pytest.approx(1.0)
     assert not list(model.batches)
@@ -166,9 +165,7 @@ def test_trains_and_is_saved(tmp_path):
 
 
 def test_batch_that_is_larger_than_the_images(tmp_path, monkeypatch):
-    monkeypatch.setitem(
-        fit.__globals__, "fit_task", lambda task, *_, **__: task
-    )
+    monkeypatch.setitem(fit.__globals__, "train", lambda task, *_: task)
     data = load_data(coco_folder(tmp_path / "set", images=(4, 3)))
     with pytest.warns(UserWarning, match="`batch_size` is reduced from 8 to 4"):
         task = fit(NETWORK, data, BLOOD_CELLS, tmp_path / "run")
@@ -257,7 +254,7 @@ PROGRAM = """
         tf.config.list_physical_devices("CPU")[0],
         [tf.config.LogicalDeviceConfiguration()] * int(number),
     )
-    from keras_sasa.data.detection_sources import load_data
+    from keras_sasa.data import load_detection_data as load_data
     from keras_sasa.training.detection.detector import fit
     from keras_sasa.training.detection.recipes import COCO
     from keras_sasa.training import make_devices

@@ -6,9 +6,17 @@ import math
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_sasa.applications import CONFIGURATIONS, ResNet
-from keras_sasa.training import CIFAR10, DIGITS, IMAGENET, recipe_for
+from keras_sasa.data import ImageData
+from keras_sasa.training import (
+    CIFAR10,
+    DIGITS,
+    IMAGENET,
+    build_model,
+    recipe_for,
+)
 
 # Section 4.1, written down a second time.
 PAPER = {
@@ -41,16 +49,16 @@ def test_learning_rate_is_scaled_with_the_batch():
 
 
 def test_batch_that_is_larger_than_the_images_is_reduced():
-    assert CIFAR10.reduced_to(128, num_replicas=3) is CIFAR10
+    assert CIFAR10.limit_batch_size(128, num_replicas=3) is CIFAR10
     with pytest.warns(
         UserWarning,
         match="`batch_size` is reduced from 128 to 96, .* 97 images",
     ):
-        recipe = CIFAR10.reduced_to(97, num_replicas=4)
+        recipe = CIFAR10.limit_batch_size(97, num_replicas=4)
     assert recipe == dataclasses.replace(CIFAR10, batch_size=96)
     assert recipe.learning_rate == pytest.approx(CIFAR10.learning_rate * 0.75)
     with pytest.raises(ValueError, match="each of the 4 devices.*: 3 images"):
-        CIFAR10.reduced_to(3, num_replicas=4)
+        CIFAR10.limit_batch_size(3, num_replicas=4)
 
 
 def test_recipe_for_photos():
@@ -211,7 +219,11 @@ def test_momentum_of_batch_normalization(changes, steps_per_epoch, expected):
 
 
 def test_loss_smooths_labels():
-    loss = IMAGENET.make_loss()
+    dataset = tf.data.Dataset.range(9)
+    data = ImageData(dataset, dataset, ["a", "b"])
+    recipe = dataclasses.replace(IMAGENET, image_size=8, batch_size=3)
+    network = {"num_blocks": (1,), "stem": "small", "width_multiplier": 1 / 16}
+    loss = build_model(network, data, recipe).loss
     value = loss(np.array([[1.0, 0.0]]), np.array([[0.8, 0.2]]))
     expected = -0.95 * math.log(0.8) - 0.05 * math.log(0.2)
     assert float(value) == pytest.approx(expected, rel=1e-5)

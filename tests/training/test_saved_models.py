@@ -20,7 +20,6 @@ from keras_sasa.training import (
     IMAGENET,
     build_model,
     describe_images,
-    evaluation_recipe,
     load_trained,
     prepare_images,
 )
@@ -62,7 +61,7 @@ def test_images_are_those_of_the_evaluation(preset, photos, tmp_path):
     model, images = load_trained(path, "classifier")
     assert images.class_names == CLASSES
     ((expected, _, weights),) = evaluation_batches(
-        data, dataclasses.replace(recipe, batch_size=data.num_validation)
+        data, recipe, data.num_validation
     )
     assert (weights.numpy() == 1).all()
     files = [file for file, _ in data.validation.as_numpy_iterator()]
@@ -71,8 +70,10 @@ def test_images_are_those_of_the_evaluation(preset, photos, tmp_path):
     assert batch.dtype == np.uint8
     np.testing.assert_array_equal(batch, expected.numpy())
     # For `evaluate.py`, which has no recipe of the training.
-    found = evaluation_batches(data, evaluation_recipe(images, 5))
-    for one, other in zip(found, evaluation_batches(data, recipe), strict=True):
+    found = evaluation_batches(data, images, 5)
+    for one, other in zip(
+        found, evaluation_batches(data, recipe, 5), strict=True
+    ):
         for a, b in zip(one, other, strict=True):
             np.testing.assert_array_equal(a.numpy(), b.numpy())
 
@@ -105,7 +106,7 @@ def test_detectors(tmp_path, monkeypatch):
     assert model.num_classes == 2
     assert (images.class_names, images.image_size) == (["a", "b"], 64)
     assert images.resizing == "letterbox"
-    with pytest.raises(ValueError, match="must describe .* classifier"):
+    with pytest.raises(ValueError, match="to classify images.*'letterbox'"):
         prepare_images(["x.png"], images)
     # Loaded once is enough.
     monkeypatch.setattr(keras.saving, "load_model", lambda path: model)

@@ -193,8 +193,7 @@ class BackwardTasks : public Tasks {
     }
 
     // Of one row of queries; `products_` becomes these gradients.
-    KERAS_SASA_NOINLINE void ComputeLogitGradients(int64_t first, int64_t row,
-                                                   int64_t vector) {
+    void ComputeLogitGradients(int64_t first, int64_t row, int64_t vector) {
       const int64_t taps = layout_.columns.kernel;
       const int64_t plane_stride = layout_.plane_stride;
       const int64_t lane = vector * kLanes;
@@ -228,11 +227,7 @@ class BackwardTasks : public Tasks {
       s.copy_tap_stride = plane_stride;
       s.row_sums = row_sums + begin * kLanes;
       s.column_sums = row_sums + layout_.rows.kernel * kLanes;
-      if (rings_.finite) {
-        ComputeSoftmaxGradient<false>(s);
-      } else {
-        ComputeSoftmaxGradient<true>(s);
-      }
+      ComputeSoftmaxGradient(s, !rings_.finite);
       for (int64_t entry = 0; entry < entries_; ++entry) {
         Store(row_sums_ + (row * entries_ + entry) * plane_stride + lane,
               Load(row_sums + entry * kLanes));

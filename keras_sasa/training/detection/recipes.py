@@ -1,10 +1,14 @@
-"""Recipes of detectors, see `keras_sasa.training.engine.recipe`."""
+"""Recipes of detectors, see `keras_sasa.training.Recipe`.
+
+`published` names the values that the paper states (Ramachandran et al., 2019,
+https://arxiv.org/abs/1906.05909). The paper does not give the others.
+"""
 
 from keras_sasa.training.engine.recipe import Recipe
 
-# Section 4.2: 150 epochs, 64 images a step, a learning rate that grows to 0.12
-# in the first epoch and falls as a cosine, multi-scale jitter, crop to at most
-# 640 pixels, horizontal flip. It is silent about all else.
+# Section 4.2: 150 epochs, 64 images per step, a learning rate that grows to
+# 0.12 in the first epoch and falls as a cosine, multi-scale jitter, crop to at
+# most 640 pixels, horizontal flip.
 COCO = Recipe(
     epochs=150,
     batch_size=64,
@@ -32,7 +36,7 @@ COCO = Recipe(
     ),
 )
 
-# All ours, for small detectors of minutes.
+# Our own values, for small detectors that train in minutes.
 BLOOD_CELLS = Recipe(
     epochs=40,
     batch_size=8,
@@ -63,3 +67,9 @@ DIGIT_SCENES = Recipe(
     augmentation="scale_jitter",
     flip=False,
 )
+
+RECIPES = {
+    "coco": COCO,
+    "blood_cells": BLOOD_CELLS,
+    "digit_scenes": DIGIT_SCENES,
+}

@@ -1,1 +1,4 @@
-"""Runs a training of any task: recipe, devices, state, `Model.fit`."""
+"""The engine: recipe, devices, state and `Model.fit` of any task.
+
+It knows no loss, no classes and no boxes: a `Task` brings them.
+"""

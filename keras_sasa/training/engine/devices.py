@@ -1,4 +1,4 @@
-"""Where a training runs: one device, several, a TPU, or several machines."""
+"""Where a model is trained: on one device, several, a TPU, or many machines."""
 
 import contextlib
 import dataclasses
@@ -13,13 +13,14 @@ STRATEGIES = ("none", "mirrored", "tpu", "data_parallel")
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
-    """What `make_devices` returns.
+    """The devices of a run, see `make_devices`.
 
     Args:
         name: One of `STRATEGIES`.
         num_replicas: Integer, devices that share a batch.
         strategy: `tf.distribute.Strategy` or `None`.
-        shard: Pair `(index, count)`: which process this is, of how many.
+        shard: Pair `(index, count)`: the index of this process and the number
+            of processes.
     """
 
     name: str = "none"
@@ -27,33 +28,33 @@ class Devices:
     strategy: tf.distribute.Strategy | None = None
     shard: tuple[int, int] = (0, 1)
 
-    def scope(self):
+    def scope(self) -> contextlib.AbstractContextManager:
         """Returns the context in which a model is built and compiled."""
         if self.strategy is None:
             return contextlib.nullcontext()
         return self.strategy.scope()
 
     @property
-    def is_chief(self):
+    def is_chief(self) -> bool:
         """Whether this process writes the files."""
         return self.shard[0] == 0
 
-    def wait(self):
+    def barrier(self) -> None:
         """Returns when all processes have called it."""
         if self.shard[1] > 1:
             from jax.experimental import multihost_utils
 
             multihost_utils.sync_global_devices("keras_sasa")
 
-    def check_same(self, value, what):
-        """Raises if a number is not the same in all processes.
+    def check_equal(self, value: int, description: str) -> None:
+        """Checks that all processes have read the same number.
 
         Args:
             value: Integer.
-            what: String that names it.
+            description: String that names it.
 
         Raises:
-            ValueError: If it is another one in another process.
+            ValueError: If another process has another value.
         """
         if self.shard[1] > 1:
             from jax.experimental import multihost_utils
@@ -61,40 +62,41 @@ class Devices:
             values = multihost_utils.process_allgather(np.array(value))
             if len(set(values.tolist())) > 1:
                 raise ValueError(
-                    f"All processes must read the same {what}: the folder of "
-                    "the run must be one that all machines see. Received: "
+                    f"All processes must read the same {description}: all "
+                    "machines must see the folder of the run. Received: "
                     f"{values.tolist()}, by process."
                 )
 
-    def describe(self):
+    def describe(self) -> str:
+        """Returns a text such as `"mirrored, 2 devices"`."""
         text = f"{self.name}, {self.num_replicas} device"
         text += "s" if self.num_replicas > 1 else ""
         index, count = self.shard
         return text + (f", process {index} of {count}" if count > 1 else "")
 
 
-def make_devices(name="none", tpu=None):
+def make_devices(name: str = "none", tpu: str | None = None) -> Devices:
     """Finds the devices to train on.
 
     Args:
-        name: `"none"` (what Keras takes by itself), `"mirrored"`
+        name: `"none"` (Keras' default device), `"mirrored"`
             (`tf.distribute.MirroredStrategy`: all GPUs of this machine, or all
             logical CPUs if it has none), `"tpu"` (`tf.distribute.TPUStrategy`)
             or `"data_parallel"` (`keras.distribution`, with Keras on JAX: all
-            devices of all machines; call it before anything is computed).
-            Machines are introduced to each other by the variables that
+            devices of all machines; call it before any computation). The
+            machines find each other through the environment variables that
             `keras.distribution.initialize` reads:
             `KERAS_DISTRIBUTION_JOB_ADDRESSES`,
             `KERAS_DISTRIBUTION_NUM_PROCESSES` and
             `KERAS_DISTRIBUTION_PROCESS_ID`.
-        tpu: String, name or address of the TPU; empty for that of this
+        tpu: String, name or address of the TPU. Default: the TPU of this
             machine.
 
     Returns:
         A `Devices`.
 
     Raises:
-        ValueError: If `name` is unknown, or not for Keras' backend.
+        ValueError: If `name` is unknown, or does not suit Keras' backend.
         ConnectionError: If the TPU cannot be reached.
     """
     if name not in STRATEGIES:
@@ -130,8 +132,8 @@ def _tpu(name):
         tf.tpu.experimental.initialize_tpu_system(resolver)
         return tf.distribute.TPUStrategy(resolver)
     except Exception as error:
-        # No address, no answer and no TPU library are all errors of different
-        # types.
+        # A missing address, an unreachable TPU and a missing library raise
+        # errors of different types.
         reason = str(error).strip().partition("\n")[0]
         raise ConnectionError(
             f"The TPU {name or 'of this machine'!r} cannot be reached: "
@@ -146,7 +148,7 @@ def _data_parallel():
     if not (alone or jax.distributed.is_initialized()):
         keras.distribution.initialize()
     distribution = keras.distribution.DataParallel(
-        # The pipeline gives each process its own images.
+        # The input pipeline shards the images already.
         auto_shard_dataset=False
     )
     keras.distribution.set_distribution(distribution)
@@ -157,17 +159,19 @@ def _data_parallel():
     )
 
 
-def check_supported(model, devices, batch_size):
-    """Refuses before a training what would fail in the middle of its start.
+def check_supported(
+    model: keras.Model, devices: Devices, batch_size: int
+) -> None:
+    """Rejects unsupported configurations before training starts.
 
     Args:
         model: A compiled model.
         devices: A `Devices`.
-        batch_size: Integer, images of one step on all devices.
+        batch_size: Integer, images per step on all devices together.
 
     Raises:
-        ValueError: If the batch cannot be divided, or if Keras cannot do under
-            the strategy what the model was compiled for.
+        ValueError: If the devices cannot share the batch equally, or if the
+            strategy does not support an option of `compile`.
     """
     if batch_size % devices.num_replicas:
         raise ValueError(
@@ -177,16 +181,16 @@ def check_supported(model, devices, batch_size):
     if devices.name != "mirrored":
         return
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    refused = {
-        # Seen with Keras 3.15 on TensorFlow 2.21, each of them an error.
+    unsupported = {
+        # Each one raises an error in Keras 3.15 on TensorFlow 2.21.
         "jit_compile=True": model.jit_compile,
         "steps_per_execution above 1": model.steps_per_execution > 1,
         "gradient_accumulation_steps": optimizer.gradient_accumulation_steps,
         "ema_overwrite_frequency": optimizer.ema_overwrite_frequency,
     }
-    for option, is_set in refused.items():
+    for option, is_set in unsupported.items():
         if is_set:
             raise ValueError(
                 f"Keras cannot train with {option} under MirroredStrategy. "
-                "Leave it out, or train on one device."
+                "Omit it, or train on one device."
             )

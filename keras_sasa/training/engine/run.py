@@ -1,12 +1,10 @@
-"""The files of a training: what it needs to go on, and what it found.
+"""The folder of a training run: its state, to resume it, and its history.
 
-A run is a folder. Its `state.json` says which file holds the last and which
-the best weights; it is replaced in one step after these are on the disk, so
-that a training that is killed at any moment leaves a complete older state or a
-complete newer one.
+`state.json` names the files of the last and of the best weights. It is replaced
+in one step when these are on the disk, so that a run that is killed at any
+moment leaves a complete older or a complete newer state.
 """
 
-import contextlib
 import csv
 import dataclasses
 import errno
@@ -19,86 +17,87 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
 from keras_sasa._paths import local_path
-from keras_sasa.training.engine.recipe import Recipe
+from keras_sasa.training.engine.atomic_files import discard_file, replace_file
+from keras_sasa.training.engine.configuration import (
+    describe_differences,
+    upgrade_configuration,
+)
 
 STATE = "state.json"
-ARGUMENTS = "arguments.json"
 HISTORY = "history.csv"
 # Room for the last, the best and the next state, and the two final models.
 _STATES_ON_DISK = 5
-# Of the values that differ, so many are named.
-_NAMED_DIFFERENCES = 12
 
 
 @dataclasses.dataclass
 class Run:
-    """The folder of one training.
+    """The folder of one training run.
 
     Args:
-        folder: Path of the folder, made if there is none.
-        configuration: Dict of JSON values, which must be equal to resume a
-            training, but for the number of epochs of its recipe.
-        monitor: Name of the metric, higher is better, that says which epoch is
-            the best.
-        is_writer: Boolean, whether this process writes; of several processes
-            one does.
-        wait: Function that returns when all processes have called it.
+        folder: Path of the folder, which is created if necessary.
+        configuration: Dict of JSON values, which must be equal to resume the
+            run, except for the number of epochs of its recipe.
+        monitor: Name of the metric, higher is better, that decides which epoch
+            is the best.
+        is_writer: Boolean, whether this process writes; exactly one of several
+            processes does.
+        barrier: Function that returns when all processes have called it.
     """
 
-    folder: pathlib.Path
-    configuration: dict
-    monitor: str = "val_accuracy"
+    folder: str | os.PathLike
+    configuration: dict[str, Any]
+    monitor: str
     is_writer: bool = True
-    wait: Callable[[], None] = lambda: None
+    barrier: Callable[[], None] = lambda: None
 
     def __post_init__(self):
         self.folder = local_path(self.folder, "folder")
         self.configuration = json.loads(json.dumps(self.configuration))
         self.history = []
-        # Of the recipe with which the training was begun, on resume.
+        # The epochs of the recipe before this run was resumed.
         self.epochs_before = None
 
     @property
-    def epochs_done(self):
+    def epochs_done(self) -> int:
         return len(self.history)
 
     @property
-    def last(self):
-        """Name of the file of the last state, `None` before the first."""
+    def last(self) -> str | None:
+        """File name of the last state, `None` before the first."""
         return _file_after(len(self.history))
 
     @property
-    def best(self):
-        """That of the best, of equal ones the latest."""
+    def best(self) -> str | None:
+        """File name of the best state; of equal ones the latest."""
         rows = enumerate(self.history, start=1)
         values = [(row.get(self.monitor, -math.inf), n) for n, row in rows]
         return _file_after(max(values, default=(0, 0))[1])
 
-    def start(self, resume=False, num_bytes=0):
-        """Prepares the folder, or reads where the training was.
+    def start(self, resume: bool = False, num_bytes: int = 0) -> None:
+        """Prepares the folder, or reads its state.
 
         Args:
-            resume: Boolean, whether to go on with what the folder holds; an
-                empty folder is begun. With other epochs than before, the
-                schedule is that of the new number from here on.
+            resume: Boolean, whether to resume the run in the folder; in an
+                empty folder a new one begins. If the number of epochs changes,
+                the schedule follows the new number from here on.
             num_bytes: Integer, expected size of one state, to find out early
                 whether the disk has room.
 
         Raises:
-            FileExistsError: If the folder holds a training and `resume` is
-                false.
+            FileExistsError: If the folder holds a run and `resume` is false.
             ValueError: If its configuration differs.
             OSError: If it cannot be written to, or has no room.
         """
         if (self.folder / STATE).exists():
             if not resume:
                 raise FileExistsError(
-                    f"{str(self.folder)!r} holds a training already: go on "
-                    "with it (--resume), or take another folder (--output)."
+                    f"{str(self.folder)!r} holds a training already: resume it "
+                    "(--resume), or choose another folder (--output)."
                 )
             self._read()
         if not self.is_writer:
@@ -113,9 +112,9 @@ class Run:
                 str(self.folder),
             ) from error
         if self.history:
-            # A kill between the two files may have left it one row behind.
+            # A run killed between both files leaves it one row behind.
             self._write_history()
-        # On resume a part of them is there.
+        # A resumed run has written some of them.
         needed = _STATES_ON_DISK * num_bytes - sum(
             path.stat().st_size
             for pattern in ("state-*.weights.h5", "*.keras")
@@ -132,19 +131,12 @@ class Run:
 
     def _read(self):
         state = _read_state(self.folder)
-        before, now = _filled_in(state["configuration"]), self.configuration
-        changed = [
-            difference
-            for difference in _differences(before, now)
-            if not difference.startswith("recipe.epochs: ")
-        ]
-        more = len(changed) - _NAMED_DIFFERENCES
-        if more > 0:
-            changed = [*changed[:_NAMED_DIFFERENCES], f"and {more} more"]
-        if changed:
+        before = upgrade_configuration(state["configuration"])
+        now = self.configuration
+        if differences := describe_differences(before, now):
             raise ValueError(
                 f"The training in {str(self.folder)!r} cannot be resumed with "
-                "a different configuration: " + "; ".join(changed)
+                f"a different configuration: {differences}"
             )
         epochs = now.get("recipe", {}).get("epochs", math.inf)
         if epochs < len(state["history"]):
@@ -156,23 +148,23 @@ class Run:
         self.history = state["history"]
         self.epochs_before = before.get("recipe", {}).get("epochs")
 
-    def load(self, model, which="last"):
+    def load(self, model: keras.Model, which: str = "last") -> None:
         """Loads a state, `"last"` or `"best"`; the optimizer must be built."""
         name = getattr(self, which)
         if name is None:
             return
         model.load_weights(self.folder / name)
 
-    def save(self, model, logs):
+    def save(self, model: keras.Model, logs: dict[str, float]) -> None:
         """Saves the state after an epoch, in one step.
 
         Args:
-            model: The model, its own weights in it, not their average.
+            model: The model, with its own weights rather than their average.
             logs: Dict of the metrics of the epoch.
 
         Raises:
-            FloatingPointError: If a metric is not a number.
-            OSError: If the state cannot be written. The one before stays.
+            FloatingPointError: If a metric is NaN or infinite.
+            OSError: If the state cannot be written. The last one stays.
         """
         epoch = self.epochs_done + 1
         for name, value in logs.items():
@@ -194,7 +186,7 @@ class Run:
                 f"{error.strerror or error}. {self.last_good}",
                 str(self.folder),
             ) from error
-        self.wait()
+        self.barrier()
         self.history = after.history
         if self.is_writer:
             for path in self.folder.glob("state-*.weights.h5"):
@@ -209,54 +201,56 @@ class Run:
             "best": self.best,
             "history": self.history,
         }
-        with _replacing(self.folder / STATE) as path:
+        with replace_file(self.folder / STATE) as path:
             path.write_text(json.dumps(state, indent=1), encoding="utf-8")
         self._write_history()
 
     def _write_history(self):
-        # Keras' CSVLogger would repeat the epoch that was cut off.
+        # Keras' CSVLogger would repeat an interrupted epoch.
         with (
-            _replacing(self.folder / HISTORY) as path,
+            replace_file(self.folder / HISTORY) as path,
             open(path, "w", newline="", encoding="utf-8") as file,
         ):
             writer = csv.DictWriter(file, self.history[0])
             writer.writeheader()
             writer.writerows(self.history)
 
-    def save_model(self, model, name):
+    def save_model(self, model: keras.Model, name: str) -> None:
         """Saves a whole model as `name`, in one step."""
         with self._new_file(name) as path:
             model.save(path)
-        self.wait()
+        self.barrier()
 
     def _new_file(self, name):
-        """Gives a path to write to, of which only the writer's is kept.
+        """Yields a path to write to; only the file of the writer is kept.
 
-        All processes write, because all of them must take part when JAX reads
-        a variable that is on several machines.
+        All processes write, because JAX needs all of them to read a variable
+        that is distributed over several machines.
         """
         if self.is_writer:
-            return _replacing(self.folder / name)
-        return _thrown_away(name)
+            return replace_file(self.folder / name)
+        return discard_file(name)
 
     @property
-    def last_good(self):
+    def last_good(self) -> str:
+        """A sentence that names the last saved state."""
         if self.last is None:
             return "No state was saved before."
         return (
-            f"The last good state is that after epoch {self.epochs_done}: "
+            f"The last good state, after epoch {self.epochs_done}, is in "
             f"{self.folder / self.last}"
         )
 
-    def describe_interruption(self):
-        """Returns two lines: which state is kept, and how to go on with it."""
+    def describe_interruption(self) -> str:
+        """Returns two lines: which state is kept, and how to resume it."""
         folder = shlex.quote(str(self.folder))
         if not (self.folder / STATE).exists():
             return (
-                "Interrupted in the first epoch: there is no state to keep.\n"
+                "Interrupted in the first epoch: no state was saved.\n"
                 "Start again with the same command or call."
             )
-        # Or the state that was just being written would not be counted.
+        # The interruption may have come after the state was written, and
+        # before `self.history` was updated.
         state = _read_state(self.folder)
         return (
             f"Interrupted: the state after epoch {state['epochs_done']} is "
@@ -271,7 +265,7 @@ def _file_after(epoch):
 
 
 def _read_state(folder):
-    state = _read_json(pathlib.Path(folder) / STATE)
+    state = read_json(pathlib.Path(folder) / STATE)
     if not {"configuration", "history"} <= state.keys():
         raise ValueError(
             f"{str(pathlib.Path(folder) / STATE)!r} is not the state of a "
@@ -280,153 +274,29 @@ def _read_state(folder):
     return state
 
 
-def _read_json(path):
-    """Returns the dict in a file that a training has written."""
+def read_json(path):
+    """Returns the dict in a file that a run has written."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{str(path)!r} is damaged: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(
-            f"{str(path)!r} must hold an object, as a training writes it. "
+            f"{str(path)!r} must hold an object, as training runs write it. "
             f"Received: {reprlib.repr(content)}."
         )
     return content
 
 
-def read_training(folder):
-    """Returns the `Recipe` and the class names of the training in a folder.
+def read_configuration(folder: str | os.PathLike) -> dict[str, Any]:
+    """Returns the configuration of the run in a folder.
 
     Raises:
-        ValueError: If there is no training.
+        ValueError: If the folder holds no run.
     """
     try:
-        configuration = _read_state(folder)["configuration"]
-        return Recipe(**configuration["recipe"]), configuration["classes"]
+        return _read_state(folder)["configuration"]
     except OSError as error:
         raise ValueError(
             f"{str(folder)!r} holds no training: {error.strerror}: {STATE}"
         ) from error
-
-
-def _filled_in(configuration):
-    """Returns a configuration with what older versions did not write."""
-    configuration = dict(configuration)
-    if "mixed_precision" in configuration:
-        name = configuration.pop("mixed_precision")
-        configuration["dtype_policy"] = f"mixed_{name}" if name else "float32"
-    if "recipe" in configuration:
-        recipe = dataclasses.asdict(Recipe(**configuration["recipe"]))
-        configuration["recipe"] = json.loads(json.dumps(recipe))
-    return configuration
-
-
-def _differences(before, now, name=""):
-    """Yields `"name.of.the.value: 4 before, 8 now"` for all that differ."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted({*before, *now}):
-            yield from _differences(
-                before.get(key),
-                now.get(key),
-                f"{name}.{key}" if name else str(key),
-            )
-    elif (
-        isinstance(before, list)
-        and isinstance(now, list)
-        and len(before) == len(now)
-    ):
-        for place, values in enumerate(zip(before, now, strict=True)):
-            yield from _differences(*values, f"{name}[{place}]")
-    elif before != now:
-        yield f"{name}: {_short(before)} before, {_short(now)} now"
-
-
-def _short(value):
-    return "not set" if value is None else reprlib.repr(value)
-
-
-def write_arguments(folder, arguments):
-    """Keeps the arguments of a training script, for `read_arguments`.
-
-    Args:
-        folder: Path of the run.
-        arguments: Dict of JSON values.
-    """
-    with _replacing(pathlib.Path(folder) / ARGUMENTS) as path:
-        path.write_text(json.dumps(arguments, indent=1), encoding="utf-8")
-
-
-def read_arguments(folder, known):
-    """Returns what `write_arguments` has kept, or an empty dict.
-
-    Args:
-        folder: Path of the run.
-        known: The names of the arguments of the script that reads it.
-
-    Raises:
-        ValueError: If another script has written it.
-    """
-    path = pathlib.Path(folder) / ARGUMENTS
-    if not path.exists():
-        return {}
-    arguments = _read_json(path)
-    unknown = [name for name in arguments if name not in known]
-    if unknown:
-        raise ValueError(
-            f"{str(folder)!r} holds a training of another script, which has "
-            f"the arguments {unknown} besides."
-        )
-    return arguments
-
-
-@contextlib.contextmanager
-def _replacing(path):
-    """Gives a path to write to, and puts it in the place of `path`."""
-    # Keras looks at the ending of the name.
-    temporary = path.with_name("new-" + path.name)
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        if hasattr(os, "O_DIRECTORY"):
-            # Or a power cut may take the new name back, or keep only the name
-            # of the second of two files. Windows cannot open a folder.
-            folder = os.open(path.parent, os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _thrown_away(name):
-    with tempfile.TemporaryDirectory() as folder:
-        yield pathlib.Path(folder) / name
-
-
-class SaveRun(keras.callbacks.Callback):
-    """Saves the state after each epoch, and stops when the loss is no number.
-
-    Args:
-        run: A `Run`.
-    """
-
-    def __init__(self, run):
-        super().__init__()
-        self.run = run
-
-    def on_train_batch_end(self, batch, logs=None):
-        loss = (logs or {}).get("loss", 0.0)
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"The loss is {float(loss)} in step {batch + 1} of epoch "
-                f"{self.run.epochs_done + 1}. {self.run.last_good}"
-            )
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.run.save(
-            self.model, {name: float(value) for name, value in logs.items()}
-        )

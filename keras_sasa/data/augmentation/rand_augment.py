@@ -1,9 +1,9 @@
 """RandAugment of one image, from Keras' operations and a given seed.
 
 `keras.layers.RandAugment` draws one operation for a whole batch, computes all
-of them, and its random numbers depend on what was drawn before. Here every
-image has operations of its own, no others are computed, and equal seeds give
-equal images, without which a training could not be resumed exactly.
+of them, and its random numbers depend on earlier draws. Here every image has
+its own operations, only these are computed, and equal seeds give equal images,
+so that runs can be resumed exactly.
 """
 
 import functools
@@ -15,10 +15,10 @@ NUM_OPERATIONS = 2
 
 
 class _Seeds(keras.random.SeedGenerator):
-    """Hands out seeds that follow from one tensor, without a variable."""
+    """Derives seeds from one tensor, without a variable."""
 
     def __init__(self, seed):
-        # The state of the base class is not needed: its `next` is replaced.
+        # `next` is overridden and does not use the state of the base class.
         self._seed = seed
         self._calls = 0
 
@@ -28,9 +28,9 @@ class _Seeds(keras.random.SeedGenerator):
 
 
 @functools.cache
-def _operations(factor, white):
+def _operations(factor, max_pixel_value):
     """Returns the operations of `keras.layers.RandAugment`."""
-    layers = keras.layers.RandAugment((0, white), factor=factor)
+    layers = keras.layers.RandAugment((0, max_pixel_value), factor=factor)
     operations = [
         layers.random_shear,
         layers.random_translation,
@@ -45,19 +45,19 @@ def _operations(factor, white):
         layers.equalization,
     ]
     for operation in operations:
-        # In a `tf.data` pipeline also when Keras runs on JAX.
+        # `tf.data` needs TensorFlow's operations, also with Keras on JAX.
         operation.backend.set_backend("tensorflow")
     return operations
 
 
-def rand_augment(image, seed, factor, white=255.0):
+def rand_augment(image, seed, factor, max_pixel_value=255.0):
     """Applies two random operations of RandAugment, one after the other.
 
     Args:
         image: `uint8` tensor `(height, width, channels)`.
         seed: Integer tensor `(2,)`.
         factor: Float from 0 to 1, the strength of the operations.
-        white: Number, the brightest value of a pixel.
+        max_pixel_value: Number, the brightest value of a pixel.
 
     Returns:
         A tensor of the same shape and dtype.
@@ -76,7 +76,7 @@ def rand_augment(image, seed, factor, white=255.0):
         )
         return tf.ensure_shape(changed[0], image.shape)
 
-    operations = _operations(factor, white)
+    operations = _operations(factor, max_pixel_value)
     shape = image.shape
     image = tf.cast(image, "float32")
     for one_seed in tf.unstack(tf.random.split(seed, NUM_OPERATIONS)):
@@ -90,5 +90,5 @@ def rand_augment(image, seed, factor, white=255.0):
                 for operation in operations
             ],
         )
-    image = tf.clip_by_value(tf.round(image), 0, white)
+    image = tf.clip_by_value(tf.round(image), 0, max_pixel_value)
     return tf.ensure_shape(tf.cast(image, "uint8"), shape)
