@@ -1,9 +1,9 @@
-"""What `setup.py` wrote down about the compilation of the kernel."""
+"""The report that `setup.py` writes about the compilation of the kernel."""
 
 import json
 import pathlib
 
-# Beside the library; setup.py has the same name.
+# Beside the library; setup.py uses the same name.
 PATH = pathlib.Path(__file__).with_name("_native.json")
 
 
@@ -11,11 +11,10 @@ def read(path=None) -> dict | None:
     """Reads the report.
 
     Returns:
-        Dict of `"compiler"` (what it says about itself, `None` if it was never
-        reached), `"levels"` (names of the instruction sets that were
-        compiled), `"left_out"` (why the others were not, by name) and
-        `"failure"` (why there is no kernel, or `None`); or `None` if there is
-        no report.
+        Dict with `"compiler"` (its first line of `--version`, or `None` if no
+        compiler ran), `"levels"` (the instruction sets that were compiled),
+        `"left_out"` (the others, with the reasons) and `"failure"` (why there
+        is no kernel, or `None`). `None` if there is no report.
     """
     try:
         return json.loads((path or PATH).read_text(encoding="utf-8"))
@@ -31,7 +30,7 @@ def failure(report: dict | None) -> str | None:
 
 
 def describe(report: dict | None) -> str:
-    """Returns one line about what was compiled and what was not."""
+    """Returns one line about the instruction sets that were compiled."""
     if report is None:
         return "no report"
     if report["failure"] is not None:

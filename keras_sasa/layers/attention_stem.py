@@ -25,7 +25,7 @@ VALUES = ("spatially_aware", "plain", "conv")
 
 @keras.saving.register_keras_serializable(package="keras_sasa")
 class AttentionStem(ImageLayer):
-    """The stem of the full attention network, in the place of a convolution.
+    """The stem of the full attention network, replacing a convolution.
 
     The image is cut into blocks of `block_size` x `block_size` pixels, and the
     pixels of a block attend to each other. For one head and the pixels `i`,
@@ -37,34 +37,34 @@ class AttentionStem(ImageLayer):
     p(a, b, m) = softmax_m((row_embedding[a] + column_embedding[b]) . nu^m)
     ```
 
-    with (a, b) the place of `j` in its block: values know where they are, as
-    the filters of a convolution do. Batch normalization and a max pooling over
-    every block follow, so that the output is `block_size` times smaller.
+    with (a, b) the place of `j` in its block: values depend on their place, as
+    they do under the filters of a convolution. Batch normalization and max
+    pooling over every block follow, so the output is `block_size` times
+    smaller.
 
-    Where a block is cut off by the border of the image, only its pixels
-    inside take part. The softmaxes are computed in float32 (float64 for
-    float64 inputs).
+    If the border of the image cuts a block off, only its pixels inside the
+    image take part. The softmaxes are computed in float32 (float64 for float64
+    inputs).
 
     Args:
         filters: Integer, number of channels of the output; a multiple of
             `num_heads`.
         block_size: Integer, side of a block.
         num_heads: Integer, number of attention heads.
-        num_mixtures: Integer, number of matrices `W_V^m`. Read only with
+        num_mixtures: Integer, number of matrices `W_V^m`. Used only with
             spatially aware values.
-        values: Where values come from, the rows of the paper's table of stems:
+        values: How values are computed, the rows of the paper's table of stems:
             `"spatially_aware"` as above, `"plain"` for one pointwise
             projection, `"conv"` for a convolution of `block_size` x
             `block_size` over the image.
-        data_format: `"channels_last"` or `"channels_first"`. `None` takes that
-            of `keras.config.image_data_format()`.
-        implementation: `None` for the fastest that runs here, or one of the
-            names of `SelfAttention2D`; those that the stem has no
-            implementation for stand for operations of Keras. It does not
-            change the result.
+        data_format: `"channels_last"` or `"channels_first"`. `None` takes
+            `keras.config.image_data_format()`.
+        implementation: As in `SelfAttention2D`. Where the stem has no
+            implementation of that name, operations of Keras compute it. It
+            never changes the result.
         momentum: Float, momentum of the batch normalization.
-        kernel_initializer: Initializer of the projections. One with a seed
-            draws the same numbers for those of one shape.
+        kernel_initializer: Initializer of the projections. An initializer with
+            a seed draws the same numbers for projections of the same shape.
         embedding_initializer: Initializer of row, column and mixture
             embeddings.
         kernel_regularizer: Regularizer of the projections.
@@ -89,9 +89,9 @@ class AttentionStem(ImageLayer):
         filters)`, or `(batch_size, filters, ...)`.
 
     Raises:
-        ValueError: If an argument is outside what is allowed above, or the
-            input has not four axes or an unknown number of channels; or for
-            `implementation="native"` where the kernel does not run.
+        ValueError: If an argument is not as described above, if the input
+            does not have four axes and a known number of channels, or if the
+            named implementation does not run here.
 
     Example:
 
@@ -103,10 +103,10 @@ class AttentionStem(ImageLayer):
 
     Reference:
         [Ramachandran et al., 2019](https://arxiv.org/abs/1906.05909),
-        section 3.2 and appendix. The number of mixtures, the width of the
-        embeddings (here that of a head) and an activation (here none) are not
-        stated there. The `block_size` of the convolution is ours: it is the
-        size that fits the published FLOPs.
+        section 3.2 and appendix. The paper does not state the number of
+        mixtures, the width of the embeddings (here the width of a head) and an
+        activation (here none). The `block_size` of the convolution is our
+        choice: this size fits the published FLOPs.
     """
 
     def __init__(
@@ -170,8 +170,8 @@ class AttentionStem(ImageLayer):
         self.query_kernel = self._add("kernel", "query_kernel", projection)
         self.key_kernel = self._add("kernel", "key_kernel", projection)
         if self.values == "spatially_aware":
-            # One matrix a weight: the fans of a stack of them would be those
-            # of a convolution.
+            # One weight per matrix: the fans of a stack of matrices would be
+            # the fans of a convolution.
             self.value_kernels = [
                 self._add("kernel", f"value_kernel_{number}", projection)
                 for number in range(self.num_mixtures)
@@ -195,7 +195,7 @@ class AttentionStem(ImageLayer):
         inputs = ops.cast(inputs, self.compute_dtype)
         if self.data_format == "channels_first":
             inputs = ops.transpose(inputs, (0, 2, 3, 1))
-        # A gradient would compute again what pooling in the kernel leaves out.
+        # A gradient would recompute the maps that pooling does not keep.
         if training and self.trainable_variables:
             outputs = self.attend(inputs)
             outputs = self.batch_normalization(outputs, training=True)
@@ -231,7 +231,7 @@ class AttentionStem(ImageLayer):
         }
 
     def _matrices(self, inputs):
-        """Returns those of queries and keys, and those of values or a map."""
+        """Returns the kernels of queries and keys, and the values."""
         return self.query_kernel, self.key_kernel, self._value(inputs)
 
     def _value(self, inputs):
@@ -268,7 +268,7 @@ class AttentionStem(ImageLayer):
         return ops.einsum("pm,mcf->pcf", mixture, kernels)
 
     def _scale_and_offset(self):
-        """Returns what the batch normalization is when it is not trained."""
+        """Returns the batch normalization of inference as a linear map."""
         normalization = self.batch_normalization
         dtype = compute_dtype(self.compute_dtype)
         gamma, beta, mean, variance = (
@@ -320,7 +320,7 @@ class AttentionStem(ImageLayer):
     @classmethod
     def from_config(cls, config):
         config = dict(config)
-        # Files of version 0.1.0 have none.
+        # Files of version 0.1.0 have no such entry.
         settings = config.pop("batch_normalization", {})
         layer = super().from_config(config)
         for name, value in settings.items():

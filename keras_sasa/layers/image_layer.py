@@ -1,4 +1,4 @@
-"""What the layers of this package share: image axes and weights."""
+"""The base class of layers on images: axes and weights."""
 
 from collections.abc import Callable
 
@@ -27,7 +27,7 @@ class ImageLayer(keras.layers.Layer):
         data_format: `"channels_last"`, `"channels_first"` or `None`.
         parts: Initializers, regularizers and constraints by their names,
             `{kind}_{part}`; kept as attributes and serialized.
-        **kwargs: Those of `keras.layers.Layer`.
+        **kwargs: Arguments of `keras.layers.Layer`.
     """
 
     def __init__(self, data_format, parts, **kwargs):
@@ -78,8 +78,8 @@ class ImageLayer(keras.layers.Layer):
         """Adds a weight of a kind: `"kernel"`, `"embedding"` or `"bias"`."""
         initializer = initializer or getattr(self, f"{kind}_initializer")
         if isinstance(initializer, initializers.Initializer):
-            # An initializer draws the same numbers at every call; a copy of
-            # one without a seed draws its own.
+            # An initializer draws the same numbers at every call; its copy
+            # draws others, unless it has a seed.
             initializer = initializer.__class__.from_config(
                 initializer.get_config()
             )
@@ -102,7 +102,7 @@ class ImageLayer(keras.layers.Layer):
         }
 
     def _export_to_saved_model_graph(self, *args, **kwargs):
-        # A part of `tf.saved_model.save` that every layer takes.
+        # `tf.saved_model.save` calls it for every layer.
         warn_of_kernel_calls()
         return super()._export_to_saved_model_graph(*args, **kwargs)
 

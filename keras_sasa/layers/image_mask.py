@@ -5,16 +5,16 @@ from keras import ops
 
 
 def standardize_mask(mask, images_shape):
-    """Returns a mask without axes that say nothing.
+    """Returns a mask as booleans, without a last axis of one.
 
     Args:
         mask: Tensor or array, true where a pixel may be attended to:
             `(batch_size, height, width)`, the same with a last axis of one, or
             `(batch_size,)` for whole images, as `keras.layers.TimeDistributed`
-            passes a mask of frames. The batch size may be 1 for one mask of
+            passes a mask of frames. A batch size of 1 stands for one mask for
             all images.
-        images_shape: `(batch_size, height, width)` of the images. Sizes that
-            are not known are `None`.
+        images_shape: `(batch_size, height, width)` of the images. Unknown
+            sizes are `None`.
 
     Returns:
         Booleans, of rank 3 or 1.
@@ -28,7 +28,7 @@ def standardize_mask(mask, images_shape):
         raise ValueError(
             "`mask` must have the shape (batch_size, height, width), the same "
             "with a last axis of one, or (batch_size,) for whole images; the "
-            "batch size may be 1 for one mask of all images. Received: "
+            "batch size may be 1 for one mask for all images. Received: "
             f"mask.shape={shape}, and images of (batch_size, "
             f"height, width) = {expected}."
         )
@@ -36,7 +36,7 @@ def standardize_mask(mask, images_shape):
     if len(shape) != 4:
         return mask
     if shape[-1] is None and not isinstance(mask, keras.KerasTensor):
-        # Fails in a graph that turns out to have more than one there.
+        # Fails in a graph where it turns out to be larger than one.
         return ops.reshape(mask, ops.shape(mask)[:3])
     return mask[..., 0]
 
@@ -58,5 +58,5 @@ def _same(size, other):
 
 
 def _known(shape):
-    """Returns a shape with `None` for sizes that a graph computes."""
+    """Returns a shape with `None` for sizes that only a graph knows."""
     return tuple(size if isinstance(size, int) else None for size in shape)

@@ -1,5 +1,8 @@
 """The first layer of a trained network, which describes its images."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
 from keras_sasa._argument_checks import positive_integer
@@ -11,10 +14,9 @@ RESIZINGS = ("central_square", "central_crop", "letterbox")
 class ImageRescaling(keras.layers.Rescaling):
     """Scales pixels to -1 to 1, and describes the images a network takes.
 
-    It computes what `keras.layers.Rescaling` computes. Its configuration is
-    part of a saved model, so that a `.keras` file says by itself how a new
-    photo is prepared and what its classes are called: see
-    `keras_sasa.training.describe_images`.
+    It computes the same as `keras.layers.Rescaling`. Its configuration is part
+    of a saved model, so a `.keras` file itself says how to prepare a new photo
+    and what the classes are called: see `keras_sasa.training.describe_images`.
 
     Args:
         class_names: List of strings, one for each class of the network.
@@ -24,7 +26,7 @@ class ImageRescaling(keras.layers.Rescaling):
             takes the middle, as large as the shorter side, `"central_crop"`
             7/8 of that, and `"letterbox"` the whole image with a border.
         max_pixel_value: Number, the brightest value of a pixel.
-        **kwargs: Those of `keras.layers.Layer`, such as `name`.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
 
     Raises:
         ValueError: If an argument is not as described.
@@ -42,12 +44,12 @@ class ImageRescaling(keras.layers.Rescaling):
 
     def __init__(
         self,
-        class_names,
-        image_size,
-        channels=3,
-        resizing="central_square",
-        max_pixel_value=255.0,
-        **kwargs,
+        class_names: Sequence[str],
+        image_size: int,
+        channels: int = 3,
+        resizing: str = "central_square",
+        max_pixel_value: float = 255.0,
+        **kwargs: Any,
     ):
         if isinstance(class_names, str) or not all(
             isinstance(name, str) for name in class_names
@@ -87,11 +89,11 @@ class ImageRescaling(keras.layers.Rescaling):
             "resizing": self.resizing,
             "max_pixel_value": self.max_pixel_value,
         }
-        # They follow from the brightest value.
+        # They follow from `max_pixel_value`.
         del config["scale"], config["offset"]
         return config
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        # That of Keras wants `scale` and `offset`.
+        # The method of Keras needs `scale` and `offset`.
         return cls(**config)

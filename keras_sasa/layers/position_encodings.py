@@ -7,9 +7,9 @@ from keras import ops
 def sinusoidal_encoding(height, width, channels, dtype="float32"):
     """Sinusoidal encoding of rows and of columns.
 
-    Of n channels for an axis, the first half (rounded up) are
-    `sin(position / 10000 ** (2 i / n))`, the others cosines of the same
-    frequencies (Vaswani et al., 2017, 3.5). The paper says only "sinusoidal".
+    An axis has n channels: first sines, `sin(position / 10000 ** (2 i / n))`,
+    one more if n is odd, then cosines of the same frequencies (Vaswani et al.,
+    2017, section 3.5). The paper says only "sinusoidal".
 
     Args:
         height: Number of rows.

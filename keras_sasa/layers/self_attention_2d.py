@@ -24,16 +24,18 @@ from keras_sasa.ops.local_attention.projections import Projections
 from keras_sasa.ops.local_attention.window import pair, window_axes
 from keras_sasa.ops.precision import compute_dtype
 
-POSITION_ENCODINGS = ("relative", "absolute", None)
+# The position terms of the logits, by `position_encoding`.
+_POSITION_TERMS = {"relative": RowColumnEmbeddings()}
+POSITION_ENCODINGS = (*_POSITION_TERMS, "absolute", None)
 
 
 @keras.saving.register_keras_serializable(package="keras_sasa")
 class SelfAttention2D(ImageLayer):
-    """Stand-alone local self-attention, in the place of a 2-D convolution.
+    """Stand-alone local self-attention, a replacement for 2-D convolutions.
 
-    Every pixel attends to the `kernel_size` window around it. With the query
-    `q`, keys `k` and values `v` of one head, pointwise projections of the
-    input,
+    Every pixel attends to the `kernel_size` window around it. One head, whose
+    query `q`, keys `k` and values `v` are pointwise projections of the input,
+    computes
 
     ```
     y_ij = sum over (a, b) in the window of (i, j) of
@@ -41,16 +43,15 @@ class SelfAttention2D(ImageLayer):
     r_{a-i, b-j} = concat(row_embedding[a-i], column_embedding[b-j])
     ```
 
-    Heads are computed apart and concatenated. As in the paper the logits are
-    not scaled and nothing is projected afterwards. A pixel outside the image
-    takes no part in the softmax, so that a constant image stays constant. The
-    softmax is computed in float32 (float64 for float64 inputs) whatever the
-    dtype policy.
+    The outputs of the heads are concatenated. As in the paper, the logits are
+    not scaled and there is no output projection. Pixels outside the image are
+    masked, so a constant image stays constant. The softmax is computed in
+    float32 (float64 for float64 inputs) under every dtype policy.
 
-    Sizes, padding, strides and dilation mean what they mean in
-    `keras.layers.Conv2D`, and output shapes are equal; only, windows are always
-    centred on their query, so that a strided output is exactly the stride-1
-    output `[:, ::strides, ::strides]`.
+    Sizes, padding, strides and dilation have the same meaning as in
+    `keras.layers.Conv2D`, and output shapes are equal. One thing differs:
+    windows are always centred on their query, so a strided output is exactly
+    the stride-1 output `[:, ::strides, ::strides]`.
 
     Args:
         filters: Integer, number of channels of the output; a multiple of
@@ -62,27 +63,27 @@ class SelfAttention2D(ImageLayer):
         padding: `"same"`, or `"valid"` for queries whose window lies inside
             the image.
         dilation_rate: Integer or pair, distance between the keys of a window.
-            Not together with `strides` > 1.
-        data_format: `"channels_last"` or `"channels_first"`. `None` takes that
-            of `keras.config.image_data_format()`.
+            It cannot be combined with `strides` > 1.
+        data_format: `"channels_last"` or `"channels_first"`. `None` takes
+            `keras.config.image_data_format()`.
         activation: Activation function of the output, as in `Conv2D`. `None`
             applies none.
         position_encoding: `"relative"` for the learned embeddings above,
             `"absolute"` for a sinusoidal encoding of rows and columns that is
             added to the input, `None` for neither.
-        use_content: Boolean, whether logits have the term `q . k`. Without it
-            only `q . r` is left and there is no `key_kernel`.
+        use_content: Boolean, whether logits have the term `q . k`. Without it,
+            only `q . r` is left, and there is no `key_kernel`.
         use_bias: Boolean, whether the three projections have a bias.
-        dropout: Float in [0, 1), share of attention weights dropped in
-            training.
+        dropout: Float in [0, 1), fraction of the attention weights to drop
+            during training.
         implementation: How the attention is computed, which never changes the
             result or the weights: one of the names in
             `keras_sasa.local_attention.available()`, or `None` for the fastest
             that runs here.
-        kernel_initializer: Initializer of the three projections. One with a
-            seed draws the same numbers for each.
-        value_initializer: Initializer of the projection to values, `None` for
-            that of all three.
+        kernel_initializer: Initializer of the three projections. An
+            initializer with a seed draws the same numbers for each.
+        value_initializer: Initializer of the projection to values. `None`
+            takes `kernel_initializer`.
         embedding_initializer: Initializer of the two relative embeddings.
         bias_initializer: Initializer of the biases.
         kernel_regularizer: Regularizer of the projections.
@@ -98,9 +99,9 @@ class SelfAttention2D(ImageLayer):
     Call arguments:
         inputs: Images, of the input shape below.
         mask: Booleans `(batch_size, height, width)`, true where a pixel may be
-            attended to. A query all of whose keys are masked gets zeros
-            (before the activation, without the bias). A last axis of one is
-            accepted, a batch size of 1 for one mask of all images, and
+            attended to. If all keys of a query are masked, its output is zero
+            (before the activation, without the bias). Also accepted are a last
+            axis of one, a batch size of 1 for one mask for all images, and
             `(batch_size,)` for whole images, as `TimeDistributed` passes a mask
             of frames.
         training: Boolean, whether dropout is applied.
@@ -119,8 +120,9 @@ class SelfAttention2D(ImageLayer):
         kernel_width)`; index 0 of a window side is the top or left.
 
     Raises:
-        ValueError: If an argument is outside what is allowed above, or the
-            input has not four axes or an unknown number of channels.
+        ValueError: If an argument is not as described above, if the input
+            does not have four axes and a known number of channels, or if the
+            named implementation does not run here.
 
     Example:
 
@@ -211,11 +213,7 @@ class SelfAttention2D(ImageLayer):
             columns,
             self.num_heads,
             content=self.use_content,
-            position=(
-                RowColumnEmbeddings()
-                if self.position_encoding == "relative"
-                else None
-            ),
+            position=_POSITION_TERMS.get(self.position_encoding),
         )
 
     def _check_arguments(self):
@@ -225,12 +223,13 @@ class SelfAttention2D(ImageLayer):
                 f"`position_encoding` must be one of {POSITION_ENCODINGS}. "
                 f"Received: position_encoding={self.position_encoding!r}."
             )
-        if self.position_encoding == "relative":
-            RowColumnEmbeddings().check_heads(self.filters, self.num_heads)
-        if not self.use_content and self.position_encoding != "relative":
+        term = _POSITION_TERMS.get(self.position_encoding)
+        if term is not None:
+            term.check_heads(self.filters, self.num_heads)
+        elif not self.use_content:
             raise ValueError(
-                "`use_content=False` leaves only the relative positions and "
-                'needs `position_encoding="relative"`. Received: '
+                "`use_content=False` leaves only the relative positions, so "
+                '`position_encoding` must be `"relative"`. Received: '
                 f"position_encoding={self.position_encoding!r}."
             )
         if (
@@ -304,7 +303,7 @@ class SelfAttention2D(ImageLayer):
         )
         outputs, *scores = outputs if return_attention_scores else (outputs,)
         if image_mask is not None:
-            # Without a mask of pixels, so that the kernel can be used.
+            # Apart from the attention: few implementations take a mask.
             outputs, *scores = (
                 ops.where(
                     ops.reshape(
@@ -326,7 +325,7 @@ class SelfAttention2D(ImageLayer):
             return None, None
         shape = ops.shape(inputs)[:3]
         mask = standardize_mask(mask, shape)
-        # Only the batch may be broadcast; other sizes fail in a graph, too.
+        # Only the batch is broadcast; other sizes fail, in a graph as well.
         if len(mask.shape) == 1:
             return None, ops.broadcast_to(mask, shape[:1])
         mask = ops.reshape(mask, (-1, *shape[1:]))

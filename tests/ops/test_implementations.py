@@ -11,8 +11,12 @@ from keras_sasa import AttentionStem, SelfAttention2D, doctor
 from keras_sasa.ops import block_attention, dispatch, local_attention
 from keras_sasa.ops.block_attention.interface import BlockAttention
 from keras_sasa.ops.local_attention.interface import LocalAttention
-from keras_sasa.ops.local_attention.position import RowColumnEmbeddings
+from keras_sasa.ops.local_attention.position import (
+    PositionTerm,
+    RowColumnEmbeddings,
+)
 from keras_sasa.ops.local_attention.problem import Problem
+from keras_sasa.ops.local_attention.projections import Projections
 from keras_sasa.ops.local_attention.window import window_axes
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 5, 6, 3)).astype("float32")
@@ -148,6 +152,41 @@ def test_a_name_of_another_function_means_a_portable_one():
     AttentionStem(4, 2, 2, implementation="tiled")(IMAGES)
     with pytest.raises(ValueError, match="must be one of.*'tiled'"):
         AttentionStem(4, 2, 2, implementation="other")
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadBiases(PositionTerm):
+    """A bias for each head and each place of the window."""
+
+    weight_names = ("biases",)
+
+    def weight_shapes(self, window, num_heads, filters):
+        return ((num_heads, *window),)
+
+    def logits(self, query, weights):
+        (biases,) = weights
+        return biases
+
+
+def test_a_new_position_term():
+    """Implementations that do not know it leave it to the next one."""
+    problem = Problem(*window_axes(3), 2, content=False, position=HeadBiases())
+    (shape,) = problem.position.weight_shapes(problem.window, 2, 4)
+    biases = np.full(shape, -1e9, "float32")
+    # One head looks at the pixel above, the other at the pixel itself.
+    biases[0, 0, 1] = biases[1, 1, 1] = 0.0
+    kernel = np.concatenate([np.eye(3, 2), np.eye(3, 2)], 1).astype("float32")
+    outputs = local_attention.projected_attention(
+        problem, IMAGES, Projections(kernel, None, kernel), (biases,)
+    )
+    outputs = ops.convert_to_numpy(outputs)
+    np.testing.assert_allclose(
+        outputs[:, 1:, :, :2], IMAGES[:, :-1, :, :2], rtol=1e-5
+    )
+    np.testing.assert_allclose(outputs[..., 2:], IMAGES[..., :2], rtol=1e-5)
+    for implementation in local_attention.IMPLEMENTATIONS.values():
+        reason = implementation.unsupported_reason(problem)
+        assert reason is None or "no other positions" in reason
 
 
 UNSUPPORTED = {

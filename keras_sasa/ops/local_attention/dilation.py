@@ -11,7 +11,7 @@ from keras_sasa.ops.sizes import ceil_divide
 class DilationPhases:
     """Maps cut into `rows * columns` maps of every n-th row and column.
 
-    Inside one of them a dilated window is an ordinary one.
+    Inside each of them, a dilated window is an ordinary one.
     """
 
     rows: int

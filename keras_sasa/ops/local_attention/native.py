@@ -55,9 +55,7 @@ class NativeAttention(NativeImplementation, LocalAttention):
             (problem.dropout, "takes no dropout"),
             (problem.scores, "returns no attention scores"),
             (
-                not isinstance(
-                    problem.position, RowColumnEmbeddings | type(None)
-                ),
+                not isinstance(problem.position, RowColumnEmbeddings | None),
                 "knows no other positions than row and column embeddings",
             ),
         ):

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from keras_sasa.ops.local_attention.position import RowColumnEmbeddings
+from keras_sasa.ops.local_attention.position import PositionTerm
 from keras_sasa.ops.local_attention.window import WindowAxis
 
 
@@ -28,7 +28,7 @@ class Problem:
     columns: WindowAxis
     num_heads: int
     content: bool = True
-    position: RowColumnEmbeddings | None = None
+    position: PositionTerm | None = None
     dtype: str = "float32"
     masked: bool = False
     dropout: bool = False

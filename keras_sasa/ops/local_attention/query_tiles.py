@@ -14,8 +14,16 @@ from keras_sasa.ops.softmax import MASKED_LOGIT
 class AxisTiles:
     """Query tiles and the keys they see (tile and halo) along one axis.
 
-    Queries and keys are those of one dilation phase, where neighbours in a
-    window are neighbours in memory.
+    They belong to one dilation phase, in which neighbours in a window are
+    neighbours in memory.
+
+    Attributes:
+        kernel_size: Keys of a window.
+        stride: Keys between two queries.
+        margin: Padding before the first key of the image.
+        size: Keys of the image.
+        queries: Number of queries.
+        tile: Queries of a tile.
     """
 
     kernel_size: int
@@ -55,8 +63,8 @@ class AxisTiles:
     def key_padding(self) -> tuple[int, Any]:
         """Pixels to add before and after the image.
 
-        A stride may leave the last keys unseen; they stay, unused, so that
-        the second number is never negative.
+        A stride may leave the last keys unseen. They stay in the map, unused,
+        so the second number is never negative.
         """
         after = self.padded_keys - self.margin - self.size
         if isinstance(after, int):
@@ -67,8 +75,8 @@ class AxisTiles:
         """Offset of every key of a tile in the window of every query.
 
         Returns:
-            Integers `(tile, tile_keys)`; `kernel_size` stands for "not in the
-            window of this query".
+            Integers `(tile, tile_keys)`; `kernel_size` where a key is not in
+            the window of the query.
         """
         query = np.arange(self.tile)[:, None] * self.stride
         offset = np.arange(self.tile_keys)[None, :] - query
@@ -76,11 +84,11 @@ class AxisTiles:
         return np.where(inside, offset, self.kernel_size)
 
     def mask_logits(self, phases: int, size: Any, dtype: str) -> Any:
-        """0 where a key is in the window and in the image.
+        """Returns 0 where a key is in the window and in the image.
 
         Args:
-            phases: Phases of the dilation; phase n holds pixels n, n + phases,
-                n + 2 phases.
+            phases: Number of dilation phases; phase n holds the pixels n,
+                n + phases, n + 2 phases, ...
             size: Pixels of the image.
             dtype: Floating point type of the result.
 
@@ -119,8 +127,7 @@ class AxisTiles:
 
         Returns:
             `(places, exists)`, both `(overlap, padded_keys)`: the places of a
-            key in the flattened `(tiles, tile_keys)`, and whether there are
-            that many.
+            key in the flattened `(tiles, tile_keys)`, and which of them exist.
         """
         key = arange(self.padded_keys)[None, :]
         back = np.arange(self.overlap, dtype="int32")[:, None]
@@ -135,9 +142,9 @@ class AxisTiles:
 def choose_tile(queries: Any, stride: int) -> int:
     """Number of queries along one side of a tile.
 
-    A small map is one tile: dense masked attention. On a larger one, small
-    tiles compute fewer keys that the mask throws away, large tiles copy fewer
-    keys of the halo; the numbers were measured with
+    A small map is one tile: dense masked attention. On a larger map, small
+    tiles compute fewer products that the mask discards, and large tiles copy
+    fewer keys of the halo. The numbers were measured with
     `benchmarks/local_attention.py`.
     """
     if not isinstance(queries, int):
@@ -151,6 +158,6 @@ def choose_tile(queries: Any, stride: int) -> int:
 def choose_band(tiles: Any) -> int:
     """Number of rows of tiles that are computed together.
 
-    Many make few, large products, few keep memory small.
+    Tall bands make few, large products; low bands keep memory small.
     """
     return max(tiles, 1) if isinstance(tiles, int) and tiles <= 8 else 2

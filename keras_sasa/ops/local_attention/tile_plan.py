@@ -1,4 +1,4 @@
-"""How maps are cut into bands and tiles, and put together again.
+"""Maps cut into bands and tiles, and put together again.
 
 B batch x heads (x phases of the dilation), P and Q padded rows and columns of
 queries, H and W padded rows and columns of keys, T queries of a tile, U keys
@@ -77,11 +77,11 @@ class TilePlan:
 
     Attributes:
         bands: The rows of the map, cut into bands.
-        num_bands: How many there are, also known where sizes are not if all
-            rows are one band.
+        num_bands: Number of bands. If all rows are one band, it is known even
+            where sizes are not.
         rows: The rows of one band, cut into tiles.
         columns: The columns of the map, cut into tiles.
-        dtype: That of the computation.
+        dtype: Type of the computation.
         masked: Whether a query may be left without any key.
     """
 
@@ -287,8 +287,9 @@ def _take_and_add(maps, index, exists):
     """
     batch, entries, channels = ops.shape(maps)
     _, *shape = ops.shape(index)
-    # What does not exist is a row of zeros; but XLA on CPU (TensorFlow 2.21)
-    # appends one to float64 maps wrongly: there it is masked, which is slower.
+    # Entries that do not exist take a row of zeros. XLA on CPU (TensorFlow
+    # 2.21) appends it to float64 maps wrongly; these are masked, which is
+    # slower.
     append = keras.backend.standardize_dtype(maps.dtype) != "float64"
     if append:
         zero = ops.zeros((batch, 1, channels), dtype=maps.dtype)

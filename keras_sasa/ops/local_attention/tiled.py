@@ -1,16 +1,16 @@
 """Local self-attention on query tiles that share the keys of one halo.
 
 The map is cut into tiles of neighbouring queries. A tile and its halo of keys
-meet in one dense product, whose entries outside the exact window of a query
-are masked. Bands (a few rows of tiles) are computed one after the other and
+meet in one dense product, which masks the keys outside the exact window of a
+query. Bands (a few rows of tiles) are computed one after the other and
 recomputed in the gradient, so no more than one band of attention weights is
 in memory at a time.
 
-What depends on the offset between query and key splits into rows and columns:
-q.r, the border of the window, the border of the image. It is computed for the
-rows and for the columns of a tile's keys, and a key gets the sum of its two.
-The gradient adds up over them by a product with a constant matrix of zeros and
-ones.
+Everything that depends on the offset between query and key splits into rows and
+columns: q.r, the border of the window, the border of the image. It is computed
+for the rows and for the columns of a tile's keys, and a key gets the sum of its
+two logits. The gradient sums over rows and columns by a product with a constant
+matrix of zeros and ones.
 
 B batch x heads (x phases of the dilation), T queries of a tile,
 U keys of a tile, D channels per head, K and L window height and width.
@@ -26,6 +26,7 @@ from keras_sasa import _derivatives
 from keras_sasa.ops.exporters import exporting, exporting_without_loops
 from keras_sasa.ops.local_attention.dilation import DilationPhases
 from keras_sasa.ops.local_attention.interface import LocalAttention
+from keras_sasa.ops.local_attention.position import RowColumnEmbeddings
 from keras_sasa.ops.local_attention.tile_plan import (
     TilePlan,
     make_plan,
@@ -42,6 +43,11 @@ class TiledAttention(LocalAttention):
 
     name = "tiled"
     portable = True
+
+    def unsupported_reason(self, problem):
+        if isinstance(problem.position, RowColumnEmbeddings | None):
+            return None
+        return "it knows no other positions than row and column embeddings"
 
     def compute(
         self,
@@ -97,14 +103,14 @@ class TiledAttention(LocalAttention):
             key = plan.pad_keys(phases.split(heads_first(key)))
         elif mask is None or exported:
             query, key = query[..., :1], ops.zeros_like(value[..., :1])
-        # In exported files, which may be quantized, masks are no logits.
+        # Exported files may be quantized, so there masks are not logits.
         attendable = None
         if exported:
             attendable = _attendable_keys(
                 plan, phases, mask, (batch, num_heads), (key_height, key_width)
             )
         elif mask is not None:
-            # A last channel of 1 in the query meets one in the key that is 0
+            # A last channel, 1 in the query, meets one in the key that is 0
             # where the key may be attended to.
             excluded = (1.0 - ops.cast(mask, value.dtype)) * MASKED_LOGIT
             excluded = ops.repeat(excluded[..., None], num_heads, axis=0)
@@ -176,8 +182,8 @@ def _position_logits(problem, plan, query, position, images, phases, sizes):
         )
         half = channels // 2
         # The embedding is moved to the place of the window in the tile, which
-        # is another one for every row (column) of the tile: one product each.
-        # Not more than five axes, which is all that LiteRT multiplies.
+        # differs for every row (column) of the tile: one product for each.
+        # LiteRT multiplies tensors of five axes at most.
         rows = ops.matmul(
             ops.reshape(top, (*images, lines, wide, half)),
             _for_each(row_embedding, plan.rows, lines),
@@ -251,12 +257,12 @@ def _for_each(embedding, tiles, queries):
 
 
 def _attendable_keys(plan, phases, mask, images, sizes):
-    """Where keys may be attended to, as a map like that of the keys.
+    """Returns a map of the keys that may be attended to.
 
     Args:
         plan: The tiles.
         phases: Phases of the dilation.
-        mask: That of the call, or `None`.
+        mask: The mask of the call, or `None`.
         images: Batch size and number of heads.
         sizes: Height and width of the image.
 
@@ -279,12 +285,12 @@ def _attendable_keys(plan, phases, mask, images, sizes):
 def _tile_weights(plan, query, key, position, attendable=None):
     """Returns the attention weights `(B, tiles, T, U)`.
 
-    Keys that may be `attendable`, `(B or 1, tiles, U, 1)`, or `None` if what
-    they may not is in the position logits.
+    `attendable` is a mask of the keys, `(B or 1, tiles, U, 1)`, or `None` if
+    the position logits contain it.
     """
     batch, number, _, _ = ops.shape(query)
-    # Added, and not by a product with ones: with weights of 8 bits LiteRT
-    # rounds what meets them to 127 parts of the largest, `MASKED_LOGIT`.
+    # A sum, not a product with ones: for weights of 8 bits, LiteRT rounds the
+    # other factor to 127 parts of its largest number, `MASKED_LOGIT`.
     position = ops.reshape(position, (-1, plan.sides))
     high = plan.rows.tile_keys
     position = position[:, :high, None] + position[:, None, high:]
@@ -304,7 +310,7 @@ def _tile_weights(plan, query, key, position, attendable=None):
 def _attend_at_once(
     plan, query, key, value, position, dropout_mask, attendable
 ):
-    """Attends in one band; differentiable, and keeps the weights in memory.
+    """Attends to one band; differentiable, keeps the weights in memory.
 
     Returns:
         The output `(B, P, Q, D)` and the weights `(B, P, Q, K * L)`.
@@ -328,7 +334,7 @@ def _attend_at_once(
 
 
 def _attend_by_bands(plan, query, key, value, position, attendable):
-    """Attends band by band, and again in the gradient.
+    """Attends band by band, and recomputes the bands in the gradient.
 
     Returns:
         The output `(B, P, Q, D)`.
@@ -353,7 +359,7 @@ def _attend_by_bands(plan, query, key, value, position, attendable):
         return _stack_queries(output)
 
     if attendable is not None:
-        # TensorFlow would trace the gradient and write it to the file, too.
+        # Otherwise TensorFlow writes the gradient to the file as well.
         return compute(query, key, value, position)
 
     def gradient(operands, outputs, kept, upstreams):
@@ -371,7 +377,7 @@ def _attend_by_bands(plan, query, key, value, position, attendable):
 def _attend_gradient(plan, query, key, value, position, output, upstream):
     """Returns the gradients of query, key, value and position logits."""
     # With p the weights, o the output and g its gradient, the gradient of a
-    # logit is p * (g.v - g.o); the last channels subtract inside the product.
+    # logit is p * (g.v - g.o). The last channels subtract within the product.
     correction = ops.sum(upstream * output, axis=-1, keepdims=True)
     upstream = ops.concatenate([upstream, -correction], axis=-1)
     value = ops.concatenate([value, ops.ones_like(value[..., :1])], axis=-1)
@@ -466,7 +472,7 @@ def _stack_queries(bands):
 
 
 def _map_bands(plan, function, shapes):
-    """Calls `function(band)` for every band and stacks what it returns.
+    """Calls `function(band)` for every band and stacks the results.
 
     Args:
         plan: The tiles.
@@ -480,7 +486,7 @@ def _map_bands(plan, function, shapes):
         import tensorflow as tf
 
         dtype = plan.dtype
-        # `ops.map` would compute the first band once more to see its shape.
+        # `ops.map` computes the first band once more to learn its shape.
         return tf.map_fn(
             lambda index: function(_Band(plan, index)),
             tf.range(number),
