@@ -193,7 +193,8 @@ class BackwardTasks : public Tasks {
     }
 
     // Of one row of queries; `products_` becomes these gradients.
-    void ComputeLogitGradients(int64_t first, int64_t row, int64_t vector) {
+    KERAS_SASA_NOINLINE void ComputeLogitGradients(int64_t first, int64_t row,
+                                                   int64_t vector) {
       const int64_t taps = layout_.columns.kernel;
       const int64_t plane_stride = layout_.plane_stride;
       const int64_t lane = vector * kLanes;
@@ -227,7 +228,11 @@ class BackwardTasks : public Tasks {
       s.copy_tap_stride = plane_stride;
       s.row_sums = row_sums + begin * kLanes;
       s.column_sums = row_sums + layout_.rows.kernel * kLanes;
-      ComputeSoftmaxGradient(s, !rings_.finite);
+      if (rings_.finite) {
+        ComputeSoftmaxGradient<false>(s);
+      } else {
+        ComputeSoftmaxGradient<true>(s);
+      }
       for (int64_t entry = 0; entry < entries_; ++entry) {
         Store(row_sums_ + (row * entries_ + entry) * plane_stride + lane,
               Load(row_sums + entry * kLanes));

@@ -123,8 +123,10 @@ class ForwardTasks : public Tasks {
 
  private:
   // Replaces the logits of a row of queries by weights, see `ComputeSoftmax`.
-  void ComputeWeights(const Strip& strip, int64_t row, int64_t vector,
-                      float* weights, Vector* largest, Vector* total) const {
+  KERAS_SASA_NOINLINE void ComputeWeights(const Strip& strip, int64_t row,
+                                          int64_t vector, float* weights,
+                                          Vector* largest,
+                                          Vector* total) const {
     const int64_t taps = layout_.columns.kernel;
     int64_t begin, end;
     strip.WindowRows(row, &begin, &end);

@@ -3,22 +3,66 @@
 #ifndef KERAS_SASA_KERNELS_WINDOW_SOFTMAX_H_
 #define KERAS_SASA_KERNELS_WINDOW_SOFTMAX_H_
 
+#include <cmath>
 #include <cstdint>
 
 #include "keras_sasa/kernels/base/compiler.h"
+#include "keras_sasa/kernels/base/exponentials.h"
+#include "keras_sasa/kernels/base/masked_logit.h"
 #include "keras_sasa/kernels/base/vectors.h"
 
 namespace keras_sasa {
 namespace KERAS_SASA_LEVEL {
 
 // Masks `rows` rows of `taps` logits each; `masks` has one mask a tap.
-void MaskLogits(float* logits, int64_t rows, int64_t taps, const Bits* masks);
+inline void MaskLogits(float* logits, int64_t rows, int64_t taps,
+                       const Bits* masks) {
+  const Vector masked = Broadcast(kMaskedLogit);
+  for (int64_t i = 0; i < rows * taps; i += taps) {
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      float* logit = logits + (i + tap) * kLanes;
+      Store(logit, Select(masks[tap], Load(logit), masked));
+    }
+  }
+}
 
 // Replaces `count` logits in base 2 by exp2(logit - largest), and computes the
 // largest logit and the total of these weights. `outside` more keys, in rows
 // outside the image, are masked.
-void ComputeSoftmax(float* logits, int64_t count, int64_t outside,
-                    Vector* largest, Vector* total);
+inline void ComputeSoftmax(float* logits, int64_t count, int64_t outside,
+                           Vector* largest, Vector* total) {
+  // The keys outside matter only where all others are at -infinity.
+  Vector maximum = Broadcast(outside > 0 ? kMaskedLogit : -INFINITY);
+  Vector odd = maximum;
+  int64_t i = 0;
+  for (; i + 1 < count; i += 2) {
+    maximum = Larger(Load(logits + i * kLanes), maximum);
+    odd = Larger(Load(logits + (i + 1) * kLanes), odd);
+  }
+  if (i < count) maximum = Larger(Load(logits + i * kLanes), maximum);
+  maximum = Larger(odd, maximum);
+  const Vector lowest = Broadcast(kLowestExponent);
+  Vector sum = static_cast<float>(outside) *
+               Exp2(Broadcast(kMaskedLogit) - maximum, lowest);
+  odd = Vector{};
+  for (i = 0; i + 1 < count; i += 2) {
+    float* logit = logits + i * kLanes;
+    const Vector first = Exp2(Load(logit) - maximum, lowest);
+    const Vector second = Exp2(Load(logit + kLanes) - maximum, lowest);
+    Store(logit, first);
+    Store(logit + kLanes, second);
+    sum += first;
+    odd += second;
+  }
+  if (i < count) {
+    const Vector last = Exp2(Load(logits + i * kLanes) - maximum, lowest);
+    Store(logits + i * kLanes, last);
+    sum += last;
+  }
+  sum += odd;
+  *largest = maximum;
+  *total = sum;
+}
 
 struct SoftmaxGradient {
   int64_t rows;       // Rows of the window that are inside the image,
@@ -35,9 +79,60 @@ struct SoftmaxGradient {
   float* column_sums;       // The gradients are added to a vector a tap.
 };
 
+// With p a weight and g the product of the value and the gradient of the
+// output, the gradient of the logit is p * (g - sum of all p * g).
+//
 // `masked`: numbers may be infinite or NaN, and must not reach the lanes that
 // do not see them.
-void ComputeSoftmaxGradient(const SoftmaxGradient& s, bool masked);
+template <bool masked>
+inline void ComputeSoftmaxGradient(const SoftmaxGradient& s) {
+  // Copies, because the compiler must assume that stores change the members.
+  const int64_t rows = s.rows;
+  const int64_t taps = s.taps;
+  const int64_t copy_tap_stride = s.copy_tap_stride;
+  const Bits* masks = s.masks;
+  const Vector log_sum_exp = s.log_sum_exp;
+  float* logits = s.logits;
+  float* products = s.products;
+  float* weights = s.weights;
+  float* gradients = s.gradients;
+  float* row_sums = s.row_sums;
+  float* column_sums = s.column_sums;
+  const Vector lowest = Broadcast(kLowestExponent);
+  Vector total{};
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      float* logit = logits + (row * taps + tap) * kLanes;
+      float* product = products + (row * taps + tap) * kLanes;
+      Vector weight = Exp2(Load(logit) - log_sum_exp, lowest);
+      if (masked) {
+        weight = ZeroUnless(masks[tap], weight);
+        Store(product, ZeroUnless(masks[tap], Load(product)));
+      }
+      Store(logit, weight);
+      total += weight * Load(product);
+    }
+  }
+  for (int64_t row = 0; row < rows; ++row) {
+    Vector row_sum{};
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      const Vector weight = Load(logits);
+      Vector gradient = weight * (Load(products) - total);
+      if (masked) gradient = ZeroUnless(masks[tap], gradient);
+      Store(products, gradient);
+      Store(weights, weight);
+      Store(gradients, gradient);
+      row_sum += gradient;
+      float* column_sum = column_sums + tap * kLanes;
+      Store(column_sum, Load(column_sum) + gradient);
+      logits += kLanes;
+      products += kLanes;
+      weights += copy_tap_stride;
+      gradients += copy_tap_stride;
+    }
+    Store(row_sums + row * kLanes, row_sum);
+  }
+}
 
 }  // namespace KERAS_SASA_LEVEL
 }  // namespace keras_sasa
