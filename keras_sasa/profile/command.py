@@ -1,4 +1,4 @@
-"""`python -m keras_sasa.profile`: a saved model, or the paper's networks."""
+"""`python -m keras_sasa.profile`: a saved model or the paper's networks."""
 
 import argparse
 import sys
@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_sasa import detection  # noqa: F401, for saved detectors
 from keras_sasa._optional_imports import optional_import
 from keras_sasa._paths import local_path_option
-from keras_sasa.profile.counting import profile
 from keras_sasa.profile.picture import plot_profile
+from keras_sasa.profile.profiling import profile
 from keras_sasa.profile.published import (
     HEADER,
     format_published,
@@ -22,16 +21,16 @@ PICTURES = (".png", ".pdf", ".svg", ".jpg")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints the profile of a saved model, or the paper's tables beside ours.
+    """Prints the profile of a saved model, or the paper's tables and ours.
 
     Args:
-        arguments: Arguments of the command line, `None` for the real ones.
+        arguments: Arguments of the command line, `None` for `sys.argv[1:]`.
     """
     parser = argparse.ArgumentParser(
         prog="python -m keras_sasa.profile",
-        description="Prints parameters, FLOPs and milliseconds of every layer "
-        "of a saved model, for one image. Without a model: FLOPs and "
-        "parameters of the paper's networks, the paper's numbers beside ours, "
+        description="Prints parameters, FLOPs and milliseconds of each layer "
+        "of a saved model for one image. Without a model it prints FLOPs and "
+        "parameters of the paper's networks next to the paper's own numbers, "
         "which takes about half a minute.",
     )
     parser.add_argument(
@@ -42,25 +41,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         type=int,
         nargs="+",
         metavar="SIZE",
-        help="height, width and channels, where the model leaves them open",
+        help="height, width and channels, if the model leaves them open",
     )
     parser.add_argument(
         "--repeats",
         type=int,
         default=10,
-        help="how often every layer is timed; 0 for no times (default 10)",
+        help="how often each layer is timed; 0 for no times (default 10)",
     )
     parser.add_argument(
         "--csv",
         type=local_path_option,
         metavar="FILE",
-        help="also write them here",
+        help="also write the table to this CSV file",
     )
     parser.add_argument(
         "--picture",
         type=local_path_option,
         metavar="FILE",
-        help="also draw the layers of a model here",
+        help="also draw the layers of the model in this file",
     )
     options = parser.parse_args(arguments)
     for name in ("csv", "picture"):
@@ -76,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     try:
         if options.picture:
-            # Found missing now, not when all is measured.
+            # Fails now if it is missing, not after all measurements.
             optional_import("matplotlib")
         model = _load(options.model)
         measured = profile(model, options.input_shape, options.repeats)
@@ -91,18 +90,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _check_file(parser, option, path):
-    """Ends the program, before anything is measured, where none can be written.
+    """Exits before any measurement if a file cannot be written.
 
     Args:
-        parser: The parser of the program.
+        parser: The `argparse.ArgumentParser` of the program.
         option: Name of the option.
-        path: Its value, a path or `None`.
+        path: Value of the option, a path or `None`.
     """
     if path is None:
         return
-    if path.is_dir() or not path.parent.is_dir():
+    if path.is_dir():
+        parser.error(f"--{option}: {str(path)!r} is a directory")
+    if not path.parent.is_dir():
         parser.error(
-            f"--{option}: {str(path)!r} is no file in a folder that exists"
+            f"--{option}: the directory of {str(path)!r} does not exist"
         )
     if option == "picture" and path.suffix not in PICTURES:
         parser.error(
@@ -115,10 +116,10 @@ def _load(path):
     try:
         return keras.saving.load_model(path, compile=False)
     except TypeError as error:
-        # The last line of Keras' message says which class or function.
+        # The last line of Keras' message names the class or function.
         reason = str(error).strip().splitlines()[-1]
         raise ValueError(
-            f"{path!r} needs classes or functions that only its own program "
-            "knows. Load it there, and call `keras_sasa.profile.profile(model, "
-            f"repeats=10)`. Keras says: {reason}"
+            f"{path!r} uses classes or functions that only the program behind "
+            "it defines. Load it there and call `keras_sasa.profile.profile("
+            f"model, repeats=10)`. Keras says: {reason}"
         ) from error

@@ -1,15 +1,21 @@
-"""Bars of the layers of a model."""
+"""Bar charts of the layers of a model."""
+
+from typing import TYPE_CHECKING
 
 from keras_sasa._optional_imports import optional_import
+from keras_sasa.profile.report import Profile
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _MOST_LAYERS = 30
 
 
-def plot_profile(profile, title=None):
+def plot_profile(profile: Profile, title: str | None = None) -> "Figure":
     """Draws parameters, FLOPs and, if measured, milliseconds of each layer.
 
-    Of a model of more than 30 layers, those that take the largest share of any
-    of the three are drawn, in their order, and all others as one bar below.
+    For a model with more than 30 layers it draws the layers with the largest
+    share of any of the three, in their order, and a bar for all others below.
 
     Args:
         profile: A `keras_sasa.profile.Profile`.
@@ -60,7 +66,7 @@ def plot_profile(profile, title=None):
         bars = [values[index] for index in drawn]
         if others:
             bars.append(sum(values) - sum(bars))
-        # By place, as layers that are called twice have one name.
+        # By index, since the two calls of a shared layer have one name.
         axes.barh(range(len(bars)), bars, color="tab:blue")
         axes.set_title(label, fontsize=10)
         if not label.startswith("milliseconds"):
@@ -74,7 +80,7 @@ def plot_profile(profile, title=None):
 
 
 def _largest(columns):
-    """Returns the places of the rows that have the largest shares."""
+    """Returns the indices of the rows with the largest shares, in order."""
     totals = [sum(values) or 1 for values in columns]
     shares = [
         max(value / total for value, total in zip(row, totals, strict=True))

@@ -1,4 +1,4 @@
-"""The paper's tables, its numbers beside ours."""
+"""The paper's tables, with its numbers next to ours."""
 
 import csv
 import dataclasses
@@ -7,23 +7,25 @@ import itertools
 
 from keras_sasa._text_tables import align
 from keras_sasa.applications import CONFIGURATIONS, ResNet
-from keras_sasa.profile.counting import Profile, profile
+from keras_sasa.profile.profiling import profile
+from keras_sasa.profile.report import Profile
 
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """What is published of a network; FLOPs in 1e9, parameters in 1e6.
+    """Published numbers of a network; FLOPs in 1e9, parameters in 1e6.
 
     Args:
-        table: The table it is in.
-        name: Its row.
-        configuration: Its name in `CONFIGURATIONS`.
-        flops: FLOPs that the paper prints.
-        parameters: Parameters that the paper prints, or `None`.
-        derived_flops: Calculated from the paper's text, convolutions,
-            projections and attention alone, or `None`.
+        table: Table of the paper.
+        name: Row of the table.
+        configuration: Name of the network in `CONFIGURATIONS`.
+        flops: FLOPs in the table.
+        parameters: Parameters in the table, or `None`.
+        derived_flops: FLOPs of convolutions, projections and attention alone,
+            derived from the text of the paper, or `None`.
         derived_separable: The same with separable q.r, or `None`.
-        derived_parameters: The same without the position embeddings.
+        derived_parameters: Parameters without position embeddings, derived
+            from the text of the paper, or `None`.
     """
 
     table: str
@@ -98,25 +100,26 @@ def _profile_configuration(name):
 
 
 def profile_published() -> list[tuple[Published, Profile]]:
-    """Builds every network of `PUBLISHED` for 224x224 and profiles it."""
+    """Builds each network in `PUBLISHED` for 224x224 and profiles it."""
     return [
         (row, _profile_configuration(row.configuration)) for row in PUBLISHED
     ]
 
 
 HEADER = """\
-FLOPs in billions and trained parameters in millions, one image of 224x224. A
-multiply and an add count two. Ours are "naive" and "separable":
+FLOPs in billions and trained parameters in millions for one image of 224x224.
+A multiplication and an addition count as two FLOPs. Our counts are "naive" and
+"separable":
 
-naive      k*k products q.r of the width d of a head, as the paper counts; in
-           the attention stem a value matrix mixed for every pixel
-separable  q.r as 2k products of width d/2; in the stem a value matrix mixed
-           once for each place in a block
+naive      k*k products q.r of the width d of a head, as in the paper; the
+           attention stem mixes a value matrix for each pixel
+separable  q.r as 2k products of width d/2; the stem mixes a value matrix for
+           each place in a block
 
 Both include batch normalization, activations, softmax, additions and pooling;
-borders count as full windows. "paper prints" is from the paper's tables;
-"derived" is calculated from its text: FLOPs of convolutions, projections and
-attention alone, parameters without the position embeddings.
+windows at borders count in full. "paper prints" is from the tables of the
+paper; "derived" follows from its text: FLOPs of convolutions, projections and
+attention alone, parameters without position embeddings.
 """
 
 # Heading (two lines), decimals and name in the CSV file.
@@ -133,7 +136,7 @@ _COLUMNS = (
 
 
 def _numbers(row: Published, ours: Profile) -> tuple[float | None, ...]:
-    """Returns the columns of a row, FLOPs in 1e9, parameters in 1e6."""
+    """Returns the cells of a row, FLOPs in 1e9 and parameters in 1e6."""
     return (
         ours.flops / 1e9,
         row.flops,
@@ -147,7 +150,7 @@ def _numbers(row: Published, ours: Profile) -> tuple[float | None, ...]:
 
 
 def format_published(rows: list[tuple[Published, Profile]]) -> str:
-    """Returns the paper's tables with ours beside."""
+    """Returns the paper's tables as text, with our numbers next to them."""
     first, second, places, _ = zip(*_COLUMNS, strict=True)
     lines = []
     for title, table in itertools.groupby(rows, lambda row: row[0].table):
@@ -165,7 +168,7 @@ def format_published(rows: list[tuple[Published, Profile]]) -> str:
 
 
 def write_published(rows: list[tuple[Published, Profile]], path: str) -> None:
-    """Writes the tables as a CSV file; FLOPs in 1e9, parameters in 1e6."""
+    """Writes the tables to a CSV file; FLOPs in 1e9, parameters in 1e6."""
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("table", "network", *(name for *_, name in _COLUMNS)))

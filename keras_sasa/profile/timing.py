@@ -1,4 +1,4 @@
-"""Milliseconds of one call of a layer, alone."""
+"""The time of one call of a layer on its own."""
 
 import statistics
 import time
@@ -13,16 +13,17 @@ _WARM_UP = 2
 def milliseconds(operation, args, kwargs, repeats):
     """Returns the median time of one call, compiled as a graph of its own.
 
-    Less that of a graph that returns its inputs, called in turns: to start a
-    graph takes longer than to calculate a small layer.
+    The time of a graph that only returns its inputs is subtracted, because
+    starting a graph takes longer than computing a small layer. The two graphs
+    are called in turns.
 
     Args:
         operation: A layer, a model or an operation of Keras, called as in
             inference.
-        args: Its positional arguments, with a `keras.KerasTensor` for each
-            tensor, for which random numbers are drawn.
+        args: Its positional arguments. Each `keras.KerasTensor` in them stands
+            for a tensor of random numbers.
         kwargs: Its keyword arguments, likewise.
-        repeats: Integer, number of calls that are timed.
+        repeats: Integer, number of timed calls.
 
     Returns:
         Float.
@@ -47,7 +48,7 @@ def milliseconds(operation, args, kwargs, repeats):
         for compiled, seconds in times.items():
             start = time.perf_counter()
             outputs = compiled(*tensors)
-            # To NumPy, as a backend may return before it has calculated.
+            # Backends may return before the result has been computed.
             ops.convert_to_numpy(tree.flatten(outputs)[0])
             seconds.append(time.perf_counter() - start)
     whole, empty = (
