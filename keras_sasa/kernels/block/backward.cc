@@ -48,19 +48,20 @@ class BackwardTasks : public Tasks {
     const int64_t channels = shape_.channels;
     const int64_t places = blocks.all_places();
     Memory m{};
-    AllocateScratch(call_, {{&m.pixels, places * channels * kLanes},
-                            {&m.image, places * channels * kLanes},
-                            {&m.queries, places * channels * kLanes},
-                            {&m.keys, places * channels * kLanes},
-                            {&m.values, places * width * kLanes},
-                            {&m.value_gradients, places * width * kLanes},
-                            {&m.weights, kQueries * places * kLanes},
-                            {&m.products, kQueries * places * kLanes},
-                            {&m.factors, kQueries * kLanes},
-                            {&m.upstream, kQueries * width * kLanes},
-                            {&m.attended, kQueries * channels * kLanes},
-                            {&m.logit_kernels, logit_size() * kLanes},
-                            {&m.value_kernels, value_size() * kLanes}});
+    AllocateScratch(scratch_call_,
+                    {{&m.pixels, places * channels * kLanes},
+                     {&m.image, places * channels * kLanes},
+                     {&m.queries, places * channels * kLanes},
+                     {&m.keys, places * channels * kLanes},
+                     {&m.values, places * width * kLanes},
+                     {&m.value_gradients, places * width * kLanes},
+                     {&m.weights, kQueries * places * kLanes},
+                     {&m.products, kQueries * places * kLanes},
+                     {&m.factors, kQueries * kLanes},
+                     {&m.upstream, kQueries * width * kLanes},
+                     {&m.attended, kQueries * channels * kLanes},
+                     {&m.logit_kernels, logit_size() * kLanes},
+                     {&m.value_kernels, value_size() * kLanes}});
     std::memset(m.logit_kernels, 0, logit_size() * kLanes * sizeof(float));
     std::memset(m.value_kernels, 0, value_size() * kLanes * sizeof(float));
 
@@ -224,7 +225,7 @@ class BackwardTasks : public Tasks {
   const float* const output_gradient_;
   const BlockGradients gradients_;
   const int64_t rows_, rows_of_task_;
-  const int64_t call_ = NewScratchCall();
+  const int64_t scratch_call_ = NewScratchCall();
   AlignedArray<float> parts_;
 };
 

@@ -34,13 +34,13 @@ class ForwardTasks : public Tasks {
     const int64_t channels = shape_.channels;
     const bool pooled = outputs_.scale != nullptr;
     float *pixels, *queries, *values, *weights, *factors, *sums, *largest;
-    AllocateScratch(call_, {{&pixels, all_places * channels * kLanes},
-                            {&queries, all_places * channels * kLanes},
-                            {&values, all_places * width * kLanes},
-                            {&weights, kQueries * all_places * kLanes},
-                            {&factors, kQueries * kLanes},
-                            {&sums, kQueries * width * kLanes},
-                            {&largest, width * kLanes}});
+    AllocateScratch(scratch_call_, {{&pixels, all_places * channels * kLanes},
+                                    {&queries, all_places * channels * kLanes},
+                                    {&values, all_places * width * kLanes},
+                                    {&weights, kQueries * all_places * kLanes},
+                                    {&factors, kQueries * kLanes},
+                                    {&sums, kQueries * width * kLanes},
+                                    {&largest, width * kLanes}});
     for (int64_t block = 0; block < shape_.block_columns(); block += kLanes) {
       blocks.MoveTo(inputs_.image, task / shape_.block_rows(),
                     task % shape_.block_rows(), block, pixels);
@@ -118,7 +118,7 @@ class ForwardTasks : public Tasks {
   const BlockShape shape_;
   const BlockInputs inputs_;
   const BlockOutputs outputs_;
-  const int64_t call_ = NewScratchCall();
+  const int64_t scratch_call_ = NewScratchCall();
 };
 
 }  // namespace

@@ -60,7 +60,7 @@ class ForwardTasks : public Tasks {
     const StripProducts products(layout_, masks_, positions_, strip, rings);
     float *row_logits, *column_logits, *weights, *sums;
     AllocateScratch(
-        call_,
+        scratch_call_,
         {{&rings.keys.data, rings.keys.size()},
          {&rings.values.data, rings.values.size()},
          {&rings.planes, width * layout_.plane_stride},
@@ -146,7 +146,7 @@ class ForwardTasks : public Tasks {
   const ScalarMaps scalar_maps_;
   const Projector projector_;
   const Packing query_packing_, key_packing_, value_packing_, output_packing_;
-  const int64_t call_ = NewScratchCall();
+  const int64_t scratch_call_ = NewScratchCall();
 };
 
 }  // namespace
