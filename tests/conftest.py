@@ -2,19 +2,14 @@
 
 import os
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-import keras
 import pytest
 
-from keras_sasa.kernels import custom_call
-from keras_sasa.ops import local_attention
-
-if keras.backend.backend() == "jax":
-    import jax
-
-    # Without it float64 is silently float32.
-    jax.config.update("jax_enable_x64", True)
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+if os.environ.get("KERAS_BACKEND") == "jax":
+    # For the tests on several devices.
+    os.environ.setdefault(
+        "XLA_FLAGS", "--xla_force_host_platform_device_count=2"
+    )
 
 
 def pytest_addoption(parser):
@@ -25,18 +20,47 @@ def pytest_addoption(parser):
     )
 
 
+def pytest_configure(config):
+    distributes = config.getoption("dist", "no") != "no"
+    if distributes and not hasattr(config, "workerinput"):
+        # The process that only hands out tests starts without TensorFlow.
+        return
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        # Without it float64 is silently float32.
+        jax.config.update("jax_enable_x64", True)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Workers that are done take tests of the others."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
+
+
 def pytest_collection_modifyitems(config, items):
+    # A worker that begins with the longest is not waited for in the end.
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
     if config.getoption("--run-large"):
         return
+    names = ["large"]
+    if os.environ.get("KERAS_BACKEND") == "jax":
+        names.append("large_on_jax")
     skip = pytest.mark.skip(reason="takes minutes; run with --run-large")
     for item in items:
-        if item.get_closest_marker("large"):
+        if any(item.get_closest_marker(name) for name in names):
             item.add_marker(skip)
 
 
 @pytest.fixture(autouse=True)
 def clean_keras():
     """Leaves no name, seed or setting of one test to the next."""
+    import keras
+
     # Without collecting garbage, which takes a tenth of a second.
     keras.backend.clear_session(free_memory=False)
     keras.utils.set_random_seed(1)
@@ -50,6 +74,8 @@ def clean_keras():
 @pytest.fixture(scope="session")
 def native_available():
     """Skips where the kernel does not run, with the reason."""
+    from keras_sasa.ops import local_attention
+
     reason = local_attention.available()["native"]
     if reason is not None:
         pytest.skip(reason)
@@ -58,6 +84,8 @@ def native_available():
 @pytest.fixture
 def native_calls(native_available, monkeypatch):
     """A list that every call of the kernel makes one longer."""
+    from keras_sasa.kernels import custom_call
+
     calls = []
 
     def spy_on(original):

@@ -17,7 +17,6 @@ from keras_sasa.ops.local_attention.position import RowColumnEmbeddings
 from keras_sasa.ops.local_attention.problem import Problem
 from keras_sasa.ops.local_attention.projections import Projections
 from keras_sasa.ops.local_attention.window import window_axes
-from tests.support import process
 from tests.support.backend import BACKEND
 
 # Of derivatives of higher order, which compile for long.
@@ -156,14 +155,16 @@ def test_transformations_of_jax(native_calls, name, higher):
     assert_same(actual, transformed("patches"))
 
 
-SHARD_MAP = """
-    import jax, json
-    import numpy as np
+# Not compiled as a whole, it compiles every operation.
+@pytest.mark.large
+@pytest.mark.skipif(BACKEND != "jax", reason="shard_map of JAX")
+def test_shard_map_of_jax():
+    """Gradients, and forward mode by a constant in there, not compiled."""
+    import jax
     from jax import numpy as jnp
     from jax.sharding import Mesh, PartitionSpec
-    from keras_sasa.ops.local_attention import local_attention
 
-    images = jnp.arange(96.0).reshape(2, 3, 4, 4) / 96
+    images = jnp.arange(96, dtype="float32").reshape(2, 3, 4, 4) / 96
 
     def loss(images, step=1.0):
         maps = step * images
@@ -171,7 +172,7 @@ SHARD_MAP = """
         return jnp.sum(jnp.sin(maps))
 
     def derivatives(images):
-        along = jax.jacfwd(lambda step: loss(images, step))(1.0)
+        along = jax.jacfwd(lambda step: loss(images, step))(jnp.float32(1))
         return along[None], jax.grad(loss)(images)
 
     devices = PartitionSpec("devices")
@@ -181,21 +182,8 @@ SHARD_MAP = """
         in_specs=devices,
         out_specs=devices,
     )(images)
-    both = jnp.sum(along)[None], gradient
     assert along.shape == (2,)
-    print(json.dumps(jax.tree.map(np.ndarray.tolist, jax.tree.map(
-        np.asarray, (both, derivatives(images))
-    ))))
-"""
-
-
-@pytest.mark.skipif(BACKEND != "jax", reason="shard_map of JAX")
-def test_shard_map_of_jax():
-    """Gradients, and forward mode by a constant in there, not compiled."""
-    (actual, expected), _ = process.run(
-        SHARD_MAP, XLA_FLAGS="--xla_force_host_platform_device_count=2"
-    )
-    assert_same(actual, expected)
+    assert_same([jnp.sum(along)[None], gradient], derivatives(images))
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="transformations of JAX")

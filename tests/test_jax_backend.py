@@ -36,20 +36,20 @@ NETWORKS = (
 )
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() == "jax", reason="this run is on JAX already"
-)
-@pytest.mark.skipif(
-    importlib.util.find_spec("jax") is None, reason="JAX is not installed"
-)
-@pytest.mark.parametrize(
-    "file",
-    [*LAYERS, *(pytest.param(f, marks=pytest.mark.large) for f in NETWORKS)],
-)
-def test_passes_on_jax(file):
-    path = pathlib.Path(__file__).parent / file
+pytestmark = [
+    pytest.mark.skipif(
+        keras.backend.backend() == "jax", reason="this run is on JAX already"
+    ),
+    pytest.mark.skipif(
+        importlib.util.find_spec("jax") is None, reason="JAX is not installed"
+    ),
+]
+
+
+def check(files, *options):
     process = subprocess.run(
-        [sys.executable, "-m", "pytest", str(path)],
+        [sys.executable, "-m", "pytest", *options]
+        + [f"tests/{file}" for file in files],
         cwd=pathlib.Path(__file__).parents[1],
         env={**os.environ, "KERAS_BACKEND": "jax"},
         stdout=subprocess.PIPE,
@@ -58,3 +58,21 @@ def test_passes_on_jax(file):
     )
     assert process.returncode == 0, process.stdout[-5000:]
     assert " passed" in process.stdout, process.stdout[-5000:]
+
+
+@pytest.mark.long
+def test_layers():
+    """In one process; what compiles to something different on JAX."""
+    check(LAYERS)
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("file", LAYERS)
+def test_all_of_the_layers(file):
+    check([file], "--run-large")
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("file", NETWORKS)
+def test_networks(file):
+    check([file])

@@ -16,9 +16,10 @@ from tests.support.backend import (
 )
 from tests.support.cases import central_differences
 from tests.support.config import assert_config_complete
+from tests.support.parameters import large_on_jax
 
 VALUES = ("spatially_aware", "plain", "conv")
-SIZES = ((8, 4), (5, 7), (2, 3))
+SIZES = (large_on_jax((8, 4)), (5, 7), large_on_jax((2, 3)))
 
 # How far float64 and float32 may be from the oracle.
 TOLERANCES = {
@@ -57,7 +58,7 @@ def attend(arrays, values):
     )
 
 
-@pytest.fixture(params=["float64", "float32"])
+@pytest.fixture(params=["float32", large_on_jax("float64")])
 def dtype(request):
     """float32 is what the kernel takes, if it runs here."""
     return request.param
@@ -213,6 +214,7 @@ def test_nan_stays_in_its_block(native_calls, special):
     assert len(native_calls) == 2
 
 
+@pytest.mark.large_on_jax
 def test_gradients_of_gradients(native_calls):
     random = np.random.default_rng(0)
     # Small, as sines of large gradients tell more of rounding than of them.
@@ -242,7 +244,9 @@ ignore_shuffle = pytest.mark.filterwarnings(
 
 
 @ignore_shuffle
-@pytest.mark.parametrize("values", VALUES)
+@pytest.mark.parametrize(
+    "values", ["spatially_aware", large_on_jax("plain"), large_on_jax("conv")]
+)
 def test_as_a_keras_layer(values):
     weights = {"spatially_aware": 2 + 4 + 3, "plain": 3, "conv": 3}[values]
     TestCase().run_layer_test(
@@ -292,6 +296,7 @@ def test_channels_first(values, dtype):
     assert first.compute_output_shape(inputs.shape) == outputs.shape
 
 
+@pytest.mark.large_on_jax
 @pytest.mark.parametrize("implementation", [None, "patches"])
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_half_precision(policy, implementation):
@@ -306,6 +311,7 @@ def test_half_precision(policy, implementation):
     )
 
 
+@pytest.mark.large_on_jax
 def test_integer_images(dtype):
     stem = make_stem("spatially_aware", dtype)
     images = np.random.default_rng(0).integers(0, 3, (1, 6, 9, 3), "uint8")
@@ -314,6 +320,7 @@ def test_integer_images(dtype):
     )
 
 
+@pytest.mark.large_on_jax
 def test_kernel_takes_few_channels(native_calls):
     for channels in (64, 65):
         stem = AttentionStem(4, num_heads=2)
@@ -333,7 +340,13 @@ def test_unknown_sizes():
 
 
 @pytest.mark.parametrize(
-    "policy", ["float32", "float64", "mixed_float16", "mixed_bfloat16"]
+    "policy",
+    [
+        large_on_jax("float32"),
+        large_on_jax("float64"),
+        "mixed_float16",
+        large_on_jax("mixed_bfloat16"),
+    ],
 )
 def test_one_fit_step(policy, tmp_path):
     keras.config.set_dtype_policy(policy)
@@ -382,6 +395,7 @@ def test_bad_inputs():
         AttentionStem(8)(keras.Input((8, 8, None)))
 
 
+@pytest.mark.large_on_jax
 def test_large_logits_in_half_precision():
     stem = AttentionStem(8, num_heads=2, values="plain", dtype="float16")
     images = np.random.default_rng(0).normal(size=(1, 8, 8, 3))

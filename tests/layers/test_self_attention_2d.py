@@ -10,6 +10,7 @@ from keras.src.testing import TestCase
 
 from keras_sasa import SelfAttention2D
 from tests.support.config import assert_config_complete
+from tests.support.parameters import large_on_jax
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 9, 8, 5)).astype("float32")
 
@@ -29,11 +30,15 @@ ignore_shuffle = pytest.mark.filterwarnings(
     "arguments, output_shape, weights, seeds",
     [
         ({}, (2, 9, 8, 8), 5, 0),
-        ({"strides": 2, "use_bias": True}, (2, 5, 4, 8), 8, 0),
-        ({"padding": "valid", "position_encoding": None}, (2, 7, 6, 8), 3, 0),
-        ({"dilation_rate": (1, 2), "use_content": False}, (2, 9, 8, 8), 4, 0),
+        large_on_jax({"strides": 2, "use_bias": True}, (2, 5, 4, 8), 8, 0),
+        large_on_jax(
+            {"padding": "valid", "position_encoding": None}, (2, 7, 6, 8), 3, 0
+        ),
+        large_on_jax(
+            {"dilation_rate": (1, 2), "use_content": False}, (2, 9, 8, 8), 4, 0
+        ),
         ({"dropout": 0.1, "implementation": "patches"}, (2, 9, 8, 8), 5, 1),
-        ({"position_encoding": "absolute"}, (2, 9, 8, 8), 3, 0),
+        large_on_jax({"position_encoding": "absolute"}, (2, 9, 8, 8), 3, 0),
     ],
     ids=["default", "strides", "valid", "dilation", "dropout", "absolute"],
 )
@@ -51,6 +56,7 @@ def test_as_a_keras_layer(arguments, output_shape, weights, seeds):
     )
 
 
+@pytest.mark.large_on_jax
 @ignore_shuffle
 def test_as_a_keras_layer_with_losses():
     TestCase().run_layer_test(
@@ -114,6 +120,7 @@ def test_config_holds_what_excludes_each_other():
     assert again.get_config() == config
 
 
+@pytest.mark.large_on_jax
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 def test_activation(data_format):
     """Last of all; of the outputs alone, and along the axis of `Conv2D`."""
@@ -150,6 +157,7 @@ def test_values_may_have_an_initializer_of_their_own():
     assert to_numpy(layer.key_kernel).any()
 
 
+@pytest.mark.large_on_jax
 def test_names_and_shapes_of_weights():
     layer = SelfAttention2D(12, (3, 5), num_heads=3, use_bias=True)
     layer.build((None, None, None, 7))
@@ -233,6 +241,7 @@ def test_mask_of_the_output():
     )
 
 
+@pytest.mark.large_on_jax
 @pytest.mark.parametrize(
     "make",
     [
@@ -349,7 +358,13 @@ def test_mask_of_a_layer_before():
 
 
 @pytest.mark.parametrize(
-    "policy", ["float32", "float64", "mixed_float16", "mixed_bfloat16"]
+    "policy",
+    [
+        large_on_jax("float32"),
+        large_on_jax("float64"),
+        "mixed_bfloat16",
+        large_on_jax("mixed_float16"),
+    ],
 )
 def test_one_fit_step(policy):
     keras.config.set_dtype_policy(policy)
@@ -386,6 +401,7 @@ def test_half_precision_is_close_to_float32():
         )
 
 
+@pytest.mark.large_on_jax
 @pytest.mark.parametrize("strides", [1, 2])
 def test_integer_images(strides):
     layer = SelfAttention2D(8, 3, num_heads=2, strides=strides)
@@ -395,7 +411,7 @@ def test_integer_images(strides):
     )
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [large_on_jax(False), True])
 def test_fit_compiled_and_not(jit_compile):
     model = keras.Sequential(
         [
@@ -411,6 +427,7 @@ def test_fit_compiled_and_not(jit_compile):
     assert history[-1] < 0.9 * history[0]
 
 
+@pytest.mark.large_on_jax
 def test_file_of_one_implementation_loads_into_another(tmp_path):
     def network(implementation):
         images = keras.Input((None, None, 5))
@@ -491,6 +508,7 @@ def test_bad_inputs():
         layer(np.zeros((2, 9, 8, 6), "float32"))
 
 
+@pytest.mark.large_on_jax
 @pytest.mark.parametrize("implementation", ["tiled", "patches"])
 def test_window_of_one_pixel_trains(implementation):
     model = keras.Sequential(

@@ -20,11 +20,24 @@ from tests.support.backend import (
     value_and_gradients,
 )
 from tests.support.cases import CASES, Case, reference
+from tests.support.parameters import in_turn, product
 
 # The kernel knows float32 only: what is float64 here says nothing of it.
 FLOAT64 = sorted(set(IMPLEMENTATIONS) - {"native"})
 NATIVE = [name for name, case in CASES.items() if case.mask is None]
 COMPILED = [name for name, case in CASES.items() if case.compiled]
+# Cases that tiles compile to programs of different operations.
+DIFFERENT = (
+    "window_larger_than_image",
+    "strides_odd_map",
+    "dilation_odd_map",
+    "valid_strides_2_3",
+    "mask_neighbourhood",
+    "many_bands_mask",
+    "channels_first",
+    "position_only",
+    "no_position",
+)
 # JAX compiles for seconds what TensorFlow runs in milliseconds.
 ALL = COMPILED if BACKEND == "jax" else list(CASES)
 # Those that the kernel projects itself when a layer predicts.
@@ -39,6 +52,31 @@ PROJECTED = [
 # A window of one pixel has a constant softmax: float64 rounding only.
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-11}
 
+# Every such case in one mode; a map of one band and of several in every mode.
+TILED_COMPILED = in_turn(MODES[1:], DIFFERENT) | {
+    (mode, name) for mode in MODES[1:] for name in ("default", "many_bands")
+}
+NATIVE_COMPILED = in_turn(MODES[1:], [n for n in NATIVE if n in COMPILED])
+
+
+def compiles_differently(implementation, mode, name):
+    """Whether the quick run computes a case with tiles or patches."""
+    if BACKEND == "jax":
+        return name in DIFFERENT[1:]
+    if mode == "eager":
+        return True
+    if implementation == "tiled":
+        return (mode, name) in TILED_COMPILED
+    return mode == "graph" or name in ("default", "mask")
+
+
+def native_compiles_differently(training, mode, name):
+    """Whether the quick run computes a case with the kernel."""
+    if BACKEND == "jax":
+        return name in COMPILED
+    return mode == "eager" or (mode, name) in NATIVE_COMPILED
+
+
 property_test = settings(
     max_examples=2 if BACKEND == "jax" else 15, deadline=None, derandomize=True
 )
@@ -48,27 +86,31 @@ def to_numpy(tensor):
     return keras.ops.convert_to_numpy(tensor)
 
 
-@pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("implementation", FLOAT64)
-def test_values_and_gradients(implementation, name):
+@pytest.mark.parametrize(
+    "implementation, mode, name",
+    product(FLOAT64, MODES[:1], ALL, quick=compiles_differently),
+)
+def test_values_and_gradients(implementation, mode, name):
     case, expected = CASES[name], reference(name)
     layer = case.make_layer(implementation)
     cotangent, _ = expected.cotangents()
     result = value_and_gradients(
-        layer, case.make_inputs(), cotangent, mask=case.make_mask()
+        layer, case.make_inputs(), cotangent, mode=mode, mask=case.make_mask()
     )
     np.testing.assert_allclose(result.outputs, expected.outputs, **TOLERANCE)
     expected.check_gradients(result.gradients, cotangent)
 
 
-@pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("implementation", FLOAT64)
-def test_scores_and_their_gradients(implementation, name):
+@pytest.mark.parametrize(
+    "implementation, mode, name",
+    product(FLOAT64, MODES[:1], ALL, quick=compiles_differently),
+)
+def test_scores_and_their_gradients(implementation, mode, name):
     case, expected = CASES[name], reference(name)
     layer = case.make_layer(implementation)
     cotangents = expected.cotangents()
     result = value_and_gradients(
-        layer, case.make_inputs(), *cotangents, mask=case.make_mask()
+        layer, case.make_inputs(), *cotangents, mode=mode, mask=case.make_mask()
     )
     np.testing.assert_allclose(result.outputs, expected.outputs, **TOLERANCE)
     np.testing.assert_allclose(result.scores, expected.scores, **TOLERANCE)
@@ -80,9 +122,10 @@ def test_scores_and_their_gradients(implementation, name):
 @pytest.mark.skipif(
     len(MODES) == 1, reason="on this backend the other tests are compiled"
 )
-@pytest.mark.parametrize("name", COMPILED)
-@pytest.mark.parametrize("mode", MODES[1:] or MODES)
-@pytest.mark.parametrize("implementation", FLOAT64)
+@pytest.mark.parametrize(
+    "implementation, mode, name",
+    product(FLOAT64, MODES[1:] or MODES, COMPILED, quick=compiles_differently),
+)
 def test_compiled_and_unknown_sizes(implementation, mode, name):
     case, expected = CASES[name], reference(name)
     layer = case.make_layer(implementation)
@@ -172,11 +215,13 @@ def test_float32_agrees_with_the_definition(name):
 
 
 @pytest.mark.parametrize(
-    "training, name",
-    [(True, name) for name in NATIVE] + [(False, name) for name in PROJECTED],
+    "training, mode, name",
+    [
+        *product([True], MODES, NATIVE, quick=native_compiles_differently),
+        *product([False], MODES, PROJECTED, quick=native_compiles_differently),
+    ],
 )
-@pytest.mark.parametrize("mode", MODES)
-def test_native_values_and_gradients(native_calls, mode, training, name):
+def test_native_values_and_gradients(native_calls, training, mode, name):
     case, expected = CASES[name], reference(name)
     layer = case.make_layer("native", dtype="float32")
     cotangent, _ = expected.cotangents()
@@ -314,12 +359,21 @@ def test_queries_keys_and_values_in_one_tensor(native_available, shared):
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
-    "implementation, masked",
-    [("tiled", False), ("tiled", True), ("patches", True), ("native", False)],
+    "implementation, masked, mode",
+    [
+        *product(["patches"], [True], MODES, quick=lambda *_: True),
+        *product(["native"], [False], MODES, quick=lambda *_: True),
+        *product(
+            ["tiled"],
+            [False, True],
+            MODES,
+            # One of them in every mode.
+            quick=lambda _, masked, mode: masked == (mode == "graph"),
+        ),
+    ],
 )
-def test_no_images(mode, implementation, masked, request):
+def test_no_images(implementation, masked, mode, request):
     if implementation == "native":
         request.getfixturevalue("native_available")
     layer = CASES["default"].make_layer(implementation, "float32")
@@ -593,8 +647,15 @@ def test_memory_is_bounded_by_bands():
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="XLA of TensorFlow 2.21")
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("size", [(6, 6), (3, 2), (37, 9)], ids=str)
+@pytest.mark.parametrize(
+    "size, dtype",
+    product(
+        [(6, 6), (3, 2), (37, 9)],
+        ["float32", "float64"],
+        quick=lambda size, dtype: (size == (3, 2)) == (dtype == "float64"),
+    ),
+    ids=str,
+)
 def test_function_alone_compiled(size, dtype):
     import tensorflow as tf
 

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_sasa import SelfAttention2D
+from keras_sasa import AttentionStem, SelfAttention2D
 from keras_sasa.kernels import loader
 from keras_sasa.ops import dispatch, native
 from keras_sasa.ops import local_attention as package
 from keras_sasa.ops.local_attention import local_attention
 from tests.support import process
 from tests.support.backend import BACKEND
+from tests.support.parameters import large, large_on_jax
 
 IMAGES = np.random.default_rng(0).normal(size=(4, 9, 8, 5)).astype("float32")
 
@@ -227,7 +228,7 @@ def losses(implementation, jit_compile="auto"):
     return model.fit(IMAGES, targets, epochs=3, verbose=0).history["loss"]
 
 
-@pytest.mark.parametrize("jit_compile", ["auto", True])
+@pytest.mark.parametrize("jit_compile", [large_on_jax("auto"), True])
 def test_fit(native_calls, jit_compile):
     expected = losses("tiled")
     assert not native_calls
@@ -235,7 +236,7 @@ def test_fit(native_calls, jit_compile):
     assert native_calls
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", ["mixed_float16", large("mixed_bfloat16")])
 def test_fit_in_half_precision(native_calls, policy):
     keras.config.set_dtype_policy(policy)
     expected = losses("tiled")
@@ -288,9 +289,19 @@ def operations(path):
 
 
 @on_tensorflow
-@pytest.mark.parametrize("implementation", [None, "native"])
-@pytest.mark.parametrize("used", [False, True], ids=["new", "used"])
-@pytest.mark.parametrize("how", ["export", "saved_model"])
+@pytest.mark.parametrize(
+    "how, used, implementation",
+    [
+        ("export", True, None),
+        ("saved_model", True, "native"),
+        ("export", False, "native"),
+        large("export", False, None),
+        large("export", True, "native"),
+        large("saved_model", False, None),
+        large("saved_model", False, "native"),
+        large("saved_model", True, None),
+    ],
+)
 def test_export_holds_no_call_of_the_kernel(
     native_calls, tmp_path, implementation, used, how
 ):
@@ -379,6 +390,7 @@ SWITCH = """
 """
 
 
+@on_tensorflow
 def test_switch_in_the_environment():
     (reasons, shape), _ = process.run(SWITCH, KERAS_SASA_NATIVE="0")
     assert "KERAS_SASA_NATIVE" in reasons["native"]
@@ -394,68 +406,57 @@ def test_function_takes_tensors_that_are_not_float32(native_calls):
     assert len(native_calls) == 1
 
 
+@pytest.mark.skipif(BACKEND != "jax", reason="arrays of JAX on many devices")
 @pytest.mark.parametrize("kind, arrays", [("windows", 8), ("blocks", 12)])
 def test_devices_of_jax_divide_the_batch(native_available, kind, arrays):
     """Each of two computes its images alone; only gradients are summed."""
-    pytest.importorskip("jax")
-    program = """
-        import json, os, sys
-        os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
-        os.environ["KERAS_BACKEND"] = "jax"
-        import jax
-        import keras
-        import numpy as np
-        from jax.sharding import Mesh, NamedSharding, PartitionSpec
-        from keras_sasa import AttentionStem, SelfAttention2D
-        mesh = Mesh(jax.devices(), ("batch",))
-        images = np.random.default_rng(0).normal(size=(6, 5, 7, 8))
-        images = images.astype("float32")
-        results = []
-        for implementation, axis in (
-            ("patches", None), ("native", None), ("native", "batch")
-        ):
-            keras.utils.set_random_seed(0)
-            if sys.argv[1] == "windows":
-                layer = SelfAttention2D(
-                    8, 3, num_heads=2, implementation=implementation
-                )
-            else:
-                layer = AttentionStem(8, implementation=implementation)
-                # Else it would need the images of all devices.
-                layer.batch_normalization.trainable = False
-            layer.build((None, 5, 7, 8))
-            place = NamedSharding(mesh, PartitionSpec(axis))
-            divided = jax.device_put(images, place)
-            weights = [v.value for v in layer.trainable_variables]
-            others = [v.value for v in layer.non_trainable_variables]
-            def loss(weights, images, training):
-                outputs, _ = layer.stateless_call(
-                    weights, others, images, training=training
-                )
-                return (outputs**3).sum(), outputs
-            trained = jax.jit(
-                lambda weights, images: jax.grad(loss, (0, 1), has_aux=True)(
-                    weights, images, True
-                )
-            ).lower(weights, divided).compile()
-            predicted = jax.jit(
-                lambda weights, images: loss(weights, images, False)[1]
-            ).lower(weights, divided).compile()
-            gathers = [
-                compiled.as_text().count("all-gather")
-                for compiled in (trained, predicted)
-            ]
-            arrays = jax.tree.leaves(
-                [trained(weights, divided), predicted(weights, divided)]
+    import jax
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+    mesh = Mesh(jax.devices(), ("batch",))
+    assert mesh.size == 2
+    images = np.random.default_rng(0).normal(size=(6, 5, 7, 8))
+
+    def run(implementation, axis):
+        keras.utils.set_random_seed(0)
+        if kind == "windows":
+            layer = SelfAttention2D(
+                8, 3, num_heads=2, implementation=implementation
             )
-            results.append(
-                [gathers, [np.asarray(array).tolist() for array in arrays]]
+        else:
+            layer = AttentionStem(8, implementation=implementation)
+            # Else it would need the images of all devices.
+            layer.batch_normalization.trainable = False
+        layer.build((None, 5, 7, 8))
+        weights = [v.value for v in layer.trainable_variables]
+        others = [v.value for v in layer.non_trainable_variables]
+
+        def loss(weights, images, training):
+            outputs, _ = layer.stateless_call(
+                weights, others, images, training=training
             )
-        print(json.dumps(results))
-    """
-    ((_, expected), (_, whole), (gathers, divided)), _ = process.run(
-        program, kind
-    )
+            return (outputs**3).sum(), outputs
+
+        def train(weights, images):
+            return jax.grad(loss, (0, 1), has_aux=True)(weights, images, True)
+
+        def predict(weights, images):
+            return loss(weights, images, False)[1]
+
+        divided = jax.device_put(
+            images.astype("float32"), NamedSharding(mesh, PartitionSpec(axis))
+        )
+        compiled = [
+            jax.jit(function).lower(weights, divided).compile()
+            for function in (train, predict)
+        ]
+        gathers = [each.as_text().count("all-gather") for each in compiled]
+        results = [each(weights, divided) for each in compiled]
+        return gathers, jax.tree.leaves(results)
+
+    _, expected = run("patches", None)
+    _, whole = run("native", None)
+    gathers, divided = run("native", "batch")
     assert gathers == [0, 0]
     assert len(expected) == arrays
     for one, two, three in zip(expected, whole, divided, strict=True):

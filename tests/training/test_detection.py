@@ -25,9 +25,14 @@ on_tensorflow = pytest.mark.skipif(
 )
 
 NETWORK = {
-    "backbone": {"num_blocks": (1, 1, 1, 1), "width_multiplier": 0.125},
+    "backbone": {
+        "num_blocks": (1, 1, 1, 1),
+        "spatial": ("conv", "conv", "conv", "attention"),
+        "width_multiplier": 0.125,
+    },
     "spatial": "attention",
     "filters": 32,
+    "head_depth": 1,
 }
 RECIPE = dataclasses.replace(
     BLOOD_CELLS, epochs=2, warmup_epochs=0, batch_size=2, image_size=64
@@ -233,12 +238,9 @@ def test_wrong_networks(tmp_path, changes, error, message):
 def test_mirrored_strategy(tmp_path):
     """Two virtual CPUs, which see different numbers of boxes, as one."""
     folder = coco_folder(tmp_path / "set", (7, 3))
-    losses = [
-        process.run(PROGRAM, folder, tmp_path / name, name, number)[0]
-        for name, number in (("none", 1), ("mirrored", 2))
-    ]
-    assert len(losses[0]) == 2
-    for one, other in zip(*losses, strict=True):
+    (alone, mirrored), _ = process.run(PROGRAM, folder, tmp_path)
+    assert len(alone) == 2
+    for one, other in zip(alone, mirrored, strict=True):
         for name, value in one.items():
             # Moving variances of a few pixels, which sums over replicas round
             # otherwise, normalize the images held out.
@@ -248,17 +250,18 @@ def test_mirrored_strategy(tmp_path):
 
 PROGRAM = """
     import dataclasses, json, sys
+    sys.modules["tensorboard"] = None
     import tensorflow as tf
-    data, folder, name, number = sys.argv[1:]
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0],
-        [tf.config.LogicalDeviceConfiguration()] * int(number),
+        [tf.config.LogicalDeviceConfiguration()] * 2,
     )
     from keras_sasa.data import load_detection_data as load_data
     from keras_sasa.training.detection.detector import fit
     from keras_sasa.training.detection.recipes import COCO
     from keras_sasa.training import make_devices
 
+    data, folder = sys.argv[1:]
     recipe = dataclasses.replace(
         COCO, epochs=2, warmup_epochs=0, batch_size=4, image_size=64
     )
@@ -270,9 +273,18 @@ PROGRAM = """
             "spatial": "conv",
         },
         "filters": 32,
+        "head_depth": 1,
     }
-    _, history = fit(
-        network, load_data(data), recipe, folder, make_devices(name), verbose=0
-    )
-    print(json.dumps(history))
+    histories = [
+        fit(
+            network,
+            load_data(data),
+            recipe,
+            f"{folder}/{name}",
+            make_devices(name),
+            verbose=0,
+        )[1]
+        for name in ("none", "mirrored")
+    ]
+    print(json.dumps(histories))
 """
