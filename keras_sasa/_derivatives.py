@@ -1,8 +1,8 @@
-"""Functions whose gradient is written by hand, differentiable in every way.
+"""Functions with a hand-written gradient and all other derivatives.
 
-A hand-written gradient saves memory or calls a compiled kernel. Backends know
-it in reverse mode only. Forward mode, and derivatives of the gradient, are
-those of a portable function that computes the same.
+A hand-written gradient saves memory or calls a compiled kernel. Backends use it
+in reverse mode only. Forward mode, and derivatives of the gradient, come from a
+portable function that computes the same.
 """
 
 import functools
@@ -16,13 +16,13 @@ def call(operands, compute, portable, gradient=None):
     Args:
         operands: List of floating point tensors.
         compute: Function of the operands that returns a list of outputs and a
-            list of what else the gradient needs.
-        portable: Function of the operands that returns the outputs. Operations
-            of the backend alone, or calls of this function.
-        gradient: Function of the operands, the outputs, what else `compute`
-            returned and the gradients of the outputs (four lists) that returns
-            the gradients of the operands. `None` differentiates `portable`,
-            and computes it anew for that.
+            list of further tensors that the gradient needs.
+        portable: Function of the operands that returns the outputs, made of
+            operations of the backend and calls of this function.
+        gradient: Function of the operands, the outputs, the further tensors
+            and the gradients of the outputs (four lists) that returns the
+            gradients of the operands. `None` recomputes and differentiates
+            `portable`.
 
     Returns:
         The list of outputs.
@@ -36,7 +36,7 @@ def call(operands, compute, portable, gradient=None):
         return _call_tensorflow(operands, *functions)
     if keras.backend.backend() == "jax":
         return _call_jax(operands, *functions)
-    # PyTorch differentiates the operations of `compute` itself.
+    # PyTorch itself differentiates the operations of `compute`.
     return compute(*operands)[0]
 
 
@@ -46,7 +46,7 @@ def backpropagate(function, operands, upstreams):
     Args:
         function: Function of the operands that returns a list.
         operands: List of tensors.
-        upstreams: Gradients of what it returns.
+        upstreams: Gradients of its results.
     """
     if keras.backend.backend() == "jax":
         import jax
@@ -70,8 +70,8 @@ def _call_tensorflow(operands, compute, portable, gradient):
     import tensorflow as tf
     from tensorflow.python.eager import forwardprop_util
 
-    # Forward mode would differentiate `gradient` by the upstreams, and while it
-    # does so no `tf.GradientTape` in there records anything.
+    # Forward mode would differentiate `gradient` by the upstreams, during which
+    # a `tf.GradientTape` inside it records nothing.
     if forwardprop_util.pack_tangents(operands).tangents:
         return portable(*operands)
 
@@ -122,20 +122,20 @@ def _call_jax(operands, compute, portable, gradient):
             forward=forward,
             transpose=transpose,
         )
-        # Nobody sees how it moves: the gradient takes it for constant.
+        # The kept tensors count as constants: the gradient accounts for them.
         return (outputs, kept), (moved, list(map(jax.numpy.zeros_like, kept)))
 
-    return function(*_alike_in_shard_map(operands))[0]
+    return function(*_varying_in_shard_map(operands))[0]
 
 
 @functools.cache
 def _linear_primitive():
     """Makes a primitive of JAX: a linear map with a transpose of its own.
 
-    Operands are residuals, on which the map depends, and the tangents that it
-    maps. Between `ends`, residuals are the outputs of the function whose
-    tangents it returns, so that it returns arrays like these. JAX has such a
-    map, `jax.custom_derivatives.linear_call`, but can neither batch it nor
+    Its operands are residuals, on which the map depends, and the tangents that
+    it maps. The residuals between `ends` are the outputs of the differentiated
+    function; the results have their shapes and types. JAX has such a map,
+    `jax.custom_derivatives.linear_call`, but can neither batch it nor
     differentiate it by its residuals.
     """
     import jax
@@ -146,7 +146,7 @@ def _linear_primitive():
     primitive.multiple_results = True
 
     def split(arguments, ends):
-        # There is one tangent for each of the operands, which come first.
+        # The operands come first, and each of them has one tangent.
         return tuple(arguments[: -ends[0]]), tuple(arguments[-ends[0] :])
 
     def compute(*arguments, ends, forward, transpose):
@@ -156,7 +156,7 @@ def _linear_primitive():
         residuals, tangents = split(primals, parameters["ends"])
         outputs = primitive.bind(*primals, **parameters)
         of_residuals, of_tangents = split(changes, parameters["ends"])
-        # Linear in the tangents, which therefore keep their transpose.
+        # The map is linear in the tangents, so they keep its transpose.
         total = primitive.bind(
             *residuals, *map(ad.instantiate_zeros, of_tangents), **parameters
         )
@@ -187,8 +187,8 @@ def _linear_primitive():
                 return jax.numpy.broadcast_to(argument, (size, *argument.shape))
             return jax.numpy.moveaxis(argument, axis, 0)
 
-        # What is mapped, and what shows the shape of the results, has the new
-        # axis; other residuals need not be copied.
+        # Mapped arguments, and residuals that show the shapes of the results,
+        # have the new axis; other residuals need not be copied.
         count = len(arguments) - ends[0]
         needed = [*range(*ends), *range(count, len(arguments))]
         arguments = [
@@ -225,17 +225,17 @@ def _linear_primitive():
 
 
 def in_shard_map():
-    """Returns whether JAX traces what one of several devices computes."""
+    """Returns whether JAX traces the part of one device in `shard_map`."""
     import jax
 
     return bool(jax.sharding.get_abstract_mesh().manual_axes)
 
 
-def _alike_in_shard_map(operands):
-    """Makes operands that are the same on all devices differ, as others do.
+def _varying_in_shard_map(operands):
+    """Converts operands that are equal on all devices to the varying type.
 
-    `shard_map` has a type for each. The step from one to the other adds up
-    gradients of the devices.
+    The types of `shard_map` distinguish arrays that are equal on all devices
+    from arrays that vary. The gradient of the conversion sums over the devices.
     """
     if not in_shard_map():
         return operands
@@ -243,17 +243,17 @@ def _alike_in_shard_map(operands):
 
 
 def vary_like(arrays, others):
-    """Gives arrays the type in `shard_map` of what is computed from others.
+    """Gives arrays the `shard_map` type of results computed from others.
 
     Args:
         arrays: List of arrays.
         others: List of arrays.
     """
-    # Of `lax` alone: functions of `jax.numpy` become functions in the program,
-    # which XLA does not take where all their arguments are constants.
+    # Only `lax`: functions of `jax.numpy` become functions of the program,
+    # which XLA rejects where all their arguments are constants.
     from jax import lax
 
-    # The sum of no number has the type; choosing by a constant costs nothing.
+    # An empty sum has the type, and a selection by a constant costs nothing.
     nothing = lax.full((), 0.0, "float32")
     for other in others:
         corner = (0,) * len(other.shape)

@@ -34,11 +34,10 @@ def attend_to_projections(inputs, query, key, value, *position, **options):
         *window_axes(WINDOWS["kernel_size"]),
         WINDOWS["num_heads"],
         position=RowColumnEmbeddings(),
-        training=False,
     )
     projections = Projections(query, key, value)
     return projected_attention(
-        problem, inputs, projections, position, **options
+        problem, inputs, projections, position, training=False, **options
     )
 
 

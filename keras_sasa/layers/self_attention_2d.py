@@ -1,4 +1,3 @@
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -289,16 +288,14 @@ class SelfAttention2D(ImageLayer):
             inputs = inputs + ops.cast(encoding, inputs.dtype)
         mask, image_mask = self._split_mask(mask, inputs)
         outputs = projected_attention(
-            dataclasses.replace(
-                self._problem,
-                scores=bool(return_attention_scores),
-                training=bool(training),
-            ),
+            self._problem,
             inputs,
             self._projections(),
             self._position_weights(),
             mask=mask,
             dropout_mask=self._dropout_mask(inputs) if training else None,
+            return_attention_scores=bool(return_attention_scores),
+            training=bool(training),
             implementation=self.implementation,
         )
         outputs, *scores = outputs if return_attention_scores else (outputs,)

@@ -9,7 +9,6 @@ with r_{a-i, b-j} = concat(row embedding of a-i, column embedding of b-j).
 Keys outside the image are masked.
 """
 
-import dataclasses
 from typing import Any
 
 import keras
@@ -18,7 +17,7 @@ from keras import ops
 from keras_sasa.ops import dispatch
 from keras_sasa.ops.exporters import portable as portable
 from keras_sasa.ops.local_attention.position import RowColumnEmbeddings
-from keras_sasa.ops.local_attention.problem import Problem
+from keras_sasa.ops.local_attention.problem import Problem, request
 from keras_sasa.ops.local_attention.projections import Projections
 from keras_sasa.ops.local_attention.table import IMPLEMENTATIONS
 from keras_sasa.ops.local_attention.window import window_axes
@@ -145,6 +144,8 @@ def projected_attention(
     *,
     mask: Any = None,
     dropout_mask: Any = None,
+    return_attention_scores: bool = False,
+    training: bool = True,
     implementation: str | None = None,
 ) -> Any:
     """`local_attention` of the projections of one image.
@@ -153,13 +154,16 @@ def projected_attention(
     keys and values need not be in memory while a network predicts.
 
     Args:
-        problem: Description of the call. `dtype`, `masked` and `dropout` are
-            set from the tensors.
+        problem: Description of windows, heads and position term. The requested
+            outputs are set from the other arguments.
         inputs: `(batch, height, width, channels)`.
         projections: Kernels and biases.
         position: The weights of `problem.position`.
         mask: As in `local_attention`.
         dropout_mask: As in `local_attention`.
+        return_attention_scores: As in `local_attention`.
+        training: Whether a gradient is likely to follow. It never changes the
+            result.
         implementation: As in `local_attention`.
 
     Returns:
@@ -171,11 +175,13 @@ def projected_attention(
     """
     check_implementation(implementation)
     dtype = keras.backend.standardize_dtype(inputs.dtype)
-    problem = dataclasses.replace(
+    problem = request(
         problem,
         dtype=compute_dtype(dtype),
         masked=mask is not None,
         dropout=dropout_mask is not None,
+        scores=return_attention_scores,
+        training=training,
     )
     chosen = dispatch.choose(IMPLEMENTATIONS, implementation, problem)
     if dropout_mask is not None:

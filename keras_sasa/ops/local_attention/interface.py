@@ -33,7 +33,8 @@ class LocalAttention(Implementation):
             query: `(B, P, Q, N * D)`, like all tensors in `problem.dtype`.
             key: `(B, H, W, N * D)`, or `None` without the term q.k.
             value: `(B, H, W, N * D)`.
-            position: The weights of the position term.
+            position: The weights of the position term, also in
+                `problem.dtype`.
             mask: `(B, H, W)`, true where a pixel may be attended to, or `None`.
             dropout_mask: `(B, P, Q, N, K, L)`, factors of the weights, or
                 `None`.
@@ -62,7 +63,7 @@ class LocalAttention(Implementation):
             inputs: `(B, H, W, channels)`, of any floating point type. Products
                 are in that type, all else is in `problem.dtype`.
             projections: The kernels and biases.
-            position: The weights of the position term.
+            position: The weights of the position term, in `problem.dtype`.
             mask: As in `compute`.
             dropout_mask: As in `compute`.
         """

@@ -130,8 +130,8 @@ class NativeAttention(NativeImplementation, LocalAttention):
         """
         kernels = projections.kernels
         operands = [
-            ops.cast(operand, "float32")
-            for operand in (inputs, *kernels, *position)
+            *(ops.cast(operand, "float32") for operand in (inputs, *kernels)),
+            *position,
         ]
         attributes = {
             "filters": projections.filters,
@@ -227,7 +227,7 @@ class NativeAttention(NativeImplementation, LocalAttention):
             )
 
         return custom_call.with_gradient(
-            [*tensors, *(ops.cast(weight, "float32") for weight in position)],
+            [*tensors, *position],
             forward=targets.FORWARD,
             backward=targets.BACKWARD,
             results=results,

@@ -1,6 +1,7 @@
 """The description of one local attention, made once and passed as a whole."""
 
 import dataclasses
+import functools
 
 from keras_sasa.ops.local_attention.position import PositionTerm
 from keras_sasa.ops.local_attention.window import WindowAxis
@@ -48,3 +49,16 @@ class Problem:
     def query_everywhere(self) -> bool:
         """Whether every pixel is a query."""
         return self.rows.query_everywhere and self.columns.query_everywhere
+
+
+@functools.cache
+def request(problem: Problem, **outputs: str | bool) -> Problem:
+    """Returns the problem with other requested outputs.
+
+    Args:
+        problem: The description that a layer made once.
+        **outputs: New values of `dtype`, `masked`, `dropout`, `scores` and
+            `training`.
+    """
+    # Cached, because eager calls ask for the same few problems again and again.
+    return dataclasses.replace(problem, **outputs)
