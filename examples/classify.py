@@ -1,16 +1,17 @@
-"""Says what photos show, and draws where the network looks.
+"""Classifies photos, and draws where the network looks.
 
     python examples/classify.py runs/photos/best.keras IMAGE...
 
-The model is one of `train_classifier.py`. Its file may lie anywhere: it says by
-itself how photos are prepared and what its classes are called. Printed are the
-likeliest classes of each photo and their probabilities. Written to `--output`
-(default `classified`) are
+`train_classifier.py` trains the model. Its file may be anywhere: it describes
+how to prepare photos and names its classes. The script prints the likeliest
+classes of each photo with their probabilities, and writes to `--output`
+(default `classified`):
 
-- `evidence/NAME.png`: which places are for (red) and against (blue) the two
-  likeliest classes,
-- `attention/NAME.png`: where the last attention layer looks from the place that
-  is most for the likeliest class; not for a network of convolutions alone.
+- `evidence/NAME.png`: the places for (red) and against (blue) the two likeliest
+  classes,
+- `attention/NAME.png`: where the last attention layer looks from the place with
+  the most evidence for the likeliest class; not for purely convolutional
+  networks.
 """
 
 import numpy as np
@@ -20,7 +21,7 @@ from keras_sasa import command_line
 from keras_sasa._optional_imports import optional_import
 from keras_sasa.training import load_trained, prepare_images
 
-# Classes that are printed, and photos that are in memory at a time.
+# Number of classes to print, and of photos in memory at a time.
 SHOWN = 5
 BATCH = 32
 
@@ -51,7 +52,7 @@ def probabilities(model, images):
     scores = np.asarray(model.predict_on_batch(images), "float32")
     # Half precision rounds them.
     sums = scores.sum(axis=-1)
-    # As NaN does not compare, this says what is right.
+    # NaN fails every comparison, so this checks for valid values.
     if not (scores.min() >= 0 and np.abs(sums - 1).max() <= 0.01):
         raise ValueError(
             "The outputs of the model must be probabilities. Received, for the "

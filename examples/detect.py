@@ -3,11 +3,11 @@
     python examples/detect.py runs/digit_scenes/model.keras IMAGE...
     python examples/detect.py runs/bccd/best.keras IMAGE... --score 0.3
 
-The file of the model may lie anywhere: it says by itself what its classes are
-called. Images may have any size. Written to `--output` (default `detections`)
-are a picture with boxes for each image, `NAME.png`, and `detections.json`: for
-each image a list of `class`, `score` and `box` (left, top, right, bottom, in
-pixels of the image).
+The file of the model may be anywhere: it names its classes. Images may have any
+size. The script writes to `--output` (default `detections`) a picture with
+boxes for each image, `NAME.png`, and `detections.json`: for each image a list
+of `class`, `score` and `box` (left, top, right, bottom, in pixels of the
+image).
 """
 
 import json
@@ -28,7 +28,7 @@ def main(argv=None):
         "--score",
         type=command_line.fraction,
         default=0.4,
-        help="lowest one that is kept (default 0.4)",
+        help="lowest score to report (default 0.4)",
     )
     options = parser.parse_args(argv)
     optional_import("matplotlib")
@@ -38,7 +38,7 @@ def main(argv=None):
     class_names = description.class_names
     options.output.mkdir(parents=True, exist_ok=True)
     written = {}
-    # One at a time: any number of photographs shall fit into memory.
+    # One at a time, so that any number of photos fits into memory.
     for path in options.images:
         image = read_image(path, description.channels)
         (found,) = detect(model, [image], description.image_size, options.score)

@@ -1,11 +1,12 @@
-"""Evaluates a saved classifier: accuracies and a picture of what it confuses.
+"""Evaluates a saved classifier: accuracies and a confusion matrix.
 
     python examples/evaluate.py runs/digits/model.keras
     python examples/evaluate.py runs/cifar10/best.keras --data DIR
 
-Images are prepared as the file says, which may lie anywhere. Printed are top-1
-and top-5 accuracy, the last line as JSON; `confusion.png` is written beside
-the model (rows are the true classes, each row sums up to 100 %).
+The file of the model may be anywhere: it describes how to prepare images. The
+script prints top-1 and top-5 accuracy, the last line as JSON, and writes
+`confusion.png` beside the model (rows are the true classes; each row sums up to
+100 %).
 """
 
 import argparse
@@ -26,7 +27,7 @@ def main(argv=None):
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     add = parser.add_argument
-    add("model", type=pathlib.Path, help="a .keras file of a training")
+    add("model", type=pathlib.Path, help="a .keras file of a training run")
     add(
         "--data",
         default="digits",

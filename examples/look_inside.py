@@ -1,19 +1,19 @@
-"""Draws where a trained classifier looks, and what speaks for its answers.
+"""Draws where a trained classifier looks, and what supports its predictions.
 
     python examples/look_inside.py runs/digits/model.keras
     python examples/look_inside.py runs/photos/best.keras IMAGE...
     python examples/look_inside.py runs/photos/best.keras --data DIR
 
-Without images, some of those held out are taken. They are prepared as the file
-of the model says. Written to `--output` (default: `look_inside` beside the
-model) are
+Without images, the script uses some of the validation images. The file of the
+model describes how to prepare them. Written to `--output` (default:
+`look_inside` beside the model) are
 
-- `evidence.png`: which places are for and against the two likeliest classes,
+- `evidence.png`: the places for and against the two likeliest classes,
 - `attention_first.png` and `attention_last.png`: where the first and the last
-  attention layer look from the place that is most for the likeliest class (or
-  from `--pixel`),
+  attention layer look from the place with the most evidence for the likeliest
+  class (or from `--pixel`),
 - `heads.png`: how far and how widely every head looks,
-- `positions.png`: which places every head prefers by its learned embeddings.
+- `positions.png`: the places that every head prefers by its learned embeddings.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from keras_sasa.visualize import (
     position_logits,
 )
 
-# Images held out that the statistics of heads are of, and that are drawn.
+# Number of validation images for the statistics of heads, and in pictures.
 SAMPLE = 32
 SHOWN = 4
 
@@ -47,7 +47,7 @@ def main(argv=None):
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     add = parser.add_argument
-    add("model", type=pathlib.Path, help="a .keras file of a training")
+    add("model", type=pathlib.Path, help="a .keras file of a training run")
     add("images", type=pathlib.Path, nargs="*", metavar="IMAGE")
     add(
         "--data",
@@ -81,14 +81,17 @@ def main(argv=None):
         images, labels = validation_sample(data, description)
         shown = np.unique(labels, return_index=True)[1][:SHOWN]
     classes = description.class_names
-    # All are drawn before the first is written.
+    # Draw all pictures before the first is written.
     figures = dict(pictures(model, images, shown, classes, options.pixel))
     folder = options.output or options.model.with_name("look_inside")
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=150)
     if "attention_last" not in figures:
-        print(f"{options.model} has no SelfAttention2D: no attention is drawn")
+        print(
+            f"{options.model} has no SelfAttention2D layer: "
+            "no attention is drawn"
+        )
     print(f"written to: {folder}")
 
 
@@ -105,7 +108,7 @@ def validation_sample(data, description):
 def pictures(model, images, shown, classes, pixel):
     """Yields names of pictures with their figures.
 
-    Without attention, or without relative positions, there are fewer.
+    There are fewer without attention or without relative positions.
     """
     evidence, figure = draw_evidence(model, images[shown], classes)
     yield "evidence", figure
@@ -131,7 +134,7 @@ def pictures(model, images, shown, classes, pixel):
         "positions",
         plot_position_logits(
             position_logits(model, images),
-            title="what the learned relative positions add to the logits",
+            title="contribution of the relative positions to the logits",
         ),
     )
 
@@ -150,15 +153,15 @@ def draw_evidence(model, images, classes):
         images,
         evidence,
         captions,
-        title="what is for (red) and against (blue) the likeliest classes",
+        title="evidence for (red) and against (blue) the likeliest classes",
     )
 
 
 def draw_attention(model, images, evidence, pixel=None):
     """Yields "first" and "last" with a figure of that layer's attention.
 
-    It is that of `pixel` or else of the place that is most for the likeliest
-    class. There is none without an attention layer.
+    It starts from `pixel`, or else from the place with the most evidence for
+    the likeliest class. Networks without attention yield nothing.
     """
     if not any(isinstance(layer, SelfAttention2D) for layer in model.layers):
         return

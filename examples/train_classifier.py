@@ -5,15 +5,16 @@
     python examples/train_classifier.py --data tfds:cifar10
     python examples/train_classifier.py --resume runs/digits  # after a stop
 
-Needs `pip install --editable ".[examples]"`; results are in examples/README.md.
-The first command downloads nothing: scikit-learn brings its 1,797 digits. A
-folder has a folder of images for each class, either directly (a fifth of each
-class is then held out) or in `train` and `validation` (or `val`, or `test`).
-Image size, batch size and epochs suit the size and number of the images.
-Written are the state after each epoch, the model (`model.keras`; `best.keras`
-of the best epoch), logs for TensorBoard, a table (`history.csv`), and pictures
-of the training and of the attention. Then a new process evaluates the model and
-must find the same accuracy.
+Run `pip install --editable ".[examples]"` first; results are in
+examples/README.md. The first command downloads nothing: scikit-learn contains
+the 1,797 digits. A folder has a folder of images for each class, either
+directly (a fifth of each class is then used for validation) or in `train` and
+`validation` (or `val`, or `test`). Image size, batch size and epochs follow
+from the size and the number of the images. The script writes the state after
+each epoch, the model (`model.keras`; `best.keras` of the best epoch), logs for
+TensorBoard, a table (`history.csv`), and pictures of the training curves and of
+the attention. Then a new process evaluates the model and must find the same
+accuracy.
 """
 
 import json
@@ -37,8 +38,8 @@ def main(argv=None):
     parser = command_line.make_parser(
         __doc__,
         data="digits",
-        network="one for the size of the images",
-        recipe="one for the number of the images and their size",
+        network="depends on the size of the images",
+        recipe="depends on the number and the size of the images",
         cases={
             "digits": preset_of(DIGITS),
             "100 photos of 640x480": preset_of(recipe_for(100, 480)),
@@ -47,7 +48,7 @@ def main(argv=None):
     )
     command_line.add_selection(parser)
     options = command_line.parse_options(parser, argv)
-    # Found missing now, not when there is something to draw.
+    # Fail now if it is missing, not after training.
     optional_import("matplotlib")
     data = command_line.load_selected(options)
     if options.data == "digits":
@@ -71,7 +72,7 @@ def main(argv=None):
     print(f"written to: {folder}")
     print(f"validation accuracy: {accuracy:.6f}")
     print(f"validation accuracy, reloaded in a new process: {reloaded:.6f}")
-    # Both are float32 sums, so that only whole images can be compared.
+    # Both are float32 sums, so only differences of whole images count.
     if abs(accuracy - reloaded) * data.num_validation > 0.5:
         raise SystemExit("The reloaded model is not as accurate.")
 
@@ -84,15 +85,15 @@ def preset_of(recipe):
 def network_for(image_size):
     """Returns arguments of `ResNet` that suit the size of the images."""
     if image_size < 16:
-        # A window of 7 is wider than most of an 8x8 digit.
+        # A window of 7 would cover most of an 8x8 digit.
         return CONFIGURATIONS["digits_attention"]
-    # With the others, photos take too long on a CPU.
+    # The other stems take too long for photos on a CPU.
     stem = "small" if image_size < 64 else "conv"
     return {**CONFIGURATIONS["cifar10_hybrid"], "stem": stem}
 
 
 def draw(model, history, batches, folder):
-    """Writes the training and, of the outer layers, the attention."""
+    """Draws the training curves, and the attention of the outer layers."""
     curves = {
         name: [row[name] for row in history]
         for name in history[0]
@@ -132,7 +133,7 @@ def one_of_each_class(batches, number):
 
 
 def evaluate_in_new_process(model_path, options):
-    # It has the same warnings about the data as this process.
+    # It would repeat the warnings of this process about the data.
     command_line = [sys.executable, "-W", "ignore"]
     command_line += [str(EVALUATE), str(model_path)]
     command_line += ["--data", options.data]

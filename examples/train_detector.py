@@ -8,13 +8,14 @@
         --network resnet50_attention --pyramid attention --filters 256
     python examples/train_detector.py --resume         # after a stop
 
-Needs `pip install --editable ".[examples,detection]"`; results are in
+Run `pip install --editable ".[examples,detection]"` first; results are in
 examples/README.md. The first command downloads nothing: it makes scenes of 1 to
-8 of scikit-learn's digits on noise. A folder holds two files
+8 of scikit-learn's digits on noise. A folder contains two files
 `annotations/instances_SPLIT.json`, whose splits begin with `train` and `val`,
-and their images in folders `SPLIT`. Written are the state after each epoch, the
-model (`model.keras`; `best.keras` of the best epoch), a table (`history.csv`),
-and pictures of the training, of detections, and of the attention for one.
+and their images in folders `SPLIT`. The script writes the state after each
+epoch, the model (`model.keras`; `best.keras` of the best epoch), a table
+(`history.csv`), and pictures of the training curves, of detections, and of the
+attention from one detection.
 
 THE FULL TRAINING ON COCO HAS NOT BEEN RUN with this script.
 """
@@ -56,7 +57,7 @@ def main(argv=None):
     parser = command_line.make_parser(
         __doc__,
         data="digit_scenes",
-        network="a small one, all of attention but the stem",
+        network="a small one, with attention in all groups",
         recipe="digit_scenes or blood_cells",
         recipes=RECIPES,
         cases={
@@ -69,7 +70,7 @@ def main(argv=None):
         "--pyramid",
         choices=("conv", "attention"),
         default="conv",
-        help="what pyramid and heads are made of (default conv)",
+        help="layers of pyramid and heads (default conv)",
     )
     add(
         "--filters",
@@ -78,7 +79,7 @@ def main(argv=None):
         help="width of pyramid and heads (default 64)",
     )
     options = command_line.parse_options(parser, argv)
-    # Found missing now, not when there is something to draw or to measure.
+    # Fail now if they are missing, not after training.
     optional_import("matplotlib")
     optional_import("pycocotools")
     recipe = command_line.resolve_recipe(
@@ -101,7 +102,7 @@ def main(argv=None):
     measured = evaluate(model, data, recipe)
     draw(model, history, data, recipe, folder)
     print(f"written to: {folder}")
-    # JSON has no NaN, which is the precision of sizes that do not occur.
+    # The precision of sizes that do not occur is NaN, which JSON lacks.
     rounded = {
         name: None if math.isnan(value) else round(value, 4)
         for name, value in measured.items()
@@ -110,7 +111,7 @@ def main(argv=None):
 
 
 def draw(model, history, data, recipe, folder):
-    """Writes the training, detections, and the attention for the best."""
+    """Draws training curves, detections, and the attention from the best."""
     curves = {
         name: [row[name] for row in history]
         for name in ("loss", "val_loss", "val_AP", "val_AP50")
@@ -124,7 +125,7 @@ def draw(model, history, data, recipe, folder):
         images,
         found,
         data.class_names,
-        title=f"detections on images held out, scores from {SHOWN_SCORE}",
+        title=f"detections on validation images, scores from {SHOWN_SCORE}",
     ).savefig(folder / "detections.png", dpi=150)
     best = max(
         range(len(images)), key=lambda i: max(found[i]["scores"], default=0)
@@ -137,7 +138,7 @@ def draw(model, history, data, recipe, folder):
 
 
 def first_images(data, recipe, number):
-    """Returns images held out, letterboxed as the model takes them."""
+    """Returns validation images, letterboxed for the model."""
     images = []
     batches = letterboxed_batches(data, recipe.image_size, recipe.batch_size)
     for squares, _ in batches.as_numpy_iterator():
@@ -148,10 +149,10 @@ def first_images(data, recipe, number):
 
 
 def shown_layer(model):
-    """Returns the name of an attention layer on a map that is not too coarse.
+    """Returns the name of an attention layer with a fine enough map.
 
-    That of the finest level of the pyramid, or else the last of the backbone
-    before its last group; `None` if both are of convolution.
+    It is the layer of the finest level of the pyramid, or else the last layer
+    of the backbone before its last group; `None` if both are convolutions.
     """
     names = [
         layer.name
@@ -169,7 +170,7 @@ def attention_of(model, layer, image, found, class_names):
     maps = attention_maps(model, image[None], layer)[layer]
     left, top, right, bottom = found["boxes"][0]
     centre = (top + bottom) / 2, (left + right) / 2
-    # Nobody's box has its centre on the border of the image.
+    # The centre of a box is never on the border of the image.
     row, column = (
         int(place * number / side)
         for place, number, side in zip(

@@ -7,14 +7,14 @@
     python examples/train_imagenet.py --data DIR --resume
 
 THE FULL TRAINING HAS NOT BEEN RUN with this script: 130 epochs of 1.28 million
-images were out of reach. It has been tried on made images of ImageNet's format
-and a few steps, which says that the parts fit together, and nothing about the
-accuracy. What of the recipe is the paper's is marked in what is printed first.
+images were out of reach. A few steps on made images in ImageNet's format have
+been run. They show that the parts fit together, and nothing about the accuracy.
+The summary that is printed first marks the values from the paper.
 
-ImageNet is read by TensorFlow Datasets, for which you download two archives
-yourself (https://www.tensorflow.org/datasets/catalog/imagenet2012), or from a
-folder with `train` and `validation`. `--validation-split 0.04` validates on 4 %
-of the training images, as the paper does for its ablations. Without it,
+TensorFlow Datasets reads ImageNet from two archives that you download yourself
+(https://www.tensorflow.org/datasets/catalog/imagenet2012). `--data` also takes
+a folder with `train` and `validation`. `--validation-split 0.04` validates on
+4 % of the training images, as the paper does for its ablations. Without it,
 ImageNet's own 50,000 validation images are used.
 """
 

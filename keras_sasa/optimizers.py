@@ -1,4 +1,4 @@
-"""Keras' optimizers, with a moving average that forgets its first weights."""
+"""Keras' optimizers with a weight average that forgets its first values."""
 
 import keras
 from keras import ops
@@ -8,15 +8,15 @@ class _AverageWarmup:
     """Limits the momentum of the average in the first steps.
 
     Keras' average starts from the weights after the first step, which are
-    almost the random initial ones: with a momentum of 0.995, 30 % of them are
-    left after 240 steps. Here the momentum in step `t`, counted from 0, is
+    almost the random initial weights: with a momentum of 0.995, 30 % of them
+    are left after 240 steps. Here the momentum in step `t`, counted from 0, is
     `min(ema_momentum, t / (t + 9))`, TensorFlow's rule (`num_updates` of
-    `tf.train.ExponentialMovingAverage`): the average is over the last tenth of
-    a short training, and over `1 / (1 - ema_momentum)` steps of a long one.
+    `tf.train.ExponentialMovingAverage`): a short run averages over its last
+    tenth, and a long run over `1 / (1 - ema_momentum)` steps.
     """
 
     def _update_model_variables_moving_average(self, trainable_variables):
-        # The first step has a momentum of 0: the average begins as a zero.
+        # The average starts at zero; the first step has a momentum of 0.
         step = ops.cast(self.iterations, "float32")
         momentum = ops.minimum(self.ema_momentum, step / (step + 9.0))
         for variable, average in zip(
@@ -24,7 +24,7 @@ class _AverageWarmup:
             self._model_variables_moving_average,
             strict=True,
         ):
-            # Keras keeps no average of variables that gradients overwrite.
+            # Keras has no average for variables that gradients overwrite.
             if average is not None:
                 m = ops.cast(momentum, variable.dtype)
                 average.assign(m * average + (1 - m) * variable)
@@ -32,15 +32,16 @@ class _AverageWarmup:
 
 @keras.saving.register_keras_serializable(package="keras_sasa")
 class AveragingSGD(_AverageWarmup, keras.optimizers.SGD):
-    """`keras.optimizers.SGD` with a warm-up of its average of the weights.
+    """`keras.optimizers.SGD` with a warm-up of its weight average.
 
     The momentum of the average in step `t`, counted from 0, is
-    `min(ema_momentum, t / (t + 9))`, so that the average of a short training
-    holds next to nothing of the initial weights.
+    `min(ema_momentum, t / (t + 9))`, so that the average of a short run
+    contains next to nothing of the initial weights.
 
     Args:
-        *args: As of `keras.optimizers.SGD`.
-        **kwargs: The same; the average is kept with `use_ema=True`.
+        *args: Passed to `keras.optimizers.SGD`.
+        **kwargs: Passed to `keras.optimizers.SGD`; `use_ema=True` turns the
+            average on.
 
     Example:
 
@@ -51,15 +52,16 @@ class AveragingSGD(_AverageWarmup, keras.optimizers.SGD):
 
 @keras.saving.register_keras_serializable(package="keras_sasa")
 class AveragingAdamW(_AverageWarmup, keras.optimizers.AdamW):
-    """`keras.optimizers.AdamW` with a warm-up of its average of the weights.
+    """`keras.optimizers.AdamW` with a warm-up of its weight average.
 
     The momentum of the average in step `t`, counted from 0, is
-    `min(ema_momentum, t / (t + 9))`, so that the average of a short training
-    holds next to nothing of the initial weights.
+    `min(ema_momentum, t / (t + 9))`, so that the average of a short run
+    contains next to nothing of the initial weights.
 
     Args:
-        *args: As of `keras.optimizers.AdamW`.
-        **kwargs: The same; the average is kept with `use_ema=True`.
+        *args: Passed to `keras.optimizers.AdamW`.
+        **kwargs: Passed to `keras.optimizers.AdamW`; `use_ema=True` turns the
+            average on.
 
     Example:
 

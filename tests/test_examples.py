@@ -102,6 +102,15 @@ def accuracies(output):
     return [float(line.split()[-1]) for line in lines]
 
 
+def test_options_that_older_versions_wrote(tmp_path):
+    options = {"data": "digits", "held_out": 0.3, "skip_corrupt": False}
+    (tmp_path / "arguments.json").write_text(json.dumps(options))
+    parser = command_line.make_parser("", "digits", "", "")
+    command_line.add_selection(parser)
+    resumed = command_line.parse_options(parser, ["--resume", str(tmp_path)])
+    assert resumed.validation_split == 0.3
+
+
 def test_digits(classifier, tmp_path, capfd):
     pytest.importorskip("tensorboard")
     classifier.main([*TINY, "--output", str(tmp_path)])

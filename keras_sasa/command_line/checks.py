@@ -9,7 +9,7 @@ from keras_sasa.layers import ImageRescaling
 
 
 def check_fits(data: ImageData, images: ImageRescaling) -> None:
-    """Raises an error if images differ from the images of the training.
+    """Raises an error if images do not suit a trained model.
 
     Args:
         data: An `ImageData`.

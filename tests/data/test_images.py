@@ -13,10 +13,13 @@ from keras_sasa.data import (
     ImageData,
     evaluation_batches,
     load_data,
+    load_detection_data,
     training_batches,
     typical_side,
 )
+from keras_sasa.data.augmentation import AUGMENTATIONS, Augmentation
 from keras_sasa.data.augmentation.rand_augment import rand_augment
+from keras_sasa.data.classification.sources import SOURCES
 from keras_sasa.training import CIFAR10, DIGITS, IMAGENET
 from tests.support.images import image_folder
 
@@ -390,6 +393,47 @@ def test_missing_package(monkeypatch, module, distribution, name):
 def test_wrong_validation_split(fraction):
     with pytest.raises(ValueError, match="`validation_split` must be a frac"):
         load_data("digits", validation_split=fraction)
+
+
+def test_source_that_joins(monkeypatch):
+    """A function and a row make a new source."""
+
+    def load(name, validation_split, skip_corrupt):
+        return name, validation_split, skip_corrupt
+
+    monkeypatch.setitem(SOURCES, "shapes:", load)
+    assert load_data("shapes:round", 0.5) == ("round", 0.5, False)
+    with pytest.raises(
+        ValueError,
+        match="'digits', 'tfds:NAME', 'shapes:NAME' or the path of a folder of "
+        "images. There is no folder 'shape'",
+    ):
+        load_data("shape")
+
+
+@pytest.mark.parametrize("name", [None, 3, ["digits"]])
+@pytest.mark.parametrize("load", [load_data, load_detection_data])
+def test_wrong_kind_of_name(load, name):
+    with pytest.raises(ValueError, match="`name` must be '.*Received: name="):
+        load(name)
+
+
+def test_augmentation_that_joins(monkeypatch):
+    """A function and a row make a new augmentation."""
+
+    def black(image, data, side, seed):
+        return tf.zeros((side, side, data.channels), "uint8")
+
+    monkeypatch.setitem(
+        AUGMENTATIONS, "black", Augmentation(black, "class", "central_crop")
+    )
+    data, pixels = numbered(4)
+    recipe = dataclasses.replace(SMALL, augmentation="black", epochs=1)
+    ((images, labels),) = arrays(training_batches(data, recipe))
+    assert not images.any() and labels.sum() == 4
+    assert recipe.resizing == "central_crop"
+    ((images, *_),) = arrays(evaluation_batches(data, recipe, 4))
+    assert images.any()
 
 
 def test_batch_larger_than_the_data():

@@ -20,7 +20,7 @@ import pytest
 import tensorflow as tf
 
 from keras_sasa import training
-from keras_sasa.data import evaluation_batches, load_data
+from keras_sasa.data import DetectionData, evaluation_batches, load_data
 from keras_sasa.training import DIGITS, Run, fit
 from tests.support import process
 from tests.support.digits_training import NETWORK, RECIPE, digits, train
@@ -707,6 +707,33 @@ def test_wrong_precision(tmp_path):
         ValueError, match="`mixed_precision` must be `None` or .*='int8'"
     ):
         fit(NETWORK, digits(), RECIPE, tmp_path, mixed_precision="int8")
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"network": "resnet50"}, "`network` must be a dict.*='resnet50' of"),
+        ({"network": {"classes": 3}}, "not have the arg.*Received: .'classes'"),
+        ({"data": "digits"}, "`data` must be an `ImageData`.*'digits' of type"),
+        ({"recipe": "digits"}, "`recipe` must be a .*Recipe.*'digits' of type"),
+        ({"devices": "mirrored"}, "`devices` must be .*make_devices"),
+    ],
+)
+def test_wrong_kinds_of_arguments(changes, message, tmp_path):
+    arguments = {"network": NETWORK, "data": digits(), "recipe": RECIPE}
+    with pytest.raises(ValueError, match=message):
+        fit(**{**arguments, **changes}, folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_and_recipes_of_detectors(tmp_path):
+    data = digits()
+    boxes = DetectionData(data.train, data.validation, data.class_names)
+    with pytest.raises(ValueError, match="Received: a `DetectionData`, which"):
+        fit(NETWORK, boxes, RECIPE, tmp_path / "run")
+    with pytest.raises(ValueError, match="'shift' or .*='scale_jitter'"):
+        fit(NETWORK, data, training.detection.COCO, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("function", [fit, training.detection.fit])

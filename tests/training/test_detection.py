@@ -8,7 +8,9 @@ import keras
 import numpy as np
 import pytest
 
+from keras_sasa.data import DetectionData, ImageData
 from keras_sasa.data import load_detection_data as load_data
+from keras_sasa.training import CIFAR10
 from keras_sasa.training.detection.coco_precision import (
     METRICS,
     average_precision,
@@ -234,6 +236,31 @@ def test_wrong_networks(tmp_path, changes, error, message):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"network": "resnet50"}, "`network` must be a dict.*='resnet50' of"),
+        ({"data": ImageData(None, None, [])}, "`data` must be a `DetectionD"),
+        ({"recipe": "coco"}, "`recipe` must be a .*Recipe.*'coco' of type str"),
+        ({"recipe": CIFAR10}, "'scale_jitter'.* augmentation='shift'"),
+        (
+            {"recipe": dataclasses.replace(RECIPE, label_smoothing=0.1)},
+            "`label_smoothing` must be 0 .*=0.1",
+        ),
+        ({"devices": "mirrored"}, "`devices` must be .*make_devices"),
+    ],
+)
+def test_wrong_kinds_of_arguments(tmp_path, changes, message):
+    arguments = {
+        "network": NETWORK,
+        "data": DetectionData(None, None, []),
+        "recipe": RECIPE,
+    }
+    with pytest.raises(ValueError, match=message):
+        fit(**{**arguments, **changes}, folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @on_tensorflow
 def test_mirrored_strategy(tmp_path):
     """Two virtual CPUs, which see different numbers of boxes, as one."""
@@ -256,7 +283,9 @@ PROGRAM = """
         tf.config.list_physical_devices("CPU")[0],
         [tf.config.LogicalDeviceConfiguration()] * 2,
     )
-    from keras_sasa.data import load_detection_data as load_data
+    from keras_sasa.data import DetectionData, ImageData
+from keras_sasa.data import load_detection_data as load_data
+from keras_sasa.training import CIFAR10
     from keras_sasa.training.detection.detector import fit
     from keras_sasa.training.detection.recipes import COCO
     from keras_sasa.training import make_devices

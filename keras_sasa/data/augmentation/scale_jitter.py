@@ -1,4 +1,4 @@
-"""A random scale, then a random square of what is larger than that."""
+"""A random scale, then a random crop if the image exceeds the square."""
 
 import tensorflow as tf
 

@@ -33,11 +33,6 @@ def find_roots(folder: pathlib.Path, use_own_split: bool) -> list[pathlib.Path]:
     Raises:
         ValueError: If there is no folder of training images.
     """
-    if not folder.is_dir():
-        raise ValueError(
-            "The data must be 'digits', 'tfds:NAME' or a folder of images. "
-            f"There is no folder {str(folder)!r}."
-        )
     folders, files = list_entries(folder)
     splits = _find_splits(folders)
     if not splits:

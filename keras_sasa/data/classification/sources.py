@@ -49,5 +49,5 @@ def load_data(
             "`validation_split` must be a fraction between 0 and 1. "
             f"Received: validation_split={validation_split}."
         )
-    load = find_source(name, SOURCES, image_folder.load)
+    load = find_source(name, SOURCES, image_folder.load, "a folder of images")
     return load(validation_split=validation_split, skip_corrupt=skip_corrupt)

@@ -100,7 +100,7 @@ def letterboxed_batches(
             `data.validation`.
 
     Returns:
-        A `tf.data.Dataset` of pairs: images as of `training_batches`, and
+        A `tf.data.Dataset` of pairs: images, see `training_batches`, and
         their examples in the pixels of the originals, with `scale`, `height`
         and `width` of the originals, padded with `PADDING`. The last batch is
         padded with images whose `image_id` is `PADDING`.

@@ -35,4 +35,7 @@ def load_detection_data(name: str | os.PathLike) -> DetectionData:
             cannot be right; the message names the file and the entry.
         ImportError: If the package that reads it is not installed.
     """
-    return find_source(name, SOURCES, coco_folder.load)()
+    load = find_source(
+        name, SOURCES, coco_folder.load, "a folder in COCO's format"
+    )
+    return load()

@@ -46,7 +46,7 @@ def parse_annotations(content, images, categories):
     rows = {image_id: [] for image_id in images}
     counts = [0] * len(labels)
     indices = {}
-    # By what is unusual about a box: its index and its image.
+    # Dict from a remark to the indices and the images of the boxes.
     unusual = collections.defaultdict(list)
     evidence = CornerEvidence()
     for index, entry in list_entries(content, "annotations"):

@@ -77,7 +77,7 @@ def read_unique_id(entry, list_name, index, indices):
     other = indices.setdefault(value, index)
     if other != index:
         raise ValueError(
-            f"`id` must be unique. Received: id={value}, as of "
+            f"`id` must be unique. Received: id={value}, also in "
             f"{list_name}[{other}]."
         )
     return value

@@ -125,7 +125,7 @@ def _parse_categories(content):
             name = read_text(entry, "name")
             if name in names:
                 raise ValueError(
-                    f"`name` must be unique. Received: name={name!r}, as of "
+                    f"`name` must be unique. Received: name={name!r}, also in "
                     f"categories[{names[name]}]."
                 )
             names[name] = index

@@ -12,11 +12,6 @@ from keras_sasa.data.detection.detection_data import (
 
 def load(folder: pathlib.Path) -> DetectionData:
     """Loads a folder in COCO's format, see `load_detection_data`."""
-    if not folder.is_dir():
-        raise ValueError(
-            "The data must be 'digit_scenes', 'tfds:NAME' or a folder in "
-            f"COCO's format. There is no folder {str(folder)!r}."
-        )
     splits = {}
     for start in ("train", "val"):
         path = _find_file(folder, start)

@@ -30,7 +30,7 @@ def parse_images(content):
             if path in paths:
                 raise ValueError(
                     "`file_name` must be unique. Received: file_name="
-                    f"{name!r}, as of images[{paths[path]}]."
+                    f"{name!r}, also in images[{paths[path]}]."
                 )
             paths[path] = index
             images[image_id] = {
