@@ -345,6 +345,9 @@ def test_tfds(tmp_path, monkeypatch):
     class TinyCoco(tfds.core.GeneratorBasedBuilder):
         """A set with the features of `coco/2017`."""
 
+        # Reading the files beside a package needs importlib_resources, which
+        # TensorFlow Datasets does not require.
+        __module__ = "builders"
         VERSION = tfds.core.Version("1.0.0")
 
         def _info(self):

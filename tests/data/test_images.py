@@ -293,6 +293,9 @@ def test_tfds_prepared_on_disk(tmp_path, monkeypatch):
     tfds = pytest.importorskip("tensorflow_datasets")
 
     class TinyShapes(tfds.core.GeneratorBasedBuilder):
+        # Reading the files beside a package needs importlib_resources, which
+        # TensorFlow Datasets does not require.
+        __module__ = "builders"
         VERSION = tfds.core.Version("1.0.0")
 
         def _info(self):
