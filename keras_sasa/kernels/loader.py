@@ -77,8 +77,7 @@ def _not_compiled():
     reason = "it was not compiled when the package was installed" + (
         f" ({cause})"
         if cause
-        else " (a C++ compiler is needed; `pip install -v` shows what went "
-        "wrong)"
+        else " (a C++ compiler is needed; `pip install -v` shows its errors)"
     )
     # Python may find the sources of a clone before the installed package.
     if pathlib.Path(__file__).parents[2].joinpath("setup.py").is_file():

@@ -1,9 +1,9 @@
 """Warns when a SavedModel is written that calls the compiled kernel.
 
-Such a function fails first where it is served, in a process that does not
-import keras_sasa. TensorFlow does not say what it saves, and offers no hook for
-it; but it traces the gradients of a function that it saves, so that the
-gradients of the kernel are the place to look who is calling.
+Otherwise such a function fails only when it is served, in a process that does
+not import keras_sasa. TensorFlow has no hook for this. But layers take part in
+saving, and TensorFlow traces the gradients of every signature that it saves: in
+both places the caller tells whether a SavedModel is being written.
 """
 
 import re
@@ -15,7 +15,7 @@ from keras_sasa.kernels.targets import PREFIX
 
 _SAVING = "tensorflow.python.saved_model.save"
 
-# What was saved and checked.
+# The views that were checked.
 _checked = weakref.WeakSet()
 
 

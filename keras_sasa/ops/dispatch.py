@@ -22,7 +22,7 @@ class Implementation:
 
     Attributes:
         name: The name by which users ask for it.
-        portable: Whether what it traces runs in programs that do not import
+        portable: Whether its traces run in programs that do not import
             keras_sasa. Only portable implementations are exported.
     """
 
@@ -114,8 +114,8 @@ def choose(
                 _warn(candidate.name, reason)
         reasons.append(f'"{candidate.name}": {reason}')
     raise ValueError(
-        f"No implementation can compute {problem} here. "
-        f"Received: {'; '.join(reasons)}."
+        f"No implementation can compute this call here: {'; '.join(reasons)}. "
+        f"Received: {problem}."
     )
 
 

@@ -36,7 +36,7 @@ def portable():
     `jax.export`, can be saved for programs that do not import keras_sasa.
     `model.export`, `tf.saved_model.save`, `tf.lite.TFLiteConverter`, the
     `get_concrete_function` of a `tf.function` and `jax.export` trace in this
-    way by themselves. A function that was traced before keeps its trace: make a
+    way automatically. A function that was traced before keeps its trace: make a
     new one.
 
     Example:
@@ -106,7 +106,7 @@ def _begins_with(name, beginnings):
 def _traced_for_its_caller(frame):
     """Returns whether a user called this `get_concrete_function`.
 
-    TensorFlow calls it, too, for instance to trace the function of a
+    TensorFlow also calls it, for instance to trace the function of a
     `tf.data.Dataset.map`.
     """
     return frame.f_globals.get("__name__", "").startswith(

@@ -1,4 +1,4 @@
-"""The softmax of this package: masked, quantizable, and over one key too."""
+"""The softmax of attention weights: masked, quantizable, and of one key."""
 
 import keras
 import numpy as np

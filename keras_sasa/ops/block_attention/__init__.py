@@ -83,8 +83,8 @@ def pooled_block_attention(
 ) -> Any:
     """Attends, computes `scale * y + offset` and pools, for inference.
 
-    An implementation may do all in one, so that y is never in memory; a
-    gradient then computes it again.
+    An implementation may fuse these steps and never hold y in memory; a
+    gradient then recomputes it.
 
     Args:
         inputs: As in `block_attention`, as are the next three.

@@ -48,7 +48,7 @@ class BlockAttention(Implementation):
     ) -> Any:
         """Attends, computes `scale * y + offset` and pools every block.
 
-        An implementation may override it to do all in one.
+        An implementation may override it to fuse these steps.
 
         Args:
             problem: Description of the call.

@@ -242,7 +242,7 @@ def _check_shapes(problem, query, value, weights):
         if None in (size, queries) or queries == axis.output_size(size):
             continue
         raise ValueError(
-            f"The {name} of `query` must be that of the output, "
+            f"The {name} of `query` must equal the {name} of the output, "
             f"{axis.output_size(size)}. Received: query.shape="
             f"{tuple(query.shape)}, value.shape={tuple(value.shape)}."
         )

@@ -50,7 +50,7 @@ class NativeAttention(NativeImplementation, LocalAttention):
         self._recompute = recompute
 
     def unsupported_reason(self, problem: Problem) -> str | None:
-        for refused, what in (
+        for unsupported, reason in (
             (problem.masked, "takes no mask"),
             (problem.dropout, "takes no dropout"),
             (problem.scores, "returns no attention scores"),
@@ -59,8 +59,8 @@ class NativeAttention(NativeImplementation, LocalAttention):
                 "knows no other positions than row and column embeddings",
             ),
         ):
-            if refused:
-                return f"it {what}"
+            if unsupported:
+                return f"it {reason}"
         return super().unsupported_reason(problem)
 
     def compute(

@@ -2,7 +2,7 @@
 
 A term is a frozen part of the problem. It knows the names and shapes of its
 weights and computes its logits; layers and implementations pass the weights on
-as one tuple and need not know what is in it.
+as one opaque tuple.
 """
 
 import dataclasses

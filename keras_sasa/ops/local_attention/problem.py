@@ -22,7 +22,7 @@ class Problem:
         dropout: Whether attention weights are multiplied by a dropout mask.
         scores: Whether the attention weights are returned as well.
         training: Whether a gradient is likely to follow. It never changes the
-            result, only what is kept in memory.
+            result; an implementation may then keep more in memory.
     """
 
     rows: WindowAxis
