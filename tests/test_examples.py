@@ -1,4 +1,4 @@
-"""The examples as their users run them, on data of a moment."""
+"""The examples as users run them, on small made data."""
 
 import dataclasses
 import importlib.util
@@ -59,11 +59,11 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def load(monkeypatch):
-    """Imports an example; new processes find the package, too."""
+    """Imports an example; its new processes find the package, too."""
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
 
-    # As `python FILE` does, for examples beside.
+    # As with `python FILE`: examples import each other.
     monkeypatch.syspath_prepend(str(EXAMPLES))
 
     def load(name):
@@ -153,7 +153,7 @@ def test_image_folder_and_resume(
     history = (tmp_path / "run" / "history.csv").read_bytes()
     capsys.readouterr()
 
-    # Of the same arguments from another folder, with more epochs; Ctrl-C.
+    # The same arguments from another folder, with more epochs; Ctrl-C.
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     resume = ["--resume", str(tmp_path / "run"), "--epochs", "3"]
@@ -167,7 +167,7 @@ def test_image_folder_and_resume(
             command_line.run(lambda: classifier.main(resume))
     assert end.value.code == 130
     captured = capsys.readouterr()
-    # The warm-up is that of before, of one epoch.
+    # The warm-up of the run with one epoch stays.
     assert "warmup_epochs        0.13\n" in captured.out
     first, second = captured.err.splitlines()[-2:]
     assert first.startswith("Interrupted: the state after epoch 1 is kept in")
@@ -181,7 +181,7 @@ def test_image_folder_and_resume(
 @pytest.mark.filterwarnings("ignore:.* classes have no images")
 @pytest.mark.large
 def test_interrupt_from_the_keyboard(load, tmp_path):
-    """A real signal, to a program of its own."""
+    """A real signal to a separate program."""
     load("train_classifier")
     program = subprocess.Popen(
         [sys.executable, str(EXAMPLES / "train_classifier.py")]
@@ -231,7 +231,7 @@ def test_imagenet(load, tmp_path, capsys):
 
 
 def test_evaluate(load, tmp_path, capsys):
-    """A model that says always the first class."""
+    """A model that always predicts the first class."""
     image_folder(tmp_path / "data", classes="abcdef", images=10)
     model = keras.Sequential(
         [
@@ -250,7 +250,7 @@ def test_evaluate(load, tmp_path, capsys):
     )
     model.save(tmp_path / "model.keras")
     evaluate = load("evaluate")
-    # As one of an older version, it says nothing about its images.
+    # Like models of older versions, it does not describe its images.
     with pytest.warns(UserWarning, match="does not describe its images"):
         evaluate.main(
             [str(tmp_path / "model.keras"), "--data", str(tmp_path / "data")]
@@ -448,7 +448,7 @@ SMALL = {
 
 
 def save_untrained(network, folder):
-    """Saves a model for digits as a training would; returns the digits."""
+    """Saves a model for digits like a run; returns the digits."""
     data = load_data("digits")
     build_model(network, data, DIGITS).save(folder / "model.keras")
     configuration = {"recipe": vars(DIGITS), "classes": data.class_names}
@@ -459,7 +459,7 @@ def save_untrained(network, folder):
 
 
 def test_look_inside(load, tmp_path, monkeypatch):
-    """An untrained model, on digits held out and on files."""
+    """An untrained model, on validation digits and on files."""
     data = save_untrained(SMALL, tmp_path)
     look_inside = load("look_inside")
     look_inside.main([str(tmp_path / "model.keras")])
@@ -494,7 +494,7 @@ def test_look_inside(load, tmp_path, monkeypatch):
 
 
 def test_classify(load, tmp_path, capsys):
-    """Of a file without its run: the probabilities of `predict`."""
+    """From a file without its run: the probabilities of `predict`."""
     image_folder(tmp_path / "data", classes=["cat", "dog", "fox"], images=10)
     data = load_data(tmp_path / "data")
     recipe = dataclasses.replace(CIFAR10, image_size=12, batch_size=6)
@@ -665,7 +665,7 @@ def test_detector(load, tmp_path, capsys):
     assert {"model.keras", "best.keras", "detections.png"} <= written
     assert {"history.csv", "training.png"} <= written
 
-    # What is needed is in the file.
+    # The file is enough.
     (run / "state.json").unlink()
     images = [str(folder / "val" / f"{number}.png") for number in range(2)]
     detect = load("detect")

@@ -1,4 +1,4 @@
-"""Paths of remote file systems, which are no folders of this machine."""
+"""Paths of remote file systems are rejected."""
 
 import os
 import pathlib
@@ -18,13 +18,13 @@ REMOTE = [
     "s3://bucket/run",
     "hdfs://host:9000/run",
     "file:///data/run",
-    # `pathlib` has made one slash of two.
+    # `pathlib` turns two slashes into one.
     pathlib.Path("gs://bucket/run"),
 ]
 
 
 class RemotePath(os.PathLike):
-    """As those of etils and fsspec."""
+    """Like the paths of etils and fsspec."""
 
     def __fspath__(self):
         return "gs://bucket/run"
@@ -48,10 +48,10 @@ def test_local_paths(path):
 
 
 def test_remote_paths_are_refused_first(tmp_path, monkeypatch):
-    """Nothing is trained, and nothing written to a folder `gs:` here."""
+    """Nothing is trained, and nothing is written to a local folder `gs:`."""
     monkeypatch.chdir(tmp_path)
     for path in REMOTE:
-        # There is no data: nothing of it is looked at.
+        # There is no data: the path is checked first.
         with pytest.raises(ValueError, match="`folder` must be a local path"):
             Run(path, {}, "val_accuracy")
         for load in (load_data, load_detection_data):

@@ -10,10 +10,10 @@ from typing import Protocol
 
 import tensorflow as tf
 
-from keras_sasa.data.image_data import ImageData
+from keras_sasa.data.image_data import ImageData, ImageFormat
 
 
-class InputRecipe(Protocol):
+class InputRecipe(ImageFormat, Protocol):
     """The values that the training batches depend on.
 
     A `keras_sasa.training.Recipe` has these attributes.
@@ -24,9 +24,6 @@ class InputRecipe(Protocol):
 
     @property
     def batch_size(self) -> int: ...
-
-    @property
-    def image_size(self) -> int: ...
 
     @property
     def augmentation(self) -> str: ...

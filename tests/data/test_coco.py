@@ -1,4 +1,4 @@
-"""COCO's JSON: every entry is read, counted in a note, or an error names it."""
+"""COCO's JSON: every entry is read, counted in a note, or named in an error."""
 
 import copy
 import json
@@ -76,7 +76,7 @@ def parse(content):
 
 
 def mutate(content, draw):
-    """Makes one change, of those that are seen in files."""
+    """Makes one of the changes that occur in real files."""
     name = draw.choice((*LISTS, "annotations", "annotations"))
     entries = content.get(name)
     if not isinstance(entries, list) or not entries:
@@ -112,7 +112,7 @@ def mutate(content, draw):
 
 
 def faults_of(content):
-    """Finds all that cannot be right, one plain condition after the other."""
+    """Finds every error, one plain condition after the other."""
     faults = {name for name in LISTS if not isinstance(content.get(name), list)}
     lists = {name: content[name] for name in LISTS if name not in faults}
     faults |= {name for name in LISTS[:2] if content.get(name) == []}
@@ -150,7 +150,7 @@ def faults_of(content):
                 if size != SIZES.get(str(entry.get("file_name"))):
                     faults.add(where)
     if any(not fault.startswith("annotations[") for fault in faults):
-        # Nothing that annotations could be compared with.
+        # Nothing to compare annotations with.
         return faults
     sizes = {i["id"]: (i["width"], i["height"]) for i in content["images"]}
     category_ids = [category["id"] for category in content["categories"]]
@@ -190,7 +190,7 @@ def faults_of(content):
 
 
 def expected_split(content):
-    """Reads content without faults; counts what is not read as it stands."""
+    """Reads correct content; counts entries that are changed."""
     names = {c["id"]: c["name"] for c in content["categories"]}
     order = sorted(names)
     counts = {"reach beyond": 0, "no area": 0, "smaller than the `area`": 0}
@@ -254,7 +254,7 @@ def test_content_as_it_should_be():
 
 
 def test_mutated_content_is_read_or_named():
-    """2,000 files, each read to the letter or refused by name."""
+    """2,000 files, each read exactly, or an error names the entry."""
     read = refused = 0
     for seed in range(2000):
         draw = random.Random(seed)
@@ -299,7 +299,7 @@ def area_of_box(annotation):
 
 
 def test_boxes_of_other_formats():
-    """Corners are known by the area or by where they reach; or else counted."""
+    """The area or the extent gives corners away; others are counted."""
     content = change_all(area=area_of_box, bbox=corners)
     with pytest.raises(ValueError, match=r"annotations\[1\].*left, top, right"):
         parse(content)
@@ -307,13 +307,13 @@ def test_boxes_of_other_formats():
     del content["annotations"][1:4]
     with pytest.raises(ValueError, match=r"annotations\[0\].*left, top, right"):
         parse(content)
-    # Without areas, what lies on the lower right gives it away.
+    # Without areas, boxes at the lower right give it away.
     content = change_all(bbox=corners)
     for annotation in content["annotations"]:
         del annotation["area"]
     with pytest.raises(ValueError, match=r"annotations\[1\].*left, top, right"):
         parse(content)
-    # Large boxes with careless borders, which could be corners as well.
+    # Large, careless boxes, which could be corners as well.
     content = change_all(bbox=lambda _: [10, 5, 45, 53])
     assert parse(content).notes[0].startswith("2 of 6 boxes reach beyond")
     content["annotations"] = content["annotations"][4:]
@@ -352,7 +352,7 @@ def test_sizes_that_disagree(header, message):
 
 
 def test_headers(tmp_path):
-    """Sizes are those of the upright image, as it is decoded."""
+    """Sizes refer to the upright image, as it is decoded."""
     image = Image.new("RGB", (30, 20))
     exif = Image.Exif()
     exif[0x0112] = 6

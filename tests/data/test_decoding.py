@@ -1,4 +1,4 @@
-"""Image files: what Pillow, the reference, makes of them."""
+"""Image files are decoded as by Pillow, the reference."""
 
 import io
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(
     reason="the pipeline is the same on every backend",
 )
 
-# Blocks of one colour, which JPEG keeps almost as they are.
+# Blocks of one colour, which JPEG hardly changes.
 COLORS = np.random.default_rng(0).integers(0, 256, (3, 4, 3), "uint8")
 RGB = Image.fromarray(COLORS.repeat(8, axis=0).repeat(8, axis=1))
 RGBA = RGB.copy()
@@ -34,7 +34,7 @@ def encode(image, file_format, **options):
 
 
 def bmp_of_four_bits(compression=0):
-    """A palette of 16 colours, which Pillow reads and does not write."""
+    """A palette of 16 colours, which Pillow can read but not write."""
     width, height = PALETTE.size
     colors = PALETTE.getpalette()[:48]
     palette = b"".join(
@@ -111,13 +111,13 @@ def test_all_kinds_of_files(channels):
     for (name, contents), pixels in zip(FILES.items(), decoded, strict=True):
         expected = reference(contents, channels)
         assert pixels.dtype == "uint8" and pixels.shape == expected.shape
-        # Gray is rounded differently.
+        # The decoders round gray differently.
         error = JPEG_ERROR if name.startswith("JPEG") else 3 - channels
         assert abs(pixels - expected).max() <= max(error, 0), name
 
 
 def test_high_byte_of_16_bits():
-    """Where Pillow would cut off what is above 255."""
+    """Pillow would clip values above 255."""
     pixels = np.arange(0, 65536, 71, "uint16")[:900].reshape(30, 30)
     contents = encode(Image.fromarray(pixels), "PNG")
     decoded = decode_image(contents, 1).numpy()[..., 0]
@@ -125,11 +125,11 @@ def test_high_byte_of_16_bits():
 
 
 def test_exif_orientation():
-    """All orientations in all files, and parts, which are cut out first."""
+    """All orientations in all formats, for whole images and for parts."""
     contents = []
     for file_format in ("JPEG", "PNG", "WEBP"):
         options = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}
-        # Those outside of 1 to 8 are no orientation.
+        # Values outside 1 to 8 are not orientations.
         for orientation in range(10):
             for endian in "<>":
                 exif = Image.Exif()
@@ -171,7 +171,7 @@ def test_exif_orientation():
     ids=["damaged", "of XMP alone"],
 )
 def test_what_is_no_orientation(tmp_path, file_format, options):
-    """For the pixels, and for what boxes are compared with."""
+    """For the pixels, and for the size that boxes are compared with."""
     contents = encode(RGB, file_format, **options)
     assert decode_image(contents, 3).shape == (24, 32, 3)
     (tmp_path / "image").write_bytes(contents)

@@ -85,7 +85,7 @@ def test_jitter_and_flip_keep_boxes_on_their_objects():
         turned, again = box_transforms.random_flip(square, inside, seed)
         flipped += not np.array_equal(turned, square)
         sizes.add(round(float(moved[0, 2] - moved[0, 0])))
-        # What is hardly visible is no object to be found, but still bright.
+        # Hardly visible objects do not count, but are still bright.
         assert_boxes_on_objects(turned, again.numpy(), range(3))
         assert is_visible.shape == (3,)
     # From 0.8 to 1.2 times 30 pixels of 90, times 72.

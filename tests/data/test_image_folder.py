@@ -88,7 +88,7 @@ def test_classes_whose_names_only_contain_those_of_splits(tmp_path):
 
 
 def test_split_without_classes_is_not_validated_on(tmp_path, capsys):
-    """As the images of a competition, whose labels are secret."""
+    """As in competitions, which keep these labels secret."""
     classes_folder(tmp_path, "train")
     write(tmp_path / "test", "0.png", "1.png")
     data = load_data(tmp_path)
@@ -248,7 +248,7 @@ def test_corrupt_images_are_found_at_the_beginning(tmp_path, monkeypatch):
     for name in ("cat/3.png", "dog/0.png"):
         assert repr(str(tmp_path / name)) in str(error.value)
     assert "2 images cannot" in str(error.value)
-    # But not in a set that takes long to read.
+    # But not if reading the set takes long.
     monkeypatch.setattr(
         "keras_sasa.data.classification.image_folder._CHECKED_BYTES", 100
     )
@@ -256,7 +256,7 @@ def test_corrupt_images_are_found_at_the_beginning(tmp_path, monkeypatch):
 
 
 def test_corrupt_images_are_left_out_and_counted(tmp_path, capsys):
-    """Before they are split, and classes counted."""
+    """Before the split, and before classes are counted."""
     classes_folder(tmp_path, images=6)
     write(tmp_path, "dog/0.png", contents=b"no image")
     write(tmp_path, "dog/0.tiff")
@@ -287,7 +287,7 @@ FILE_NAMES = strategies.tuples(NAMES, strategies.sampled_from(list(FILES)))
 FOLDERS = strategies.dictionaries(
     NAMES | strategies.sampled_from(["cat", "dog", "owl", "test", ".git"]),
     strategies.tuples(
-        # How many images, and which part of their contents other files have.
+        # Number of images, and the part of their contents in other files.
         strategies.sampled_from([2, 2, 2, 2, 2, 1, 0]),
         strategies.dictionaries(
             FILE_NAMES.map("".join),
@@ -305,7 +305,7 @@ FOLDERS = strategies.dictionaries(
     FOLDERS, strategies.sampled_from([None, None, 0, 1]), strategies.booleans()
 )
 def test_any_folder(classes, missing_in_split, skip_corrupt):
-    """All files are used or counted, or an error says what is wrong."""
+    """Every file is used or counted, or an error names the problem."""
     splits = {"": classes}
     if missing_in_split is not None:
         fewer = list(classes.items())[missing_in_split:]

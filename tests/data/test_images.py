@@ -1,4 +1,4 @@
-"""Images: found, split, changed at random but again the same, none lost."""
+"""Images with classes: sources, splits, reproducible batches, exact passes."""
 
 import dataclasses
 import functools
@@ -78,7 +78,7 @@ def test_batches_depend_on_seed_and_epoch_alone(recipe):
 
 
 def test_batches_of_a_set_that_does_not_fit_in_memory(tmp_path, monkeypatch):
-    """The same ones; what is shuffled are paths, not images."""
+    """They are the same; paths are shuffled, not images."""
     image_folder(tmp_path, images=10)
     data = load_data(tmp_path)
     expected = arrays(training_batches(data, SMALL, seed=2))
@@ -109,7 +109,7 @@ def test_each_epoch_has_every_image_once_in_another_order():
 
 @pytest.mark.parametrize("recipe", [SMALL, CROPPED], ids=["shift", "crop"])
 def test_shards_are_the_parts_of_the_same_batches(recipe):
-    # RandAugment has the same seeds as the rest, and takes long to trace.
+    # RandAugment uses the same seeds, and takes long to trace.
     recipe = dataclasses.replace(recipe, rand_augment_factor=0.0)
     data, _ = numbered(9)
     whole = arrays(training_batches(data, recipe))
@@ -126,7 +126,7 @@ def test_shards_are_the_parts_of_the_same_batches(recipe):
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("number", [4, 5, 11])
 def test_evaluation_is_exact(number, count):
-    """Every image once; the means are those of the real images."""
+    """Every image occurs once, and means ignore the padding."""
     data, pixels = numbered(number)
     shards = [
         arrays(evaluation_batches(data, SMALL, 4, shard=(index, count)))
@@ -170,7 +170,7 @@ def test_keras_reports_exact_means_for_a_padded_last_batch():
 
 
 def test_shift_and_flip():
-    """An image that is bright on the left, moved by up to two pixels."""
+    """An image that is bright on the left moves by up to two pixels."""
     image = np.zeros((64, 16, 16, 3), "uint8")
     image[:, :, 3:5] = 255
     dataset = tf.data.Dataset.from_tensor_slices((image, np.zeros(64, int)))
@@ -213,7 +213,7 @@ def test_resized_crop_of_a_gradient():
 @pytest.mark.parametrize("recipe, side", [(SMALL, 16), (CROPPED, 14)])
 @pytest.mark.parametrize("height, width", [(16, 16), (16, 48), (37, 16)])
 def test_middle_square_is_evaluated(recipe, side, height, width):
-    """All of it, and nothing else, so that the proportions stay."""
+    """All of it and nothing else, so that proportions stay."""
     top, left = (height - side) // 2, (width - side) // 2
     pixels = np.zeros((height, width, 3), "uint8")
     pixels[top : top + side, left : left + side] = 200
@@ -224,7 +224,7 @@ def test_middle_square_is_evaluated(recipe, side, height, width):
 
 
 def test_photos_keep_their_proportions():
-    """A square in a wide image is one after the training's shifts, too."""
+    """A square in a wide image stays one, also after random shifts."""
     pixels = np.zeros((32, 64, 3), "uint8")
     pixels[12:20, 28:36] = 255
     dataset = tf.data.Dataset.from_tensors((pixels, 0)).repeat(4)

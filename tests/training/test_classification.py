@@ -1,4 +1,4 @@
-"""A training as a whole: it learns, is saved, goes on, and says what is wrong.
+"""Whole training runs: learning, saving, resuming, and clear errors.
 
 Programs that are killed or need other devices run in processes of their own.
 """
@@ -48,7 +48,7 @@ PREAMBLE = """
 
 @pytest.fixture
 def without_tensorboard(monkeypatch):
-    """Its callback takes seconds; one test has it."""
+    """Its callback takes seconds; one test uses it."""
     find = importlib.util.find_spec
     monkeypatch.setattr(
         "importlib.util.find_spec",
@@ -63,7 +63,7 @@ def assert_weights_equal(model, other):
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A training that several tests look at and leave as it is.
+    """A run that several tests read and none changes.
 
     Attributes:
         folder: Path of its files.
@@ -113,7 +113,7 @@ def test_fit(trained):
         verbose=0,
         return_dict=True,
     )
-    # What was reported is the accuracy of the averaged weights.
+    # The reported accuracy belongs to the averaged weights.
     for name, value in results.items():
         assert history[-1][f"val_{name}"] == pytest.approx(value, rel=1e-5)
 
@@ -205,7 +205,7 @@ def kill(folder, steps, epochs):
 
 
 def assert_same_bits(folder, other, epochs):
-    """The training in a folder, resumed, ends as one that was never killed."""
+    """A resumed run ends like one that was never killed."""
     assert train(folder, epochs=epochs) == train(other, epochs=epochs)
     assert (folder / "history.csv").read_bytes() == (
         other / "history.csv"
@@ -281,7 +281,7 @@ MACHINE = """
     from tests.support.digits_training import train
     results = [train(f"{sys.argv[1]}/two", devices, epochs=2, optimizer="sgd")]
     if devices.shard[0] == 0:
-        # The other machine is not needed any more.
+        # The other machine is no longer needed.
         keras.distribution.set_distribution(None)
         alone = training.make_devices("none")
         folder = f"{sys.argv[1]}/one"
@@ -406,9 +406,9 @@ def test_mixed_precision(tmp_path, without_tensorboard, precision):
     )
     assert history[-1]["loss"] < history[0]["loss"]
     assert model.get_layer("group1_block1_attention").compute_dtype == precision
-    # Probabilities, of which the loss takes the logarithm, are in float32.
+    # The loss takes the logarithm of probabilities, so they are float32.
     assert model.get_layer("predictions").compute_dtype == "float32"
-    # Under another policy than that of the training.
+    # Under another policy than in training.
     assert keras.config.dtype_policy().name == "float32"
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert_weights_equal(loaded, model)
@@ -456,7 +456,7 @@ def some_run(folder):
 
 
 def test_metric_that_is_no_number_is_not_saved(tmp_path):
-    """The state of before stays; it is named."""
+    """The last state stays, and the error names it."""
     run, model = some_run(tmp_path)
     before = sorted(path.name for path in tmp_path.iterdir())
     with pytest.raises(
@@ -483,7 +483,7 @@ def test_full_disk_leaves_the_last_good_state(tmp_path, monkeypatch):
 
 
 def test_files_that_the_system_refuses_to_write(tmp_path):
-    """A real refusal: a limit on the size of files, of less than a state."""
+    """A real error: a limit on the size of files below the size of a state."""
     program = """
         import json, pathlib, resource, sys
         import keras
@@ -537,7 +537,7 @@ def test_folder_that_cannot_be_written(tmp_path):
 
 
 def test_history_that_was_cut_off_is_mended(tmp_path):
-    """A kill after `state.json` leaves the table of the epoch before."""
+    """A run killed after `state.json` leaves the previous table."""
     run, _ = some_run(tmp_path)
     table = tmp_path / "history.csv"
     whole = table.read_bytes()
@@ -570,7 +570,7 @@ def test_folder_of_another_training(tmp_path):
 
 
 def changed(folder, before, now):
-    """Returns what is said where a configuration is not that of before."""
+    """Returns the message about a configuration that differs."""
     state = {"configuration": before, "history": []}
     (folder / "state.json").write_text(json.dumps(state))
     with pytest.raises(ValueError) as raised:
@@ -605,7 +605,7 @@ def test_values_that_differ_are_named(tmp_path):
 
 
 def interrupt_after(monkeypatch, epochs):
-    """Presses Ctrl-C in the first step after so many epochs."""
+    """Presses Ctrl-C in the first step after `epochs` epochs."""
 
     def on_train_batch_end(self, batch, logs=None):
         if self.run.epochs_done == epochs:
@@ -747,7 +747,7 @@ def test_misspelled_argument(function, tmp_path):
     [(None, "mixed_bfloat16"), ("float16", "mixed_float16")],
 )
 def test_the_policy_of_the_user_stays(tmp_path, mixed_precision, name):
-    """After an error too; without an argument it is that of the network."""
+    """Also after an error; without an argument the network uses it."""
     keras.config.set_dtype_policy("mixed_bfloat16")
     policy = keras.config.dtype_policy()
 

@@ -1,4 +1,4 @@
-"""Detectors trained and measured as a whole."""
+"""Whole detectors: trained, saved and measured."""
 
 import dataclasses
 import json
@@ -77,7 +77,7 @@ def found(image, boxes=None, scores=None):
 
 def test_precision_of_perfect_and_of_no_detections():
     images = truths()
-    # What lies in a crowd is neither right nor wrong.
+    # Detections in a crowd are neither right nor wrong.
     perfect = average_precision(images, [found(i) for i in images], 2)
     assert list(perfect) == list(METRICS)
     assert perfect == pytest.approx(dict.fromkeys(METRICS, 1.0))
@@ -107,7 +107,7 @@ def test_precision_of_one_detection():
 
 
 class Perfect:
-    """Finds what the batches say, as a model would in the square."""
+    """Finds the boxes of the batches, as a perfect model would."""
 
     bounding_box_format = "yxyx"
 
@@ -129,7 +129,7 @@ class Perfect:
 
 
 def test_evaluation_is_in_pixels_of_the_originals(tmp_path):
-    """The whole set counts, a ragged last batch included."""
+    """The whole set counts, including a partial last batch."""
     from keras_sasa.data.detection.batches import letterboxed_batches
 
     data = load_data(coco_folder(tmp_path / "set", (3, 5)))
@@ -199,7 +199,7 @@ def test_several_processes_are_refused(tmp_path):
     ],
 )
 def test_nothing_to_learn_or_to_measure(tmp_path, split, crowd, message):
-    """Is found out before the first step, not after the first epoch."""
+    """The error comes before the first step, not after the first epoch."""
     folder = coco_folder(tmp_path / "set", (3, 3))
     path = folder / "annotations" / f"instances_{split}.json"
     content = json.loads(path.read_text())
@@ -269,8 +269,8 @@ def test_mirrored_strategy(tmp_path):
     assert len(alone) == 2
     for one, other in zip(alone, mirrored, strict=True):
         for name, value in one.items():
-            # Moving variances of a few pixels, which sums over replicas round
-            # otherwise, normalize the images held out.
+            # Moving variances of a few pixels normalize the validation images,
+            # and sums over replicas round them differently.
             rel = 1e-4 if name == "loss" else 1e-3
             assert other[name] == pytest.approx(value, abs=1e-5, rel=rel)
 
@@ -294,7 +294,7 @@ from keras_sasa.training import CIFAR10
     recipe = dataclasses.replace(
         COCO, epochs=2, warmup_epochs=0, batch_size=4, image_size=64
     )
-    # Of convolution, which compiles faster; what is tried is the loss.
+    # Convolutions compile faster, and this is a test of the loss.
     network = {
         "backbone": {
             "num_blocks": (1, 1, 1, 1),

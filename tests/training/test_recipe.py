@@ -1,4 +1,4 @@
-"""Recipes and named networks: the paper's values, and what is made of them."""
+"""Recipes and named networks: the paper's values, and their effects."""
 
 import dataclasses
 import math
@@ -118,7 +118,7 @@ def apply(optimizer, gradient, weight):
 
 
 def averaged(recipe, gradients, scaled=False, saved_after=None):
-    """Returns a weight and its average after each step, the first one too."""
+    """Returns a weight and its average after each step, including the first."""
     weight = keras.Variable(1.0)
     optimizer = recipe.make_optimizer(steps_per_epoch=len(gradients))
     if scaled:
@@ -159,7 +159,7 @@ def test_average(optimizer, scaled):
         momentum = min(0.75, step / (step + 9))
         expected = momentum * expected + (1 - momentum) * weight
         assert average == pytest.approx(expected, rel=1e-5)
-    # The numbers are those of a training, with an average of its own.
+    # The numbers come from a real run, with an average of its own.
     assert len({weight for weight, _ in values}) == 40
     assert values[-1][0] != values[-1][1]
 
@@ -172,7 +172,7 @@ def test_average_forgets_the_initial_weights():
     recipe = dataclasses.replace(
         recipe, warmup_epochs=0, base_learning_rate=1.0
     )
-    # The weight is 1 for a tenth of the training, and then 0.
+    # The weight is 1 for a tenth of the run, and then 0.
     values = averaged(recipe, [0.0] * 24 + [1.0] + [0.0] * 215)
     assert values[23] == (1.0, pytest.approx(1.0))
     assert values[-1] == (

@@ -1,4 +1,4 @@
-"""Saved models say by themselves how images are prepared."""
+"""Saved models describe how to prepare images for them."""
 
 import dataclasses
 import json
@@ -53,7 +53,7 @@ def photos(tmp_path_factory):
 
 @pytest.mark.parametrize("preset", [CIFAR10, IMAGENET], ids=["whole", "7/8"])
 def test_images_are_those_of_the_evaluation(preset, photos, tmp_path):
-    """Of a model far from its run."""
+    """For a model file that was moved away from its run."""
     recipe = dataclasses.replace(preset, image_size=12, batch_size=5)
     data = load_data(photos)
     path = tmp_path / "model.keras"
@@ -69,7 +69,7 @@ def test_images_are_those_of_the_evaluation(preset, photos, tmp_path):
     batch = prepare_images(files, images)
     assert batch.dtype == np.uint8
     np.testing.assert_array_equal(batch, expected.numpy())
-    # For `evaluate.py`, which has no recipe of the training.
+    # `evaluate.py` has no recipe of the run.
     found = evaluation_batches(data, images, 5)
     for one, other in zip(
         found, evaluation_batches(data, recipe, 5), strict=True
@@ -108,7 +108,7 @@ def test_detectors(tmp_path, monkeypatch):
     assert images.resizing == "letterbox"
     with pytest.raises(ValueError, match="to classify images.*'letterbox'"):
         prepare_images(["x.png"], images)
-    # Loaded once is enough.
+    # Loading it once is enough.
     monkeypatch.setattr(keras.saving, "load_model", lambda path: model)
     with pytest.raises(ValueError, match="be a classifier.* .*detect.py"):
         load_trained(path, "classifier")
