@@ -607,7 +607,7 @@ def ones(*shape):
         ({"padding": "full"}, r"padding='full'"),
         ({"query": ones(6, 6, 8)}, r"query.shape=\(6, 6, 8\)"),
         ({"value": ones(1, 6, 8)}, r"value.shape=\(1, 6, 8\)"),
-        ({"strides": 2}, r"height of `query` must be .* 3.*\(1, 6, 6, 8\)"),
+        ({"strides": 2}, r"height of `query` must equal .* 3.*\(1, 6, 6, 8\)"),
         ({"num_heads": 3}, r"multiple of `num_heads`.*num_heads=3"),
         (
             {"row_embedding": ones(3, 2, 4)},
