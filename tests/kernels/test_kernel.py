@@ -508,6 +508,7 @@ def digests():
     }
 
 
+@pytest.mark.large_on_jax
 def test_same_bits_from_run_to_run(native_calls):
     first = digests()
     assert len(native_calls) == 4
@@ -553,6 +554,7 @@ def test_two_threads_call_the_same_layer(native_calls, compiled):
 PLACES = ((0, 0), (3, 6), (2, 3))
 
 
+@pytest.mark.large_on_jax
 @pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("place", PLACES, ids=str)
 @pytest.mark.parametrize("name", ["query", "key", "value"])

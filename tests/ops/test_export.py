@@ -15,6 +15,7 @@ from tests.support import process
 from tests.support.backend import BACKEND
 from tests.support.cases import CASES
 from tests.support.networks import open_blocks
+from tests.support.parameters import large
 
 pytestmark = [
     pytest.mark.skipif(
@@ -239,7 +240,9 @@ def test_data_sets_call_the_kernel(servers, native_calls):
     assert list(data)
 
 
-@pytest.mark.parametrize("name", RUNTIMES)
+@pytest.mark.parametrize(
+    "name", ["litert", large("tf_saved_model"), large("onnx")]
+)
 def test_classifier_of_unknown_size(name, tmp_path):
     """Sizes that tiles and blocks of the stem do not divide."""
     batches = [images(2, 42, 27, 3), images(1, 13, 50, 3)]
@@ -248,18 +251,29 @@ def test_classifier_of_unknown_size(name, tmp_path):
     )
 
 
-@pytest.mark.parametrize("name", RUNTIMES)
-def test_layers_of_unknown_size(name, tmp_path):
+LAYERS = {
+    "absolute": {"position_encoding": "absolute", "use_bias": True},
+    "dilated": {"dilation_rate": (2, 3)},
+    "strided": {"strides": 2, "padding": "valid"},
+    "patches": {"implementation": "patches"},
+}
+
+
+# The quick run has every layer once, and every format.
+@pytest.mark.parametrize(
+    "name, keys",
+    [
+        ("tf_saved_model", ["strided", "patches"]),
+        ("litert", ["dilated"]),
+        ("onnx", ["absolute"]),
+        *(large(name, list(LAYERS)) for name in RUNTIMES),
+    ],
+)
+def test_layers_of_unknown_size(name, keys, tmp_path):
     inputs = keras.Input((None, None, 4))
-    layers = {
-        "absolute": {"position_encoding": "absolute", "use_bias": True},
-        "dilated": {"dilation_rate": (2, 3)},
-        "strided": {"strides": 2, "padding": "valid"},
-        "patches": {"implementation": "patches"},
-    }
     outputs = {
-        key: SelfAttention2D(4, 3, num_heads=2, **options)(inputs)
-        for key, options in layers.items()
+        key: SelfAttention2D(4, 3, num_heads=2, **LAYERS[key])(inputs)
+        for key in keys
     }
     assert_equal_in_runtime(
         keras.Model(inputs, outputs), name, tmp_path, [images(2, 13, 9, 4)]

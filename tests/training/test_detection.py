@@ -20,6 +20,7 @@ from keras_sasa.training.detection.evaluation import detect, evaluate
 from keras_sasa.training.detection.recipes import BLOOD_CELLS
 from tests.support import process
 from tests.support.coco_folder import coco_folder
+from tests.support.parameters import large
 
 pytest.importorskip("pycocotools")
 on_tensorflow = pytest.mark.skipif(
@@ -262,10 +263,11 @@ def test_wrong_kinds_of_arguments(tmp_path, changes, message):
 
 
 @on_tensorflow
-def test_mirrored_strategy(tmp_path):
+@pytest.mark.parametrize("network", ["tiny", large("resnet")])
+def test_mirrored_strategy(tmp_path, network):
     """Two virtual CPUs, which see different numbers of boxes, as one."""
     folder = coco_folder(tmp_path / "set", (7, 3))
-    (alone, mirrored), _ = process.run(PROGRAM, folder, tmp_path)
+    (alone, mirrored), _ = process.run(PROGRAM, folder, tmp_path, network)
     assert len(alone) == 2
     for one, other in zip(alone, mirrored, strict=True):
         for name, value in one.items():
@@ -283,14 +285,22 @@ PROGRAM = """
         tf.config.list_physical_devices("CPU")[0],
         [tf.config.LogicalDeviceConfiguration()] * 2,
     )
-    from keras_sasa.data import DetectionData, ImageData
-from keras_sasa.data import load_detection_data as load_data
-from keras_sasa.training import CIFAR10
-    from keras_sasa.training.detection.detector import fit
-    from keras_sasa.training.detection.recipes import COCO
+    from keras_sasa.data import load_detection_data
     from keras_sasa.training import make_devices
+    from keras_sasa.training.detection import detector
+    from keras_sasa.training.detection.recipes import COCO
+    from keras_sasa.training.engine.compilation import compile_model
+    from tests.support.detectors import tiny_detector
 
-    data, folder = sys.argv[1:]
+    def build_tiny_detector(network, data, recipe, devices):
+        with devices.scope():
+            model = tiny_detector(bounding_box_format="xyxy")
+            compile_model(model, recipe, 1, devices)
+        return model
+
+    data, folder, network = sys.argv[1:]
+    if network == "tiny":
+        detector.build_detector = build_tiny_detector
     recipe = dataclasses.replace(
         COCO, epochs=2, warmup_epochs=0, batch_size=4, image_size=64
     )
@@ -305,9 +315,9 @@ from keras_sasa.training import CIFAR10
         "head_depth": 1,
     }
     histories = [
-        fit(
+        detector.fit(
             network,
-            load_data(data),
+            load_detection_data(data),
             recipe,
             f"{folder}/{name}",
             make_devices(name),
