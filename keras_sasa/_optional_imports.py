@@ -1,20 +1,20 @@
-"""Packages that only some users need."""
+"""Packages that only some users install."""
 
 import importlib
 
 
 def optional_import(module, distribution=None):
-    """Imports an optional package, or says how to install it.
+    """Imports an optional package, or explains how to install it.
 
     Args:
-        module: Name by which it is imported.
-        distribution: Name by which it is installed, if it is another.
+        module: Name of the module.
+        distribution: Name for `pip install`, if it differs.
 
     Returns:
         The module.
 
     Raises:
-        ImportError: If it cannot be imported.
+        ImportError: If the module cannot be imported.
     """
     try:
         return importlib.import_module(module)

@@ -1,29 +1,29 @@
-"""Local paths, told from those of remote file systems."""
+"""Local paths, as opposed to URLs of remote file systems."""
 
 import argparse
 import os
 import pathlib
 import re
 
-# `pathlib` makes "gs:/bucket" of "gs://bucket"; "C:/" is a drive of Windows.
+# `pathlib` turns "gs://bucket" into "gs:/bucket"; "C:/" is a Windows drive.
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def local_path(path, name):
-    """Returns a path of this machine.
+    """Returns a path on this machine.
 
-    A path such as `gs://bucket/run` would otherwise become a folder `gs:` in
-    the current one.
+    Without this check, a path such as `gs://bucket/run` would become a local
+    directory `gs:`.
 
     Args:
         path: String or `os.PathLike`.
-        name: String, the argument that holds it, for the message.
+        name: String, the name of the argument.
 
     Returns:
         A `pathlib.Path`.
 
     Raises:
-        ValueError: If it has the scheme of a URL.
+        ValueError: If the path has the scheme of a URL.
 
     Example:
 
@@ -41,7 +41,7 @@ def local_path(path, name):
 
 
 def local_path_option(text):
-    """Returns `text` as a path, for `type=` of an option of `argparse`."""
+    """Returns a path from an option, as `type=` of `argparse`."""
     try:
         return local_path(text, "PATH")
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""What a report of a bug needs: versions, devices, what runs here and why not.
+"""Facts for a bug report: versions, devices, and usable implementations.
 
 python -m keras_sasa.doctor
 """
@@ -14,7 +14,7 @@ from keras_sasa import local_attention
 from keras_sasa._version import __version__
 from keras_sasa.kernels import build_report, loader
 
-# Everything that the package or its extras import.
+# All distributions that the package or its extras import.
 _DISTRIBUTIONS = (
     "tensorflow",
     "tensorflow-cpu",
@@ -44,10 +44,10 @@ _SETTINGS = (
 
 
 def report():
-    """Collects what is known about this environment.
+    """Collects facts about this environment.
 
     Returns:
-        Dict from a heading to a dict from names to strings.
+        Dict from headings to dicts from names to strings.
 
     Example:
 
@@ -90,7 +90,7 @@ def _implementations():
             name: "runs" if reason is None else f"does not run: {reason}"
             for name, reason in local_attention.available().items()
         }
-    # For instance a setting in the environment that is misspelled.
+    # For instance, an environment variable has a misspelled value.
     except Exception as error:
         return {"none": f"{type(error).__name__}: {error}"}
 
@@ -105,13 +105,13 @@ def _version(distribution):
 def _devices():
     try:
         return ", ".join(keras.distribution.list_devices()) or "the CPU alone"
-    # A report goes on where a backend is broken, or cannot list them.
+    # The backend is broken or cannot list devices; the report continues.
     except Exception as error:
         return f"unknown ({type(error).__name__}: {error})"
 
 
 def _vector_flags():
-    """Returns those of the processor that matter, as Linux names them."""
+    """Returns the relevant flags of the processor, as Linux names them."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             line = re.search(r"^(flags|Features)\s*:(.*)$", file.read(), re.M)

@@ -1,6 +1,6 @@
-"""Networks by name: every row of the paper's tables, and small ones.
+"""Networks by name: all rows of the paper's tables, and small networks.
 
-`CONFIGURATIONS` maps a name to the arguments of `ResNet`:
+`CONFIGURATIONS` maps names to arguments of `ResNet`:
 
 >>> from keras_sasa.applications import CONFIGURATIONS, ResNet
 >>> model = ResNet(**CONFIGURATIONS["digits_attention"],
@@ -8,9 +8,8 @@
 >>> model.output_shape
 (None, 10)
 
-The rows are those of Ramachandran et al., 2019
-(https://arxiv.org/abs/1906.05909). It scales the width of all layers too; the
-widths here are ours.
+The rows are from Ramachandran et al., 2019 (https://arxiv.org/abs/1906.05909).
+The paper also scales the width of all layers; the factors here are ours.
 """
 
 from keras_sasa.applications.resnet import NUM_BLOCKS
@@ -61,7 +60,7 @@ def _paper():
 
 
 def _small():
-    """For images of 32 and of 8 pixels; the convolutions come first."""
+    """For images of 32 and of 8 pixels; convolutions come first."""
     cifar10 = {
         "num_blocks": (1, 1, 1, 1),
         "stem": "small",

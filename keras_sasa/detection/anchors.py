@@ -1,12 +1,15 @@
-"""Anchors: the boxes that predictions are relative to.
+"""Anchors: boxes to which predictions are relative.
 
 Lin et al., 2017 (RetinaNet, https://arxiv.org/abs/1708.02002), section 4: nine
 for each pixel of each level, three sizes by three aspect ratios.
 
-Written here because neither library gives it for images of unknown size:
-`AnchorGenerator` of keras-cv 0.9.0 and of keras-hub 0.32.0 both need Python
+They are written here because the `AnchorGenerator`s of keras-cv 0.9.0 and
+keras-hub 0.32.0 do not support images of unknown size: both require Python
 integers ("must be real number, not SymbolicTensor").
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 from keras import ops
 
@@ -14,29 +17,32 @@ from keras_sasa.detection.feature_pyramid import STRIDES
 
 # Sides of the square anchors of each level, in pixels.
 SIZES = (32, 64, 128, 256, 512)
-# Every level has each of its anchors this many times larger, too.
+# Factors of these sides; each level has all of them.
 SCALES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
 # Height divided by width.
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
 
 
 def make_anchors(
-    height, width, sizes=SIZES, scales=SCALES, aspect_ratios=ASPECT_RATIOS
-):
+    height: Any,
+    width: Any,
+    sizes: Sequence[float] = SIZES,
+    scales: Sequence[float] = SCALES,
+    aspect_ratios: Sequence[float] = ASPECT_RATIOS,
+) -> Any:
     """Makes the anchors of an image, from the finest level to the coarsest.
 
     Args:
         height: Height of the image in pixels, an integer or a scalar tensor.
-        width: Width in the same way.
-        sizes: Side of the square anchor of each level from P3 to P7, in
-            pixels.
+        width: Width of the image in pixels, an integer or a scalar tensor.
+        sizes: Sides in pixels of the square anchors of the levels P3 to P7.
         scales: Factors of these sides; each level has all of them.
         aspect_ratios: Heights divided by widths, at equal area.
 
     Returns:
-        Boxes `(num_anchors, 4)` in pixels, `"xyxy"`, in float32: level by
-        level, pixel by pixel along the rows, scales, aspect ratios. They may
-        reach beyond the image.
+        Boxes `(num_anchors, 4)` in pixels, `"xyxy"`, in float32, ordered by
+        level, row, column, scale and aspect ratio. They may reach beyond the
+        image.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""What a detector asks of its backbone, checked before anything is built."""
+"""Checks of the backbone, before anything is built on it."""
 
 from collections.abc import Sequence
 
@@ -7,25 +7,26 @@ import keras
 from keras_sasa._keras_graphs import all_layers
 from keras_sasa.detection.feature_pyramid import LEVELS, STRIDES
 
-# Tried where the backbone takes any size. What it does to sides that are no
-# multiples of 32 is seen when it meets one.
+# Tried if the backbone takes any size. Sides that are not multiples of 32 are
+# checked when the model receives them.
 _SIDE = 256
 _NUM_MAPS = 3
 
 
 def feature_maps(backbone, features):
-    """Returns the maps of a backbone that a pyramid is built on.
+    """Returns the maps of a backbone that are inputs of the pyramid.
 
     Args:
-        backbone: A functional `keras.Model` of one image, channels last.
+        backbone: A functional `keras.Model` with one input, a batch of
+            images, channels last.
         features: Names of the three layers whose outputs are 1/8, 1/16 and
-            1/32 of the image, rounded up.
+            1/32 of the image size, rounded up.
 
     Returns:
         List of three Keras tensors.
 
     Raises:
-        ValueError: If the backbone or the features are anything else.
+        ValueError: If the backbone or the features are not as described.
     """
     _check_backbone(backbone)
     if (
@@ -34,8 +35,8 @@ def feature_maps(backbone, features):
         or len(features) != _NUM_MAPS
     ):
         raise ValueError(
-            "`features` must be the names of three layers of the backbone, "
-            "whose outputs are 1/8, 1/16 and 1/32 of the image. Received: "
+            "`features` must be the names of three layers of the backbone "
+            "whose outputs are 1/8, 1/16 and 1/32 of the image size. Received: "
             f"features={features!r}."
         )
     maps = [_output(backbone, name) for name in features]
@@ -46,8 +47,9 @@ def feature_maps(backbone, features):
         graph = keras.Model(image, maps)
     except ValueError as error:
         raise ValueError(
-            "`features` must be layers that the backbone calls first, and no "
-            f"other model. Received: features={tuple(features)!r} ({error})"
+            "`features` must be layers that the backbone calls before any "
+            f"other model does. Received: features={tuple(features)!r} "
+            f"({error})"
         ) from error
     shapes = [tuple(x.shape) for x in maps]
     if None in (height, width):
@@ -73,14 +75,14 @@ def _check_backbone(backbone):
     inputs = getattr(backbone, "inputs", None)
     if not isinstance(backbone, keras.Model) or not inputs:
         raise ValueError(
-            "`backbone` must be a functional `keras.Model`; a subclassed one "
-            "has no graph that a pyramid could be built on. Received: "
+            "`backbone` must be a functional `keras.Model`; a subclassed model "
+            "has no graph to which a pyramid could be added. Received: "
             f"backbone={backbone!r}."
         )
     if len(inputs) != 1 or len(inputs[0].shape) != 4:
         raise ValueError(
             "`backbone` must take one batch of images (batch_size, height, "
-            "width, channels). Received: inputs of the shapes "
+            "width, channels). Received: inputs with the shapes "
             f"{[tuple(x.shape) for x in inputs]}."
         )
     for layer in all_layers(backbone, include_self=False):
@@ -98,12 +100,12 @@ def _output(backbone, name):
     if name not in names:
         raise ValueError(
             "`features` must be names of layers of the backbone. Received: "
-            f"{name!r}, which is none of {names}."
+            f"{name!r}, which is not one of {names}."
         )
     output = backbone.get_layer(name).output
     if not isinstance(output, keras.KerasTensor):
         raise ValueError(
-            "`features` must be layers of one output. Received: "
+            "`features` must be layers with one output. Received: "
             f"{name!r} with {len(output)} outputs."
         )
     return output

@@ -1,23 +1,67 @@
-"""Checks labels in whatever form `keras.Model.fit` takes data."""
+"""Checks of labels in all forms of data that `keras.Model.fit` takes."""
 
+import contextlib
 import functools
+import inspect
 import types
 
 import keras
 
-from keras_sasa.detection import labels
+from keras_sasa.detection import label_checks, labels
+
+
+@contextlib.contextmanager
+def checked_arguments(
+    method, model, args, kwargs, num_classes, bounding_box_format
+):
+    """Context in which a method of `keras.Model` runs on checked labels.
+
+    Args:
+        method: Name of the method, for instance `"fit"`.
+        model: The `keras.Model`.
+        args: Positional arguments of the method.
+        kwargs: Keyword arguments of the method.
+        num_classes: Integer.
+        bounding_box_format: Format of the boxes, see `RetinaNet`.
+
+    Yields:
+        Dict of keyword arguments for the method, with checked data.
+
+    Raises:
+        ValueError: If labels are wrong, also if they are found to be wrong
+            while the method runs.
+    """
+    signature = inspect.signature(getattr(keras.Model, method))
+    arguments = signature.bind(model, *args, **kwargs).arguments
+    del arguments["self"]
+    arguments.update(arguments.pop("kwargs", {}))
+    data = CheckedData(num_classes, bounding_box_format)
+    names = ("x", "y", "sample_weight")
+    checked = data.wrap(*(arguments.get(name) for name in names))
+    arguments.update(zip(names, checked, strict=True))
+    validation = arguments.get("validation_data")
+    if isinstance(validation, (tuple, list)):
+        arguments["validation_data"] = data.wrap(*validation)
+    elif validation is not None:
+        arguments["validation_data"] = data.wrap(validation)[0]
+    try:
+        yield arguments
+    except Exception:
+        if data.error is None:
+            raise
+        raise data.error from None
 
 
 class CheckedData:
-    """Wraps data so that the labels of every batch are checked and dense.
+    """Wraps data so that the labels of each batch are checked and dense.
 
     Args:
         num_classes: Integer.
         bounding_box_format: Format of the boxes, see `RetinaNet`.
 
     Attributes:
-        error: The error that a `tf.data` pipeline was stopped by, which
-            TensorFlow reports as one of its own; or `None`.
+        error: The error that stopped a `tf.data` pipeline, or `None`.
+            TensorFlow raises an error of its own instead.
     """
 
     def __init__(self, num_classes, bounding_box_format):
@@ -31,9 +75,9 @@ class CheckedData:
         """Wraps the three arguments of `fit`.
 
         Args:
-            x: Images; or all data: a `tf.data.Dataset`, a generator or a
-                `keras.utils.PyDataset`. Others are returned as they are.
-            y: Dict of `"boxes"` and `"labels"`, of arrays, ragged tensors, or
+            x: Images, or all data as a `tf.data.Dataset`, a generator or a
+                `keras.utils.PyDataset`. Other objects are returned unchanged.
+            y: Dict of `"boxes"` and `"labels"`: arrays, ragged tensors, or
                 lists of an array for each image.
             sample_weight: A number for each image.
 
@@ -41,7 +85,7 @@ class CheckedData:
             `(x, y, sample_weight)`.
 
         Raises:
-            ValueError: If labels that are at hand are wrong.
+            ValueError: If labels in memory are wrong.
         """
         prepare = functools.partial(_prepare_batch, **self._options)
         if hasattr(x, "element_spec") and hasattr(x, "map"):
@@ -60,10 +104,10 @@ class CheckedData:
 
         spec = dataset.element_spec
         spec = spec if isinstance(spec, tuple) else (spec,)
-        # Wrong keys and shapes are found before the first batch.
+        # Finds wrong keys and shapes before the first batch.
         boxes, classes = labels.split(spec[1] if len(spec) > 1 else None)
         if None not in (boxes.shape.rank, classes.shape.rank):
-            labels.check_shapes(boxes.shape, classes.shape)
+            label_checks.check_shapes(boxes.shape, classes.shape)
         for name, values in (("boxes", boxes), ("labels", classes)):
             if not (values.dtype.is_floating or values.dtype.is_integer):
                 raise ValueError(
@@ -77,8 +121,10 @@ class CheckedData:
         def check(shape, boxes, classes, weights, *counts):
             try:
                 if len(counts) == 2:
-                    labels.check_counts(*counts)
-                labels.check_values(boxes, classes, shape, **self._options)
+                    label_checks.check_counts(*counts)
+                label_checks.check_values(
+                    boxes, classes, shape, **self._options
+                )
                 labels.prepare_weights(weights)
             except ValueError as error:
                 self.error = error
@@ -87,11 +133,11 @@ class CheckedData:
 
         def prepare(images, y, *weights):
             boxes, classes = labels.dense(y)
-            # They may be ragged in the last axis, too, of which a batch without
-            # boxes knows nothing.
+            # If the last axis is ragged too, its size is not known to a batch
+            # without boxes.
             boxes = tf.reshape(boxes, [*tf.unstack(tf.shape(boxes)[:2]), 4])
             boxes = tf.cast(boxes, "float32")
-            # There may be `None`, too.
+            # Weights may also be `None`.
             weight = next((w for w in weights if w is not None), tf.ones(1))
             counts = [
                 values.row_lengths()

@@ -1,8 +1,8 @@
 """The detectors of the paper, by name, for `build_detector`.
 
-Ramachandran et al., 2019 (https://arxiv.org/abs/1906.05909), table 2, in its
-order. The name says what the backbone, its stem and the pyramid with the heads
-are made of.
+Ramachandran et al., 2019 (https://arxiv.org/abs/1906.05909), table 2, in the
+same order. The first part of a name tells whether the backbone, or also its
+stem, consists of attention; the second part does so for the pyramid and heads.
 """
 
 from keras_sasa.applications.resnet import NUM_BLOCKS

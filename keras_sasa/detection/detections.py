@@ -1,4 +1,4 @@
-"""From raw outputs to boxes in pixels: decoding, scores, suppression."""
+"""Boxes in pixels from raw outputs: decoding, scores and suppression."""
 
 import keras
 import numpy as np
@@ -23,7 +23,7 @@ from keras_sasa.detection.targets import decode
 
 BOUNDING_BOX_FORMATS = ("xyxy", "yxyx", "xywh", "center_xywh", "center_yxhw")
 
-# Best pairs of an anchor and a class that suppression looks at (Lin et al.,
+# Pairs of an anchor and a class that enter suppression, best first (Lin et al.,
 # 2017, https://arxiv.org/abs/1708.02002, section 4: 1,000 of each level).
 _CANDIDATES = 1000
 
@@ -35,26 +35,26 @@ class Detections(layers.Layer):
     Args:
         bounding_box_format: Format of the boxes, see `RetinaNet`.
         max_detections: Integer up to 1000, number of boxes of each image.
-        score_threshold: Float, score below which there is no box.
+        score_threshold: Float, minimum score of a box.
         iou_threshold: Float, overlap (intersection over union) above which
             the lower-scoring of two boxes of a class is suppressed.
         anchor_sizes: Sides of the square anchors, see `RetinaNet`.
         anchor_scales: Factors of these sides.
         aspect_ratios: Heights of the anchors divided by their widths.
-        **kwargs: Those of `keras.layers.Layer`.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
-        images: `(batch_size, height, width, channels)`, of which only the
-            size is read.
+        images: `(batch_size, height, width, channels)`; only the size
+            matters.
         outputs: Dict that a call of a `RetinaNet` returns.
 
     Returns:
         Dict of `"boxes"` `(batch_size, max_detections, 4)`, `"scores"` and
-        `"labels"` `(batch_size, max_detections)`, best first, filled up with
-        -1, 0 and -1.
+        `"labels"` `(batch_size, max_detections)`, best first, padded with -1,
+        0 and -1.
 
     Raises:
-        ValueError: If an argument is outside what is allowed above.
+        ValueError: If an argument has a value that is not allowed above.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Detections(layers.Layer):
         aspect_ratios=ASPECT_RATIOS,
         **kwargs,
     ):
-        # Pixels are too large for half precision.
+        # Pixel coordinates are too large for half precision.
         super().__init__(**{"dtype": "float32", **kwargs})
         check_choice(
             bounding_box_format, "bounding_box_format", BOUNDING_BOX_FORMATS
@@ -97,7 +97,7 @@ class Detections(layers.Layer):
         return len(self.anchor_scales) * len(self.aspect_ratios)
 
     def anchors(self, outputs, height, width):
-        """Makes the anchors of images, those that raw outputs belong to.
+        """Makes the anchors of images, in the order of their raw outputs.
 
         Args:
             outputs: Dict that a call of a `RetinaNet` returns.
@@ -124,7 +124,7 @@ class Detections(layers.Layer):
         if None not in (expected, received) and expected != received:
             raise ValueError(
                 "The backbone must divide the sides of images by 8, 16 and "
-                "32, rounded up, for there to be one output for each anchor. "
+                "32, rounded up, so that there is one output for each anchor. "
                 f"Received: images of {height}x{width} pixels, {received} "
                 f"outputs and {expected} anchors."
             )
@@ -135,7 +135,7 @@ class Detections(layers.Layer):
         return self.make(outputs, height, width)
 
     def make(self, outputs, height, width):
-        """Makes boxes of raw outputs, for images of a given size.
+        """Makes boxes from raw outputs, for images of a given size.
 
         Args:
             outputs: Dict that a call of a `RetinaNet` returns.
@@ -143,7 +143,7 @@ class Detections(layers.Layer):
             width: Width of the images.
 
         Returns:
-            Dict as of a call.
+            Dict with the same contents as the result of a call.
         """
         anchors = self.anchors(outputs, height, width)
         logits = ops.cast(outputs["class_logits"], "float32")

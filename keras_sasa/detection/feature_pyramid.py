@@ -1,4 +1,6 @@
-"""The feature pyramid (Lin et al., 2017), of convolution or attention."""
+"""The feature pyramid (Lin et al., 2017) of convolution or attention."""
+
+from collections.abc import Sequence
 
 import keras
 from keras import layers, ops
@@ -11,24 +13,24 @@ from keras_sasa.detection.spatial_layers import (
 )
 
 LEVELS = ("P3", "P4", "P5", "P6", "P7")
-# A level has a 2**n-th of the sides of the image.
+# Level n has 1 / 2**n of the sides of the image.
 STRIDES = {level: 2 ** int(level[1:]) for level in LEVELS}
 
 
 @keras.saving.register_keras_serializable(package="keras_sasa")
 class UpsampleLike(layers.Layer):
-    """Doubles a map (nearest neighbour) and cuts it to the size of another.
+    """Doubles a map (nearest neighbor) and crops it to the size of another.
 
-    A strided operator rounds odd sizes up, so that the double of the coarser
-    map can have a row or a column too many.
+    Strided layers round odd sizes up, so the doubled map can have a row or a
+    column too many.
 
     Args:
-        **kwargs: Those of `keras.layers.Layer`.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: `(batch_size, height, width, channels)`.
-        like: `(batch_size, out_height, out_width, _)`, whose sizes are twice
-            those of `inputs` or one less.
+        like: `(batch_size, out_height, out_width, _)`, each size twice the
+            size of `inputs` or one less.
 
     Output shape:
         `(batch_size, out_height, out_width, channels)`.
@@ -51,17 +53,23 @@ class UpsampleLike(layers.Layer):
         return (inputs_shape[0], *like_shape[1:3], inputs_shape[-1])
 
 
-def feature_pyramid(features, spatial, filters=256, implementation=None):
+def feature_pyramid(
+    features: Sequence[keras.KerasTensor],
+    spatial: str,
+    filters: int = 256,
+    implementation: str | None = None,
+) -> dict[str, keras.KerasTensor]:
     """Adds the levels P3 to P7 to a backbone.
 
-    Pointwise convolutions bring the three maps to one width, coarser maps are
-    added to finer ones, and a spatial operator follows on each level. P6 and P7
-    are made from P5 by two strided operators (Lin et al., 2017, RetinaNet,
-    footnote 2, has P6 from the backbone; from P5 is what fits the paper's
-    number of parameters).
+    Pointwise convolutions bring the three maps to the same width, coarser maps
+    are added to finer ones, and a spatial layer follows on each level. Two
+    strided spatial layers make P6 and P7 from P5. (In footnote 2 of Lin et
+    al., 2017, RetinaNet, P6 comes from the backbone; only P5 fits the paper's
+    number of parameters.)
 
     Args:
-        features: Three Keras tensors, maps of 1/8, 1/16 and 1/32 of the image.
+        features: Three Keras tensors, maps of 1/8, 1/16 and 1/32 of the image
+            size.
         spatial: `"conv"` or `"attention"`.
         filters: Integer, width of all levels.
         implementation: Implementation of the attention.
@@ -70,7 +78,7 @@ def feature_pyramid(features, spatial, filters=256, implementation=None):
         Dict from the names in `LEVELS` to Keras tensors of width `filters`.
 
     Raises:
-        ValueError: If `spatial` is none of the two, or there are not three
+        ValueError: If `spatial` has another value, or there are not three
             maps.
 
     Reference:
@@ -81,8 +89,8 @@ def feature_pyramid(features, spatial, filters=256, implementation=None):
     check_choice(spatial, "spatial", SPATIAL_LAYERS)
     if len(features) != 3:
         raise ValueError(
-            "`features` must be the three maps of 1/8, 1/16 and 1/32 of the "
-            f"image. Received: {len(features)} maps."
+            "`features` must be three maps of 1/8, 1/16 and 1/32 of the image "
+            f"size. Received: {len(features)} maps."
         )
 
     def operate(x, level, strides=1):

@@ -1,37 +1,32 @@
-"""What a detector learns from: boxes and labels, checked and filled up.
+"""Boxes and labels for training, made dense and checked.
 
-Data of users come as arrays, ragged tensors or lists, for all images at once or
-batch by batch. Here they become dense arrays, and whatever cannot be meant is
-an error that says which box of which image it is.
+Users pass arrays, ragged tensors or lists, for all images at once or batch by
+batch.
 """
 
 import keras
 import numpy as np
 
-NOTHING = -1
-
-# Where each format has the left, top, right and bottom side; or the first two
-# numbers of the box, its width and height.
-_CORNERS = {"xyxy": (0, 1, 2, 3), "yxyx": (1, 0, 3, 2)}
-_SIDES = {
-    "xywh": (0, 1, 2, 3),
-    "center_xywh": (0, 1, 2, 3),
-    "center_yxhw": (1, 0, 3, 2),
-}
+from keras_sasa.detection.label_checks import (
+    PADDING,
+    check_counts,
+    check_shapes,
+    check_values,
+)
 
 
 def split(y):
-    """Returns the boxes and the labels of what `fit` is given as `y`.
+    """Returns the boxes and the labels in the argument `y` of `fit`.
 
     Args:
-        y: Dict of `"boxes"` and `"labels"`, or `"classes"` as keras-cv calls
-            them.
+        y: Dict of `"boxes"` and `"labels"`, which keras-cv calls
+            `"classes"`.
 
     Returns:
-        `(boxes, labels)`, as they are.
+        `(boxes, labels)`, unchanged.
 
     Raises:
-        ValueError: If it is anything else.
+        ValueError: If `y` is anything else.
     """
     advice = (
         "Labels of a `RetinaNet` must be a dict of 'boxes' (batch_size, "
@@ -48,139 +43,33 @@ def split(y):
 
 
 def dense(y):
-    """Makes dense tensors of labels, within a graph or not.
+    """Makes labels dense tensors, inside or outside of a graph.
 
     Args:
-        y: Dict as of `split`, of tensors or `tf.RaggedTensor`s.
+        y: Dict as for `split`, of tensors or `tf.RaggedTensor`s.
 
     Returns:
         `(boxes, labels)`: `(batch_size, num_boxes, 4)` and `(batch_size,
         num_boxes)`.
 
     Raises:
-        ValueError: If they have other shapes.
+        ValueError: If `y` has other shapes.
     """
     boxes, labels = (
-        values.to_tensor(NOTHING) if _is_ragged(values) else values
+        values.to_tensor(PADDING) if _is_ragged(values) else values
         for values in split(y)
     )
     check_shapes(boxes.shape, labels.shape)
     return boxes, labels
 
 
-def check_shapes(boxes, labels):
-    """Raises `ValueError` unless shapes, maybe unknown, are those of boxes."""
-    right = (
-        len(boxes) == 3
-        and len(labels) == 2
-        and boxes[-1] in (4, None)
-        and all(
-            None in sizes or sizes[0] == sizes[1]
-            for sizes in zip(boxes[:2], labels, strict=True)
-        )
-    )
-    if not right:
-        raise ValueError(
-            "`boxes` must have the shape (batch_size, num_boxes, 4) and "
-            "`labels` (batch_size, num_boxes). Received: boxes of shape "
-            f"{tuple(boxes)} and labels of shape {tuple(labels)}."
-        )
-
-
-def check_counts(boxes, labels):
-    """Raises `ValueError` unless images have as many boxes as labels."""
-    for index, counts in enumerate(zip(boxes, labels, strict=False)):
-        if counts[0] != counts[1]:
-            raise ValueError(
-                "There must be one of `labels` for each of `boxes`. Received: "
-                f"{counts[0]} boxes and {counts[1]} labels in image {index}."
-            )
-
-
-def check_values(boxes, labels, image_shape, num_classes, bounding_box_format):
-    """Raises `ValueError` if numbers cannot be boxes in pixels and classes.
-
-    Args:
-        boxes: Array `(batch_size, num_boxes, 4)`.
-        labels: Array `(batch_size, num_boxes)`.
-        image_shape: Shape of the images, `(batch_size, height, width,
-            channels)`.
-        num_classes: Integer.
-        bounding_box_format: Format of the boxes, see `RetinaNet`.
-    """
-    check_shapes(boxes.shape, labels.shape)
-    if len(boxes) != image_shape[0]:
-        raise ValueError(
-            "There must be `boxes` and `labels` for each image. Received: "
-            f"{image_shape[0]} images and boxes of shape {boxes.shape}."
-        )
-
-    def refuse(is_wrong, values, name, rule):
-        if is_wrong.any():
-            index = tuple(int(i) for i in np.argwhere(is_wrong)[0])
-            value = values[index].tolist()
-            place = ", ".join(map(str, index))
-            raise ValueError(
-                f"{rule} Received: {name}[{place}]={value}"
-                f" (image {index[0]}, and "
-                f"{int(is_wrong.sum()) - 1} more)."
-            )
-
-    is_class = (labels >= 0) & (labels < num_classes)
-    refuse(
-        ~((is_class & (labels == np.round(labels))) | (labels == NOTHING)),
-        labels,
-        "labels",
-        f"`labels` must be integers from 0 to {num_classes - 1}, or "
-        f"{NOTHING} where a row only fills up.",
-    )
-    refuse(
-        is_class & ~np.isfinite(boxes).all(axis=-1),
-        boxes,
-        "boxes",
-        "`boxes` must be finite numbers.",
-    )
-    # Rows that only fill up may be anything.
-    boxes = np.where(is_class[..., None], boxes, 0)
-    left, top, right, bottom = _sides(boxes, bounding_box_format)
-    refuse(
-        is_class & ((right <= left) | (bottom <= top)),
-        boxes,
-        "boxes",
-        f"`boxes` must be {bounding_box_format!r} and have an area, or the "
-        f"label {NOTHING} where they only fill up.",
-    )
-    is_tiny = (right - left <= 1) & (bottom - top <= 1)
-    # Or all of one image are in its first pixel.
-    is_first = (left >= 0) & (top >= 0) & (right <= 1) & (bottom <= 1)
-    is_relative = (is_tiny | ~is_class).all() | (
-        (is_first | ~is_class).all(axis=1, keepdims=True)
-    )
-    refuse(
-        is_class & is_relative,
-        boxes,
-        "boxes",
-        "`boxes` must be in pixels, and none of these is larger than one "
-        "pixel; multiply those from 0 to 1 by the size of the image.",
-    )
-    height, width = image_shape[1:3]
-    refuse(
-        is_class
-        & ((right <= 0) | (bottom <= 0) | (left >= width) | (top >= height)),
-        boxes,
-        "boxes",
-        f"`boxes` must be {bounding_box_format!r} in pixels and reach into "
-        f"the image, here of {height}x{width} pixels.",
-    )
-
-
 def prepare_arrays(x, y, num_classes, bounding_box_format):
-    """Checks labels that are at hand, and fills them up.
+    """Checks labels in memory, and pads them.
 
     Args:
         x: Images, an array or tensor.
-        y: Dict as of `split`, of arrays, tensors, `tf.RaggedTensor`s or lists
-            of an array for each image.
+        y: Dict as for `split`, of arrays, tensors, `tf.RaggedTensor`s or
+            lists of an array for each image.
         num_classes: Integer.
         bounding_box_format: Format of the boxes, see `RetinaNet`.
 
@@ -192,8 +81,8 @@ def prepare_arrays(x, y, num_classes, bounding_box_format):
         ValueError: See `check_values`.
     """
     boxes, labels = split(y)
-    boxes, box_counts = _fill_up(boxes, "boxes", (4,))
-    labels, label_counts = _fill_up(labels, "labels", ())
+    boxes, box_counts = _pad(boxes, "boxes", (4,))
+    labels, label_counts = _pad(labels, "labels", ())
     if box_counts is not None and label_counts is not None:
         check_counts(box_counts, label_counts)
     check_shapes(boxes.shape, labels.shape)
@@ -211,10 +100,10 @@ def prepare_arrays(x, y, num_classes, bounding_box_format):
 
 
 def prepare_weights(sample_weight):
-    """Returns an array of a number for each image, or `None` for `None`.
+    """Returns an array with a number for each image, or `None` for `None`.
 
     Raises:
-        ValueError: If it is anything else.
+        ValueError: If `sample_weight` is anything else.
     """
     if sample_weight is None:
         return None
@@ -235,14 +124,14 @@ def prepare_weights(sample_weight):
 
 
 def image_weights(sample_weight):
-    """Returns weights `(batch_size,)` within a graph.
+    """Returns weights `(batch_size,)` inside a graph.
 
     Args:
-        sample_weight: `(batch_size,)` or `(batch_size, 1)`; or a dict of it
-            for each of the labels, which Keras makes of an array.
+        sample_weight: `(batch_size,)` or `(batch_size, 1)`, or a dict that
+            repeats it for each key of the labels; Keras makes such dicts.
 
     Raises:
-        ValueError: If it has another shape.
+        ValueError: If `sample_weight` has another shape.
     """
     if isinstance(sample_weight, dict):
         sample_weight = next(iter(sample_weight.values()))
@@ -258,14 +147,14 @@ def image_weights(sample_weight):
 
 
 def _is_ragged(values):
-    # Without TensorFlow, which is not loaded under JAX.
+    # Not by its type, since TensorFlow is not imported under JAX.
     return hasattr(values, "to_tensor") and hasattr(values, "row_lengths")
 
 
-def _fill_up(values, name, shape):
+def _pad(values, name, shape):
     """Returns a dense array, and the number of rows of each image.
 
-    The number is `None` for values that were dense.
+    The number is `None` if the values were dense.
     """
     if _is_ragged(values):
         values = [keras.ops.convert_to_numpy(row) for row in _rows(values)]
@@ -284,7 +173,7 @@ def _fill_up(values, name, shape):
             f"`{name}` must be numbers: an array, a ragged tensor, or a list "
             f"of an array for each image. Received: {values!r}."
         ) from error
-    # Of a list without boxes NumPy knows no shape.
+    # NumPy does not know the shape of an empty list.
     rows = [row if row.size else np.zeros((0, *shape)) for row in rows]
     for index, row in enumerate(rows):
         if row.ndim != 1 + len(shape) or row.shape[1:] != shape:
@@ -294,34 +183,21 @@ def _fill_up(values, name, shape):
                 f"Received: shape {row.shape} in image {index}."
             )
     counts = [len(row) for row in rows]
-    filled = np.full(
-        (len(rows), max(counts, default=0), *shape), NOTHING, "float64"
+    padded = np.full(
+        (len(rows), max(counts, default=0), *shape), PADDING, "float64"
     )
-    for row, place in zip(rows, filled, strict=True):
+    for row, place in zip(rows, padded, strict=True):
         place[: len(row)] = row
-    return filled, counts
+    return padded, counts
 
 
 def _rows(ragged):
     for index in range(ragged.shape[0]):
         row = ragged[index]
-        yield row.to_tensor(NOTHING) if _is_ragged(row) else row
+        yield row.to_tensor(PADDING) if _is_ragged(row) else row
 
 
 def _numbers(array):
     if array.dtype.kind not in "iuf" and array.dtype.name != "bfloat16":
         raise TypeError(array.dtype)
     return array
-
-
-def _sides(boxes, bounding_box_format):
-    """Returns the left, top, right and bottom sides of boxes."""
-    if bounding_box_format in _CORNERS:
-        order = _CORNERS[bounding_box_format]
-        return tuple(boxes[..., index] for index in order)
-    x, y, width, height = (
-        boxes[..., index] for index in _SIDES[bounding_box_format]
-    )
-    if bounding_box_format.startswith("center"):
-        x, y = x - width / 2, y - height / 2
-    return x, y, x + width, y + height

@@ -1,9 +1,9 @@
 """Non-maximum suppression on any backend, with XLA and any number of images.
 
-Written here because `NonMaxSuppression` of keras-hub 0.32.0 needs to know the
-number of images (`predict` fails with a last batch that is smaller) and that of
-keras-cv 0.9.0 and `tf.image.combined_non_max_suppression` need TensorFlow, the
-latter without XLA.
+It is written here because the `NonMaxSuppression` of keras-hub 0.32.0 must know
+the number of images (`predict` fails if the last batch is smaller), and because
+keras-cv 0.9.0 and `tf.image.combined_non_max_suppression` require TensorFlow,
+the latter without XLA.
 """
 
 from keras import ops
@@ -11,31 +11,31 @@ from keras.utils import bounding_boxes
 
 
 def suppress(boxes, scores, labels, iou_threshold, max_detections):
-    """Keeps the best of boxes of one class that overlap.
+    """Keeps the best of overlapping boxes of the same class.
 
-    A box goes if it overlaps one of the same class that stays and has a higher
-    score. That is solved for all boxes together: a pass decides what stays
-    given what stayed in the pass before, until nothing changes. After `n`
-    passes the `n` best are decided, so that the end is that of the usual loop;
-    mostly a few passes do.
+    A box is suppressed if it overlaps a box of the same class that is kept and
+    has a higher score. All boxes are decided together: each pass suppresses the
+    boxes that overlap a box kept by the previous pass, until nothing changes.
+    After `n` passes the `n` best boxes are final, so the usual loop has the
+    same result; in most cases a few passes are enough.
 
     Args:
         boxes: `(batch_size, num_boxes, 4)`, `"xyxy"`, best score first.
-        scores: `(batch_size, num_boxes)`, falling, 0 for no box.
+        scores: `(batch_size, num_boxes)`, in descending order, 0 for no box.
         labels: Integers `(batch_size, num_boxes)`.
         iou_threshold: Float, intersection over union above which boxes
             overlap.
-        max_detections: Integer, boxes to return of each image.
+        max_detections: Integer, number of boxes to return for each image.
 
     Returns:
-        `(boxes, scores, labels)` of `max_detections` boxes, best first, filled
-        up with boxes of -1, scores of 0 and labels of -1.
+        `(boxes, scores, labels)` of `max_detections` boxes, best first, padded
+        with boxes of -1, scores of 0 and labels of -1.
     """
     overlap = bounding_boxes.compute_iou(boxes, boxes, "xyxy") > iou_threshold
     same_class = labels[:, :, None] == labels[:, None, :]
     number = ops.arange(ops.shape(boxes)[1], dtype="int32")
     better = number[:, None] < number[None, :]
-    # suppresses[b, i, j]: whether box j goes if box i stays.
+    # suppresses[b, i, j]: whether box i suppresses box j, if i is kept.
     suppresses = ops.cast(
         ops.logical_and(ops.logical_and(overlap, same_class), better[None]),
         "float32",
@@ -44,8 +44,8 @@ def suppress(boxes, scores, labels, iou_threshold, max_detections):
 
     def one_pass(kept, _):
         suppressed = ops.matmul(kept[:, None], suppresses)[:, 0] > 0
-        again = ops.where(suppressed, 0.0, valid)
-        return again, ops.any(again != kept)
+        now_kept = ops.where(suppressed, 0.0, valid)
+        return now_kept, ops.any(now_kept != kept)
 
     kept, _ = ops.while_loop(
         lambda kept, changed: changed,

@@ -1,4 +1,4 @@
-"""The two heads, which all levels share (Lin et al., 2017, RetinaNet)."""
+"""The two heads that all levels share (Lin et al., 2017, RetinaNet)."""
 
 import math
 
@@ -16,37 +16,37 @@ PRIOR_PROBABILITY = 0.01
 
 
 def prediction_head(
-    outputs,
-    spatial,
-    name,
-    filters=256,
-    prior_probability=None,
-    implementation=None,
-    depth=4,
-):
-    """Builds a head: `depth` spatial operators, then one that predicts.
+    outputs: int,
+    spatial: str,
+    name: str,
+    filters: int = 256,
+    prior_probability: float | None = None,
+    implementation: str | None = None,
+    depth: int = 4,
+) -> keras.Sequential:
+    """Builds a head of `depth` spatial layers and a prediction.
 
-    Of convolution, the last is a 3x3 convolution to `outputs`. Of attention it
-    is one more attention of width `filters`, and a pointwise convolution that
-    mixes its heads and makes `outputs` of them, as in the paper.
+    With convolution, the prediction is a 3x3 convolution to `outputs`. With
+    attention it is another attention layer of width `filters`, followed by a
+    pointwise convolution that mixes the attention heads, as in the paper.
 
     Args:
-        outputs: Integer, numbers that are predicted for a pixel.
+        outputs: Integer, number of predictions for a pixel.
         spatial: `"conv"` or `"attention"`.
         name: Name of the head.
-        filters: Integer, width of the pyramid and of the head.
-        prior_probability: Float, what a sigmoid makes of all outputs before
-            the training, so that the background, nearly all of the image, does
-            not overwhelm the loss. `None` for outputs of about 0.
+        filters: Integer, width of the pyramid and the head.
+        prior_probability: Float, sigmoid of all outputs before training. A
+            small value keeps the background, which is nearly all of the image,
+            from dominating the loss. `None` for outputs of about 0.
         implementation: Implementation of the attention.
-        depth: Integer, number of operators before the last.
+        depth: Integer, number of spatial layers before the prediction.
 
     Returns:
         A `keras.Sequential` from maps `(batch, height, width, filters)` of any
         size to `(batch, height, width, outputs)` in float32.
 
     Raises:
-        ValueError: If `spatial` is none of the two.
+        ValueError: If `spatial` has another value.
 
     Reference:
         [Lin et al., 2017](https://arxiv.org/abs/1708.02002), section 4;
@@ -84,7 +84,7 @@ def prediction_head(
             data_format="channels_last",
             kernel_initializer=initializers.RandomNormal(stddev=0.01),
             bias_initializer=initializers.Constant(bias),
-            # Losses and boxes of float16 would lose what is small.
+            # Losses and boxes in float16 would lose small numbers.
             dtype=keras.config.dtype_policy().variable_dtype,
             name=f"{name}_predictions",
         )

@@ -1,4 +1,4 @@
-"""The last layer of a detector: predictions of all levels, side by side."""
+"""The last layer of a detector, which joins the predictions of all levels."""
 
 import keras
 from keras import layers, ops
@@ -8,19 +8,20 @@ from keras_sasa._argument_checks import positive_integer
 
 @keras.saving.register_keras_serializable(package="keras_sasa")
 class RawOutputs(layers.Layer):
-    """Joins what the heads predict on all levels.
+    """Joins the predictions of the heads on all levels.
 
-    It carries what it takes to make boxes of them, so that whoever has the
-    graph of a `RetinaNet` (a file, `keras.models.clone_model`) has all of it.
+    It also holds the layer that makes boxes from them. Hence the graph of a
+    `RetinaNet` alone is a complete description of it, for files and for
+    `keras.models.clone_model`.
 
     Args:
         num_classes: Integer, number of classes.
         detections: A `Detections`.
-        **kwargs: Those of `keras.layers.Layer`.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
         class_maps: List of `(batch_size, height, width,
-            anchors_per_pixel * num_classes)`, from the finest level.
+            anchors_per_pixel * num_classes)`, finest level first.
         box_maps: List of `(batch_size, height, width, anchors_per_pixel * 4)`.
 
     Returns:
@@ -34,7 +35,7 @@ class RawOutputs(layers.Layer):
         self.detections = detections
 
     def build(self, class_maps_shape, box_maps_shape):
-        # There are no weights, neither here nor in `detections`.
+        # Neither this layer nor `detections` has weights.
         self.detections.built = True
 
     def call(self, class_maps, box_maps):

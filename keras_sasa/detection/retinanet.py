@@ -1,25 +1,25 @@
-"""RetinaNet: backbone, pyramid and heads joined, with its loss and boxes.
+"""RetinaNet: backbone, pyramid and heads in one model, with loss and boxes.
 
-Which library, tried with Keras 3.15.1, TensorFlow 2.21.0, a backbone of this
-package and an attention pyramid and heads:
+Two libraries were tried with Keras 3.15.1, TensorFlow 2.21.0, a backbone of
+this package, and a pyramid and heads of attention:
 
 |                             | keras-cv 0.9.0        | keras-hub 0.32.0   |
 |-----------------------------|-----------------------|--------------------|
-| foreign pyramid and heads   | yes                   | pyramid, not heads |
+| our own pyramid and heads   | yes                   | pyramid, not heads |
 | fit, XLA, bfloat16          | yes                   | yes                |
 | unknown image size          | no (targets)          | no (anchors)       |
 | smaller last batch, predict | yes                   | no (suppression)   |
 | batch without boxes         | loss of 0             | loss of 0          |
 | pyramid in the saved file   | no                    | yes                |
 
-keras-cv has had no release since 2024, keras-hub asks for tensorflow-text. So
-boxes and their encoding (`keras.utils.bounding_boxes`) and both losses are
-Keras' own, and what is between is written here.
+keras-cv has had no release since 2024, and keras-hub requires tensorflow-text.
+Therefore only the boxes, their encoding (`keras.utils.bounding_boxes`) and both
+losses come from Keras; the rest is written here.
 """
 
-import contextlib
 import functools
-import inspect
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -31,31 +31,32 @@ from keras_sasa.applications import GROUP_OUTPUTS
 from keras_sasa.detection import labels
 from keras_sasa.detection.anchors import ASPECT_RATIOS, SCALES, SIZES
 from keras_sasa.detection.backbones import feature_maps
-from keras_sasa.detection.checked_data import CheckedData
+from keras_sasa.detection.checked_data import checked_arguments
 from keras_sasa.detection.detections import Detections
 from keras_sasa.detection.feature_pyramid import feature_pyramid
+from keras_sasa.detection.loss import detection_loss, sum_over_replicas
 from keras_sasa.detection.prediction_head import (
     PRIOR_PROBABILITY,
     prediction_head,
 )
 from keras_sasa.detection.raw_outputs import RawOutputs
 from keras_sasa.detection.spatial_layers import NUM_HEADS, SPATIAL_LAYERS
-from keras_sasa.detection.targets import IGNORED, make_targets
+from keras_sasa.detection.targets import make_targets
 from keras_sasa.ops.exporters import called_from
 from keras_sasa.ops.local_attention import check_implementation
 
-# Keras writes it, and then reads no class that is not its own.
+# Keras writes such files, but reads them for its own classes only.
 _NO_HDF5 = (
-    "A `RetinaNet` is saved as a `.keras` file, not in the legacy format of "
-    "HDF5."
+    "A `RetinaNet` must be saved as a `.keras` file; the legacy HDF5 format is "
+    "not supported."
 )
 
 
 def _or_from_graph(init):
-    """Lets a constructor take the inputs and outputs of a graph as well.
+    """Lets a constructor also take the inputs and outputs of a graph.
 
-    So Keras revives functional models from files and clones them, but only
-    those whose constructors look like this one.
+    Keras loads and clones a functional model in this way if its constructor
+    has the signature `(*args, **kwargs)`.
     """
 
     @functools.wraps(init)
@@ -70,7 +71,7 @@ def _or_from_graph(init):
 
 
 def _option(name):
-    """A property that the layer which makes boxes holds."""
+    """Returns a property that is stored in the layer that makes boxes."""
     return property(
         lambda self: getattr(self.detections, name),
         lambda self, value: setattr(self.detections, name, value),
@@ -82,35 +83,36 @@ class RetinaNet(keras.Model):
     """A RetinaNet whose 3x3 convolutions can be attention.
 
     The loss of a batch is the focal loss of all anchors and classes plus the
-    Huber loss of the boxes, both divided by the number of anchors that have a
-    box (at least one, so that images without boxes teach background), on all
-    devices together. `sample_weight` of `fit`, a number for each image, weighs
-    both.
+    Huber loss of the boxes, divided by the number of anchors with a box on all
+    devices together. That number counts as at least one, so that images
+    without boxes teach the background. The `sample_weight` of `fit`, a number
+    for each image, weights both losses.
 
     Args:
-        backbone: A functional `keras.Model` without top, for instance
-            `applications.SASAResNet50(include_top=False)`, channels last.
+        backbone: A functional `keras.Model` without top, channels last, for
+            instance `applications.SASAResNet50(include_top=False)`.
         num_classes: Integer, number of classes.
-        spatial: `"conv"` or `"attention"`, of the pyramid and the heads.
-        bounding_box_format: Format of the boxes given to `fit` and made by
-            `predict`, in pixels: one of `"xyxy"`, `"yxyx"`, `"xywh"`,
-            `"center_xywh"` and `"center_yxhw"`.
-        filters: Integer, width of pyramid and heads; for attention a multiple
-            of 16.
+        spatial: `"conv"` or `"attention"`, the spatial layers of the pyramid
+            and the heads.
+        bounding_box_format: Format in pixels of the boxes that `fit` takes and
+            `predict` returns: `"xyxy"`, `"yxyx"`, `"xywh"`, `"center_xywh"` or
+            `"center_yxhw"`.
+        filters: Integer, width of the pyramid and the heads; a multiple of 16
+            for attention.
         features: Names of the three layers of the backbone whose outputs are
-            1/8, 1/16 and 1/32 of the image, rounded up.
-        max_detections: Integer up to 1000, boxes that `predict` makes of each
-            image.
-        score_threshold: Float, score below which there is no box.
+            1/8, 1/16 and 1/32 of the image size, rounded up.
+        max_detections: Integer up to 1000, number of boxes that `predict`
+            returns for each image.
+        score_threshold: Float, minimum score of a box.
         iou_threshold: Float, overlap (intersection over union) above which
             the lower-scoring of two boxes of a class is suppressed.
-        implementation: Implementation of the attention in pyramid and heads,
-            see `SelfAttention2D`.
-        head_depth: Integer, number of spatial operators in each head before
-            the one that predicts.
-        anchor_sizes: Five numbers, sides in pixels of the square anchor of
-            each level from P3 to P7. An object needs an anchor that it covers
-            by half: for objects of 12 pixels start with 8, not 32.
+        implementation: Implementation of the attention in the pyramid and the
+            heads, see `SelfAttention2D`.
+        head_depth: Integer, number of spatial layers in each head before its
+            prediction.
+        anchor_sizes: Five numbers, the sides in pixels of the square anchors
+            of the levels P3 to P7. An object must overlap an anchor by half:
+            for objects of 12 pixels start with 8, not with 32.
         anchor_scales: Factors of these sides; each level has all of them.
         aspect_ratios: Heights of the anchors divided by their widths.
         name: Name of the model.
@@ -118,25 +120,25 @@ class RetinaNet(keras.Model):
 
     Call arguments:
         inputs: Images `(batch_size, height, width, channels)` as the backbone
-            takes them; any size if the backbone leaves it open.
+            takes them; of any size if the backbone leaves it open.
 
     Returns:
         A call returns a dict of raw outputs: `"class_logits"` `(batch_size,
         num_anchors, num_classes)` and `"box_deltas"` `(batch_size,
         num_anchors, 4)`, relative to the anchors. `predict` returns a dict of
         `"boxes"` `(batch_size, max_detections, 4)`, `"scores"` and `"labels"`,
-        filled up with -1, 0 and -1.
+        padded with -1, 0 and -1.
 
     Labels:
         `fit` and `evaluate` take a dict of `"boxes"` `(batch_size, num_boxes,
-        4)` and integers `"labels"` `(batch_size, num_boxes)`, -1 where a row
-        only fills up; `"classes"`, as keras-cv says, is the same as
-        `"labels"`. Both can be ragged, or lists of an array for each image.
-        Every batch is checked, except those that reach the model in a
-        `tf.distribute.DistributedDataset` or in a training loop of your own.
+        4)` and integers `"labels"` `(batch_size, num_boxes)`; a label of -1
+        marks a row of padding. The key `"classes"` of keras-cv is a synonym of
+        `"labels"`. Both can be ragged tensors, or lists of an array for each
+        image. Each batch is checked, unless it reaches the model in a
+        `tf.distribute.DistributedDataset` or in a custom training loop.
 
     Raises:
-        ValueError: If an argument, a box or a label is outside what is
+        ValueError: If an argument, a box or a label has a value that is not
             allowed above.
 
     Example:
@@ -165,23 +167,23 @@ class RetinaNet(keras.Model):
     @_or_from_graph
     def __init__(
         self,
-        backbone,
-        num_classes,
-        spatial="conv",
-        bounding_box_format="xyxy",
-        filters=256,
-        features=GROUP_OUTPUTS[1:],
-        max_detections=100,
-        score_threshold=0.05,
-        iou_threshold=0.5,
-        implementation=None,
+        backbone: keras.Model,
+        num_classes: int,
+        spatial: str = "conv",
+        bounding_box_format: str = "xyxy",
+        filters: int = 256,
+        features: Sequence[str] = GROUP_OUTPUTS[1:],
+        max_detections: int = 100,
+        score_threshold: float = 0.05,
+        iou_threshold: float = 0.5,
+        implementation: str | None = None,
         *,
-        head_depth=4,
-        anchor_sizes=SIZES,
-        anchor_scales=SCALES,
-        aspect_ratios=ASPECT_RATIOS,
-        name=None,
-        trainable=True,
+        head_depth: int = 4,
+        anchor_sizes: Sequence[float] = SIZES,
+        anchor_scales: Sequence[float] = SCALES,
+        aspect_ratios: Sequence[float] = ASPECT_RATIOS,
+        name: str | None = None,
+        trainable: bool = True,
     ):
         check_choice(spatial, "spatial", SPATIAL_LAYERS)
         check_implementation(implementation)
@@ -229,7 +231,7 @@ class RetinaNet(keras.Model):
         raw_outputs = RawOutputs(
             num_classes,
             detections,
-            # As the heads: half precision would lose what is small.
+            # As in the heads, because half precision would lose small numbers.
             dtype=class_maps[0].dtype,
             name="raw_outputs",
         )
@@ -262,7 +264,7 @@ class RetinaNet(keras.Model):
                 _freeze_alone(model)
 
     def _models(self):
-        """Returns the models, of which Keras saves neither setting."""
+        """Returns the models whose dtype policy and `trainable` Keras loses."""
         inner = {
             f"layers/{layer.name}": layer
             for layer in self.layers
@@ -274,15 +276,6 @@ class RetinaNet(keras.Model):
         self.backbone = backbone
         self.num_classes = raw_outputs.num_classes
         self.detections = raw_outputs.detections
-        self._class_loss = keras.losses.BinaryFocalCrossentropy(
-            apply_class_balancing=True,
-            alpha=0.25,
-            gamma=2.0,
-            from_logits=True,
-            reduction=None,
-            dtype="float32",
-        )
-        self._box_loss = keras.losses.Huber(reduction=None, dtype="float32")
 
     bounding_box_format = _option("bounding_box_format")
     max_detections = _option("max_detections")
@@ -302,21 +295,9 @@ class RetinaNet(keras.Model):
         )
         anchors = self.detections.anchors(y_pred, height, width)
         deltas, classes = make_targets(anchors, boxes, classes)
-        positive = ops.cast(classes >= 0, "float32")
-        normalizer = ops.maximum(_sum_of_replicas(ops.sum(positive)), 1.0)
-        # Both losses are means over the last axis.
-        class_loss = self.num_classes * self._class_loss(
-            ops.one_hot(classes, self.num_classes, dtype="float32"),
-            y_pred["class_logits"],
-        )
-        class_loss *= ops.cast(classes != IGNORED, "float32")
-        box_loss = 4 * self._box_loss(deltas, y_pred["box_deltas"]) * positive
-        if sample_weight is not None:
-            weights = labels.image_weights(sample_weight)[:, None]
-            class_loss, box_loss = weights * class_loss, weights * box_loss
-        loss = (ops.sum(class_loss) + ops.sum(box_loss)) / normalizer
-        # Gradients are summed over replicas, each of which adds all of these.
-        replicas = _sum_of_replicas(ops.ones((), "float32"))
+        loss = detection_loss(y_pred, deltas, classes, sample_weight)
+        # Gradients are summed over replicas, and each adds all of these.
+        replicas = sum_over_replicas(ops.ones((), "float32"))
         for added in self.losses:
             loss += ops.cast(added, "float32") / replicas
         return loss
@@ -326,7 +307,7 @@ class RetinaNet(keras.Model):
             return super().fit(**arguments)
 
     def evaluate(self, *args, **kwargs):
-        # `fit` evaluates data that it has checked.
+        # `fit` calls this for validation data that it has checked.
         if kwargs.get("_use_cached_eval_dataset"):
             return super().evaluate(*args, **kwargs)
         with self._checked("evaluate", args, kwargs) as arguments:
@@ -340,67 +321,56 @@ class RetinaNet(keras.Model):
         with self._checked("test_on_batch", args, kwargs) as arguments:
             return super().test_on_batch(**arguments)
 
-    @contextlib.contextmanager
     def _checked(self, method, args, kwargs):
-        """Yields the arguments of a method of Keras, with labels checked."""
-        # Keras loads only models whose `compile` is its own.
+        # Keras loads only models that do not override `compile`.
         if getattr(self, "loss", None) is not None:
             raise ValueError(
-                "A `RetinaNet` has losses of its own: `compile` it without "
+                "A `RetinaNet` has its own loss: call `compile` without "
                 f"`loss`. Received: loss={self.loss!r}."
             )
-        signature = inspect.signature(getattr(keras.Model, method))
-        arguments = signature.bind(self, *args, **kwargs).arguments
-        del arguments["self"]
-        arguments.update(arguments.pop("kwargs", {}))
-        data = CheckedData(self.num_classes, self.bounding_box_format)
-        names = ("x", "y", "sample_weight")
-        checked = data.wrap(*(arguments.get(name) for name in names))
-        arguments.update(zip(names, checked, strict=True))
-        validation = arguments.get("validation_data")
-        if isinstance(validation, (tuple, list)):
-            arguments["validation_data"] = data.wrap(*validation)
-        elif validation is not None:
-            arguments["validation_data"] = data.wrap(validation)[0]
-        try:
-            yield arguments
-        except Exception:
-            if data.error is None:
-                raise
-            raise data.error from None
+        return checked_arguments(
+            method,
+            self,
+            args,
+            kwargs,
+            self.num_classes,
+            self.bounding_box_format,
+        )
 
     def predict_step(self, *args):
         outputs = super().predict_step(*args)
         images = keras.utils.unpack_x_y_sample_weight(args[-1])[0]
         _, height, width, _ = ops.shape(images)
-        # Under JAX the state comes with the outputs.
+        # With JAX, the state of the model comes with the outputs.
         if isinstance(outputs, tuple):
             outputs, state = outputs
             return self.make_detections(outputs, height, width), state
         return self.make_detections(outputs, height, width)
 
-    def make_detections(self, outputs, height, width):
-        """Makes boxes in pixels of the raw outputs of a call.
+    def make_detections(
+        self, outputs: dict[str, Any], height: Any, width: Any
+    ) -> dict[str, Any]:
+        """Makes boxes in pixels from the raw outputs of a call.
 
         Args:
             outputs: Dict that a call returns.
-            height: Height of the images in pixels.
+            height: Height of the images in pixels, an integer or a tensor.
             width: Width of the images.
 
         Returns:
-            Dict as `predict` returns it, of tensors.
+            Dict of tensors, with the keys that `predict` returns.
         """
         return self.detections.make(outputs, height, width)
 
-    def detection_model(self):
+    def detection_model(self) -> keras.Model:
         """Makes a functional model from images to boxes in pixels.
 
-        It shares the weights of this one, and is what to export: its outputs
-        are what `predict` returns here.
+        It shares the weights of this model. Export this model if boxes are
+        required, since the outputs of `RetinaNet` itself are raw.
 
         Returns:
-            A `keras.Model` whose call returns a dict of `"boxes"`, `"scores"`
-            and `"labels"`.
+            A `keras.Model`. Its call returns the dict that `predict` of this
+            model returns.
 
         Example:
 
@@ -419,7 +389,7 @@ class RetinaNet(keras.Model):
         )
 
     def save(self, filepath, *args, **kwargs):
-        # Before a file is there.
+        # Before the file exists.
         if str(filepath).endswith((".h5", ".hdf5")):
             raise ValueError(
                 f"{_NO_HDF5} Received: filepath={str(filepath)!r}."
@@ -427,7 +397,7 @@ class RetinaNet(keras.Model):
         return super().save(filepath, *args, **kwargs)
 
     def get_config(self):
-        # Of `keras.saving.save_model`, which does not call `save`.
+        # `keras.saving.save_model` calls this, but not `save`.
         if called_from(("keras.src.legacy.saving",)):
             raise ValueError(_NO_HDF5)
         return {
@@ -443,7 +413,7 @@ class RetinaNet(keras.Model):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        # Files of version 0.1.0 hold arguments, not a graph.
+        # Files of version 0.1.0 contain arguments instead of a graph.
         config = dict(config)
         if "backbone" in config:
             config["backbone"] = keras.saving.deserialize_keras_object(
@@ -454,21 +424,9 @@ class RetinaNet(keras.Model):
 
 
 def _freeze_alone(model):
-    """Sets `trainable` of a model to `False`, and not of its layers."""
+    """Sets `trainable` to `False` in a model, but not in its layers."""
     inside = all_layers(model, include_self=False)
     before = [(layer, layer.trainable) for layer in inside]
     model.trainable = False
     for layer, trainable in before:
         layer.trainable = trainable
-
-
-def _sum_of_replicas(value):
-    """Adds what all replicas of a `tf.distribute.Strategy` compute."""
-    if keras.backend.backend() != "tensorflow":
-        return value
-    import tensorflow as tf
-
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return value
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)

@@ -1,9 +1,10 @@
-"""Targets: what each anchor should predict.
+"""Targets of the predictions of all anchors.
 
-Intersection over union and the encoding of boxes are Keras'
-(`keras.utils.bounding_boxes`). The matching is written here: that of keras-hub
-0.32.0 is private but for its matrix, needs known image sizes, and zeroes the
-loss of a batch without boxes, from which background should be learned.
+Intersection over union and the encoding of boxes come from Keras
+(`keras.utils.bounding_boxes`). The matching is written here, because keras-hub
+0.32.0 keeps all of it private except for its matrix, requires known image
+sizes, and sets the loss of a batch without boxes to zero, although such a batch
+should teach the background.
 """
 
 from keras import ops
@@ -15,49 +16,49 @@ IGNORED = -2
 # Lin et al., 2017 (https://arxiv.org/abs/1708.02002), section 4.
 POSITIVE_IOU = 0.5
 NEGATIVE_IOU = 0.4
-# Deviations that the offsets of centres and log-sizes are divided by, as in
-# Faster R-CNN (https://arxiv.org/abs/1506.01497) and its successors.
+# Standard deviations of center offsets and log sizes, by which they are divided
+# as in Faster R-CNN (https://arxiv.org/abs/1506.01497) and its successors.
 BOX_VARIANCE = (0.1, 0.1, 0.2, 0.2)
 _ENCODING = "center_xywh"
 
-# Boxes that are compared with all anchors at a time.
+# Number of boxes that are compared with all anchors at a time.
 _CHUNK = 16
-# What makes an anchor prefer the box whose best it is to all others.
+# Makes an anchor prefer a box for which it is the best anchor.
 _FORCED = 2.0
 _ROUNDING = 1e-6
 
 
 def match(anchors, boxes, labels):
-    """Assigns to each anchor a box, the background, or nothing.
+    """Assigns each anchor a box or the background, or ignores it.
 
-    An anchor takes the box it overlaps most if the intersection over union is
-    at least 0.5, is background below 0.4, and is ignored in between. The best
-    anchor of each box takes that box in any case, so that none is lost.
+    An anchor takes the box that it overlaps most if the intersection over
+    union is at least 0.5, is background below 0.4, and is ignored in between.
+    The best anchor of each box takes that box in any case, so no box is lost.
 
-    Boxes are compared with all anchors a few at a time, so that memory does
-    not grow with the boxes of the fullest image, and rows that only fill up
-    behind the last box cost nothing.
+    Boxes are compared with all anchors a few at a time. Memory therefore does
+    not grow with the number of boxes in the fullest image, and padding behind
+    the last box costs nothing.
 
     Args:
         anchors: `(num_anchors, 4)`, `"xyxy"` in pixels.
-        boxes: `(batch_size, num_boxes, 4)` in the same format. There may be
-            none.
-        labels: Integers `(batch_size, num_boxes)`, -1 for rows of `boxes` that
-            only fill up. Boxes without area are never taken.
+        boxes: `(batch_size, num_boxes, 4)` in the same format; `num_boxes`
+            may be 0.
+        labels: Integers `(batch_size, num_boxes)`, -1 for padding. Boxes
+            without area are never taken.
 
     Returns:
-        `(indices, classes)`, integers `(batch_size, num_anchors)`: which box,
-        and its label, `BACKGROUND` or `IGNORED`. The index is of use for a
-        label only.
+        `(indices, classes)`, integers `(batch_size, num_anchors)`: the index
+        of the box, and its label, `BACKGROUND` or `IGNORED`. For the latter
+        two the index has no meaning.
     """
     labels = ops.cast(labels, "int32")
     boxes, labels, chunk = _whole_chunks(boxes, labels)
     batch, number = ops.shape(labels)
-    # One behind the last box of the fullest image.
+    # One after the last box of the fullest image.
     numbers = ops.arange(1, number + 1, dtype="int32")
     end = ops.max(ops.where(labels >= 0, numbers, 0))
 
-    # Of one type for JAX, whose integers may have 64 bits.
+    # One type for all integers; they may have 64 bits in JAX.
     zero = ops.convert_to_tensor(0, "int32")
 
     def compare(start, best, preference, indices, classes):
@@ -67,14 +68,14 @@ def match(anchors, boxes, labels):
         # iou = (batch_size, num_anchors, chunk)
         iou = ops.where((some_labels >= 0)[:, None], iou, 0.0)
         best_of_box = ops.max(iou, axis=1, keepdims=True)
-        # Equal up to rounding: XLA may compute the two in different ways.
+        # Equal up to rounding, since XLA may compute the two differently.
         forced = iou > best_of_box * (1 - _ROUNDING)
-        # Above all that is not forced: intersection over union is at most one.
+        # Exceeds all unforced ones: intersection over union is at most one.
         preferences = iou + _FORCED * ops.cast(forced, "float32")
         some_preference = ops.max(preferences, axis=-1)
         some_indices = ops.argmax(preferences, axis=-1)
         some_classes = ops.take_along_axis(some_labels, some_indices, axis=1)
-        # Of equal boxes the first is taken.
+        # The first of equal boxes is taken.
         is_better = some_preference > preference
         return (
             start + chunk,
@@ -108,11 +109,11 @@ def match(anchors, boxes, labels):
 
 
 def _whole_chunks(boxes, labels):
-    """Fills boxes up to whole chunks; returns boxes, labels and the chunk."""
+    """Pads boxes to whole chunks; returns boxes, labels and the chunk size."""
     number = ops.shape(labels)[1]
     chunk = _CHUNK
     if isinstance(number, int):
-        # One row at least, for there to be something to index.
+        # At least one row, so that indices are valid.
         chunk = max(min(number, chunk), 1)
         filling = max(number, 1) + -max(number, 1) % chunk - number
     else:
@@ -129,18 +130,18 @@ def make_targets(anchors, boxes, labels):
     Args:
         anchors: `(num_anchors, 4)`, `"xyxy"` in pixels.
         boxes: `(batch_size, num_boxes, 4)` in the same format.
-        labels: Integers `(batch_size, num_boxes)`, -1 to fill up.
+        labels: Integers `(batch_size, num_boxes)`, -1 for padding.
 
     Returns:
-        `(deltas, classes)`: what the box head should predict, `(batch_size,
-        num_anchors, 4)`, zeros where there is no box, and the integers
-        `(batch_size, num_anchors)` of `match`.
+        `(deltas, classes)`: targets of the box head `(batch_size, num_anchors,
+        4)`, zeros where there is no box, and the integers `(batch_size,
+        num_anchors)` of `match`.
     """
     boxes, labels, _ = _whole_chunks(boxes, labels)
     indices, classes = match(anchors, boxes, labels)
     matched = ops.take_along_axis(boxes, indices[..., None], axis=1)
-    # An anchor without a box gets itself: the logarithm of the sizes of rows
-    # that only fill up is no number, which no weight of zero makes one.
+    # An anchor without a box is matched with itself: log sizes of padding are
+    # NaN or infinite, and would stay so if multiplied by a weight of zero.
     matched = ops.where((classes >= 0)[..., None], matched, anchors[None])
     deltas = bounding_boxes.encode_box_to_deltas(
         anchors,
@@ -154,7 +155,7 @@ def make_targets(anchors, boxes, labels):
 
 
 def decode(anchors, deltas):
-    """Makes boxes of what the box head predicts, `make_targets` backwards.
+    """Makes boxes from predictions of the box head; inverts `make_targets`.
 
     Args:
         anchors: `(num_anchors, 4)`, `"xyxy"` in pixels.

@@ -1,11 +1,9 @@
-"""Where attention looks: the weights as arrays first, pictures second."""
+"""Attention weights and the evidence behind predictions, in two steps.
 
-from keras_sasa.visualize.attention_pictures import (
-    plot_attention,
-    plot_attention_statistics,
-    plot_class_evidence,
-    plot_position_logits,
-)
+Some functions compute arrays, others draw them.
+"""
+
+from keras_sasa.visualize.attention_pictures import plot_attention
 from keras_sasa.visualize.attention_weights import (
     PixelAttention,
     attention_maps,
@@ -14,6 +12,11 @@ from keras_sasa.visualize.attention_weights import (
 )
 from keras_sasa.visualize.detection_pictures import plot_detections
 from keras_sasa.visualize.evidence import class_evidence
+from keras_sasa.visualize.evidence_pictures import plot_class_evidence
+from keras_sasa.visualize.head_pictures import (
+    plot_attention_statistics,
+    plot_position_logits,
+)
 from keras_sasa.visualize.head_statistics import (
     AttentionStatistics,
     attention_statistics,

@@ -1,4 +1,4 @@
-"""The calls of attention layers in a model, and what goes into them."""
+"""Calls of attention layers in a model, with their inputs."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ class AttentionCall:
         name: Name of the call in the model.
         layer: The `SelfAttention2D`.
         arguments: Positional arguments of the call.
-        options: Arguments by name.
+        options: Keyword arguments of the call.
     """
 
     name: str
@@ -72,7 +72,7 @@ class AttentionCall:
 
 
 def offsets(layer):
-    """Returns how far keys are below and to the right of their query."""
+    """Returns the rows and columns of keys relative to their query."""
     return tuple(
         rate * (np.arange(size) - size // 2)
         for rate, size in zip(

@@ -1,7 +1,10 @@
-"""Attention weights of a model on images, as arrays."""
+"""Attention weights of a model as arrays."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
+import keras
 import numpy as np
 
 from keras_sasa._keras_graphs import standardized_inputs
@@ -9,38 +12,42 @@ from keras_sasa.visualize.attention_calls import attention_calls, find_calls
 from keras_sasa.visualize.model_inputs import as_batch
 
 
-def attention_maps(model, images, layers=None):
+def attention_maps(
+    model: keras.Model,
+    images: Any,
+    layers: str | Sequence[str] | None = None,
+) -> dict[str, np.ndarray]:
     """Computes the attention weights of a model on images.
 
-    The model is run layer by layer, and what no later layer needs is let go
-    of; only the weights that are returned stay. The model is not changed, and
-    may just as well have been loaded from a file. However its layers compute
-    (`implementation`), the weights are the same.
+    The model runs layer by layer, and activations are freed as soon as
+    possible. The model is not changed. The `implementation` of its layers has
+    no influence on the weights.
 
     Args:
         model: A functional or sequential `keras.Model` that contains
-            `SelfAttention2D` layers. An `AttentionStem`, where the pixels of a
-            block and not those of a window attend to each other, is left out.
-        images: What the model takes, for instance an array `(batch, height,
-            width, channels)`. The weights take a lot of memory: a few images
-            at a time, or one layer after the other. `pixel_attention` and
-            `attention_statistics` keep no more than one layer's weights.
-        layers: Names of the layers to look at, a list or a single string;
-            `None` for all of them. A layer of a model inside the model is
-            called `"{name of the inner model}/{name of the layer}"`. If a
-            layer is called several times, its second call is
-            `"{name of the layer}:1"`, and so on. What is inside of other
-            layers or of subclassed models is not found.
+            `SelfAttention2D` layers. `AttentionStem` layers are skipped, since
+            they attend within blocks instead of windows.
+        images: Inputs of the model, for instance an array `(batch, height,
+            width, channels)`. The weights take a lot of memory: pass a few
+            images at a time, or one layer after the other. `pixel_attention`
+            and `attention_statistics` store the weights of one layer only.
+        layers: Names of the layers to return, a list or a single string;
+            `None` for all layers. A layer of a model inside the model has the
+            name `"{name of the inner model}/{name of the layer}"`. If a layer
+            is called several times, its second call has the name
+            `"{name of the layer}:1"`, and so on. Attention inside other layers
+            or subclassed models is not found.
 
     Returns:
         A dict from the name of the layer, in the order of the model, to a
         float32 array `(batch, out_height, out_width, num_heads, kernel_height,
-        kernel_width)`, whose last two axes sum to 1. Index 0 of a window side
-        is the top or left, whatever the data format.
+        kernel_width)`, whose last two axes sum to 1. Index 0 of a window axis
+        is the top or left, in either data format.
 
     Raises:
-        ValueError: If the model is not functional, if there is no
-            `SelfAttention2D` in it, none of the name asked for, or no image.
+        ValueError: If the model is not functional, contains no
+            `SelfAttention2D`, or has no layer of one of the names, or if there
+            is no image.
 
     Example:
 
@@ -73,7 +80,7 @@ class PixelAttention:
         positions: Integers `(batch, 2)`, row and column of the queries in the
             input of the layer.
         input_size: Pair (height, width), size of the input of the layer.
-        dilation_rate: Pair, that of the layer.
+        dilation_rate: Pair, as in the layer.
     """
 
     weights: np.ndarray
@@ -83,7 +90,7 @@ class PixelAttention:
 
     @property
     def in_image(self) -> np.ndarray:
-        """The weights at their places, `(batch, num_heads, height, width)`."""
+        """Weights at their positions, `(batch, num_heads, height, width)`."""
         return np.stack(
             [
                 window_in_image(
@@ -96,28 +103,33 @@ class PixelAttention:
         )
 
 
-def pixel_attention(model, images, pixels, layers=None):
+def pixel_attention(
+    model: keras.Model,
+    images: Any,
+    pixels: Any,
+    layers: str | Sequence[str] | None = None,
+) -> dict[str, PixelAttention]:
     """Computes where one pixel of each image looks, layer by layer.
 
-    In a layer the pixel belongs to the place of its input that covers it, and
-    its query is that place or, where the layer has strides or no padding, the
-    nearest one. Never more than one layer's weights are in memory.
+    In each layer, the query is the position in the layer's input that covers
+    the pixel, or the nearest query if the layer has strides or no padding.
+    Only the weights of one layer are in memory at a time.
 
     Args:
         model: A model as for `attention_maps`.
-        images: What the model takes. If it has several inputs, the first that
-            has four axes is that of the images; they must have the data format
+        images: Inputs of the model. If it has several inputs, the first one
+            with four axes contains the images, which must have the data format
             of the layers.
-        pixels: Row and column of a pixel of the images, integers, either one
-            pair for all of them or `batch` pairs.
+        pixels: Integers, row and column of a pixel: one pair for all images,
+            or `batch` pairs.
         layers: As for `attention_maps`.
 
     Returns:
         A dict from the name of the layer to a `PixelAttention`.
 
     Raises:
-        ValueError: If a pixel is not in the image, if no input is of images,
-            or as in `attention_maps`.
+        ValueError: If a pixel is not in the image, if no input contains
+            images, or as in `attention_maps`.
 
     Example:
 
@@ -156,11 +168,11 @@ def pixel_attention(model, images, pixels, layers=None):
 def _as_pairs(pixels, batch):
     try:
         pairs = np.asarray(pixels)
-    except ValueError:  # Pairs of different lengths.
+    except ValueError:  # Tuples of different lengths.
         pairs = np.empty(0)
     if pairs.dtype.kind not in "iu" or pairs.shape not in ((2,), (batch, 2)):
         raise ValueError(
-            "`pixels` must be a pair of integers (row, column), or one for "
+            "`pixels` must be a pair of integers (row, column), or a pair for "
             f"each of the {batch} images. Received: pixels={pixels!r}."
         )
     return np.broadcast_to(pairs, (batch, 2))
@@ -176,7 +188,7 @@ def _look(call, shape, pixels):
             f"Received: pixels={pixels.tolist()}."
         )
     input_size = call.input_size
-    # The middle of the pixel; `//` would give the same for whole ratios only.
+    # The center of the pixel; `//` would be the same for whole ratios only.
     places = ((pixels + 0.5) * input_size / image_size).astype(int)
     queries = call.queries()
     rows, columns = (
@@ -192,11 +204,16 @@ def _look(call, shape, pixels):
     )
 
 
-def window_in_image(weights, row, column, image_size, dilation_rate=1):
+def window_in_image(
+    weights: Any,
+    row: int,
+    column: int,
+    image_size: Sequence[int],
+    dilation_rate: int | Sequence[int] = 1,
+) -> np.ndarray:
     """Places the attention weights of one query in an image.
 
-    What of the window lies outside the image, where weights are 0, is cut
-    off.
+    The part of the window outside the image, where weights are 0, is cut off.
 
     Args:
         weights: Array `(..., kernel_height, kernel_width)`, weights of one
@@ -204,7 +221,7 @@ def window_in_image(weights, row, column, image_size, dilation_rate=1):
         row: Integer, row of the query in the input of the layer.
         column: Integer, column of the query in the input of the layer.
         image_size: Pair (height, width), size of the input of the layer.
-        dilation_rate: Integer or pair, that of the layer.
+        dilation_rate: Integer or pair, as in the layer.
 
     Returns:
         Array `(..., height, width)`, 0 outside the window.
@@ -244,7 +261,7 @@ def window_in_image(weights, row, column, image_size, dilation_rate=1):
 
 
 def _clip(position, kernel_size, image_size, dilation_rate):
-    """Returns where a window lies along an axis, and which part of it."""
+    """Returns the slice of the image and of the window where they overlap."""
     places = position + dilation_rate * (
         np.arange(kernel_size) - kernel_size // 2
     )

@@ -1,18 +1,29 @@
 """Pictures of detections."""
 
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from keras_sasa.visualize.figures import new_figure, to_unit_range
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def plot_detections(images, detections, class_names, title=None):
+
+def plot_detections(
+    images: Sequence[Any],
+    detections: Sequence[Mapping[str, Any]],
+    class_names: Sequence[str],
+    title: str | None = None,
+) -> "Figure":
     """Draws boxes with their class and score over images.
 
     Args:
-        images: List of arrays `(height, width, channels)` of any size; 1
+        images: List of arrays `(height, width, channels)` of any size. 1
             channel is drawn in gray, 3 channels are RGB.
-        detections: List of a dict for each image: `"boxes"` `(num_boxes, 4)`,
-            "xyxy" in pixels, integers `"labels"`, and `"scores"` or not.
+        detections: List with a dict for each image: `"boxes"` `(num_boxes, 4)`,
+            "xyxy" in pixels, integers `"labels"`, and optionally `"scores"`.
         class_names: List of strings, one for each label.
         title: String above the picture.
 
@@ -20,8 +31,8 @@ def plot_detections(images, detections, class_names, title=None):
         A `matplotlib.figure.Figure`.
 
     Raises:
-        ImportError: If matplotlib is missing.
-        ValueError: If there is not one dict for each image, or no image.
+        ImportError: If matplotlib is not installed.
+        ValueError: If there is no image, or not a dict for each image.
 
     Example:
 
@@ -36,7 +47,8 @@ def plot_detections(images, detections, class_names, title=None):
     """
     if not images or len(images) != len(detections):
         raise ValueError(
-            "`detections` must hold a dict for each of at least one image. "
+            "`detections` must contain a dict for each image, and `images` at "
+            "least one image. "
             f"Received: {len(detections)} for {len(images)} images."
         )
     columns = min(len(images), 4)
@@ -61,7 +73,7 @@ def plot_detections(images, detections, class_names, title=None):
 def _draw_box(axes, box, color, text):
     from matplotlib.patches import Rectangle
 
-    # Pixels are drawn around their index: the first begins at -0.5.
+    # Pixels are centered on their index: the first one begins at -0.5.
     left, top, right, bottom = np.asarray(box) - 0.5
     axes.add_patch(
         Rectangle(
@@ -73,7 +85,7 @@ def _draw_box(axes, box, color, text):
             linewidth=2,
         )
     )
-    # Above the box, unless the border of the image would cut it off.
+    # Above the box, unless the border of the image would clip it.
     above = top > 0.06 * max(axes.get_ylim())
     axes.text(
         left,

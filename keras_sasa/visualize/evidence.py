@@ -1,4 +1,6 @@
-"""Where in an image the evidence for each class is."""
+"""Class activation maps: the evidence for each class, place by place."""
+
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,37 +13,39 @@ from keras_sasa.visualize.model_inputs import (
     to_numpy,
 )
 
-# What may stand behind the classifier: its input is the logit.
+# May follow the classifier; their input is the logit.
 _ACTIVATIONS = (layers.Activation, layers.Softmax)
 
 
-def class_evidence(model, images):
+def class_evidence(model: keras.Model, images: Any) -> np.ndarray:
     """Computes the class activation maps of a classifier.
 
-    In a network that ends in the mean over all places of a map and a dense
-    layer, the logit of class c is a mean over places too, exactly:
+    If a network ends in the mean over all places of a map and a dense layer,
+    then the logit of class c is exactly a mean over places as well:
 
     ```
     logit_c = bias_c + mean over (i, j) of evidence_ij,c
     evidence_ij,c = sum over channels f of map_ij,f * kernel_f,c
     ```
 
-    A place can be for a class (above 0) or against it. Differences between
-    classes say more than one class: a softmax does not see what all share.
+    A place can support a class (above 0) or oppose it. Differences between
+    classes are more informative than a single class, because a softmax ignores
+    the evidence that all classes share.
 
     Args:
-        model: A functional or sequential `keras.Model` with one output, that
+        model: A functional or sequential `keras.Model` with one output that
             ends in `GlobalAveragePooling2D` and `Dense`, for instance any
             `keras_sasa.applications.ResNet`. A dropout between the two, an
-            activation behind them, and a model around them are allowed.
-        images: What the model takes; any number, a few are computed at a time.
+            activation after them and a model around them are allowed.
+        images: Inputs of the model. A few images are computed at a time, so
+            their number is not limited by memory.
 
     Returns:
         A float32 array `(batch, height, width, classes)`, with the height and
-        width of the map that is pooled, whatever the data format.
+        width of the pooled map, in either data format.
 
     Raises:
-        ValueError: If the model ends in something else.
+        ValueError: If the model ends in other layers.
 
     Example:
 
@@ -60,9 +64,8 @@ def class_evidence(model, images):
     True
 
     Reference:
-        [Zhou et al., 2016](https://arxiv.org/abs/1512.04150), section 2. Their
-        map has no 1 / (height * width); ours has, so that its mean, not its
-        sum, is the logit.
+        [Zhou et al., 2016](https://arxiv.org/abs/1512.04150), section 2. In
+        their definition the sum of the map is the logit, in ours the mean.
     """
     return np.concatenate(
         [_evidence(model, part) for part in in_parts(model, images)]
@@ -86,11 +89,12 @@ def _evidence(model, inputs):
         or not isinstance(end.operation, layers.Dense)
         or not isinstance(before.operation, layers.GlobalAveragePooling2D)
     ):
+        ends = [type(layer).__name__ for layer in model.layers[-3:]]
         raise ValueError(
             "`model` must have one output and end in `GlobalAveragePooling2D` "
-            "and `Dense`; only then is a logit a mean over places. Received: "
-            f"model={model.name!r} with {len(model.outputs)} outputs, which "
-            f"ends in {[type(layer).__name__ for layer in model.layers[-3:]]}."
+            "and `Dense`; otherwise no logit is a mean over places. Received: "
+            f"model={model.name!r} with {len(model.outputs)} outputs and the "
+            f"last layers {ends}."
         )
     ((_, arguments, options),) = run_calls(model, inputs, [before])
     features = to_numpy(first_argument(arguments, options))
@@ -100,7 +104,7 @@ def _evidence(model, inputs):
 
 
 def _skip(tensors, kinds):
-    """Returns the last call before tensors that is none of `kinds`."""
+    """Returns the last call before tensors that is not of these kinds."""
     call = call_of(tensors[0])
     while isinstance(call.operation, kinds):
         call = call_of(call.input_tensors[0])

@@ -1,8 +1,11 @@
-"""How far and how widely every head looks, and which places it prefers."""
+"""Statistics of attention heads: distance, entropy, preferred positions."""
 
 import collections
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
+import keras
 import numpy as np
 
 from keras_sasa.visualize.attention_calls import (
@@ -19,11 +22,11 @@ class AttentionStatistics:
 
     Args:
         distance: Array `(batch, num_heads)`, in pixels of the layer's input.
-        entropy: Array `(batch, num_heads)`, in nats. `exp(entropy)` is the
-            number of pixels over which equal weights have this entropy.
-        uniform_distance: Float, the distance of equal weights over all of each
+        entropy: Array `(batch, num_heads)`, in nats. Equal weights on
+            `exp(entropy)` pixels have this entropy.
+        uniform_distance: Float, distance of equal weights on the part of each
             window that lies in the image.
-        uniform_entropy: Float, their entropy; no head can have more.
+        uniform_entropy: Float, their entropy, which is the maximum.
     """
 
     distance: np.ndarray
@@ -32,8 +35,12 @@ class AttentionStatistics:
     uniform_entropy: float
 
 
-def attention_statistics(model, images, layers=None):
-    """Computes mean attention distance and entropy of every head.
+def attention_statistics(
+    model: keras.Model,
+    images: Any,
+    layers: str | Sequence[str] | None = None,
+) -> dict[str, AttentionStatistics]:
+    """Computes the mean attention distance and the entropy of each head.
 
     With the attention weights `w` of a head, for each image
 
@@ -45,16 +52,16 @@ def attention_statistics(model, images, layers=None):
     ```
 
     where (i, j) and (a, b) are rows and columns of the input of the layer.
-    Keys outside the image, and masked ones, have weight 0 and add nothing;
-    queries without any key do not count. An image without any key, where all is
-    masked, has NaN.
+    Masked keys and keys outside the image have weight 0 and add nothing;
+    queries without keys do not count. An image without keys, because it is
+    masked completely, has NaN.
 
-    Any number of images: a few are computed at a time, and of those never more
-    than one layer's weights are in memory.
+    The number of images is not limited by memory: a few are computed at a time,
+    with the weights of only one layer in memory.
 
     Args:
         model: A model as for `attention_maps`.
-        images: What the model takes.
+        images: Inputs of the model.
         layers: As for `attention_maps`.
 
     Returns:
@@ -111,7 +118,7 @@ def _statistics(call):
 
 
 def _uniform_weights(call):
-    """Returns equal weights over what of the windows lies in the image."""
+    """Returns equal weights on the part of each window inside the image."""
     inside_rows, inside_columns = (
         _inside(queries, steps, size)
         for queries, steps, size in zip(
@@ -132,16 +139,16 @@ def _inside(queries, steps, size):
 
 
 def _distance(weights, far):
-    """Means over queries; `far` is the distance of each key of a window."""
+    """Returns means over queries; `far` has the distances in a window."""
     window = weights.sum(axis=(1, 2), dtype="float64")
-    # The weights of a query sum to 1, so that all of them sum to the number of
-    # queries; those without a key have weights of 0.
+    # The weights of a query sum to 1, or to 0 if it has no key. Hence the sum
+    # of all weights is the number of queries with keys.
     return _ratio((window * far).sum(axis=(-2, -1)), window.sum(axis=(-2, -1)))
 
 
 def _entropy(weights):
     queries = weights.sum(axis=(1, 2, 4, 5), dtype="float64")
-    # Image by image: the logarithms take as much memory as the weights.
+    # Image by image, since the logarithms take as much memory as the weights.
     return _ratio(
         np.stack([_sum_of_entropies(image) for image in weights]), queries
     )
@@ -158,36 +165,42 @@ def _sum_of_entropies(weights):
     return -np.sum(weights * logarithms, axis=(0, 1, 3, 4), dtype="float64")
 
 
-def position_logits(model, images, layers=None):
-    """Computes which places of its window every head prefers.
+def position_logits(
+    model: keras.Model,
+    images: Any,
+    layers: str | Sequence[str] | None = None,
+) -> dict[str, np.ndarray]:
+    """Computes the places of its window that each head prefers.
 
-    The logit of a key has a term of content, `q . k`, and one of relative
-    position, `q . r_{a-i, b-j}` with `r` the learned row and column embedding.
-    Returned is the second, averaged over all queries of all images. As it is
-    linear in the query, this is exactly what the mean query gives:
+    The logit of a key has a term of content, `q . k`, and a term of relative
+    position, `q . r_{a-i, b-j}`, where `r` is the learned row and column
+    embedding. This function returns the second term, averaged over all queries
+    of all images. It is linear in the query, so its average is exactly the term
+    of the mean query:
 
     ```
     mean(q) . concat(row_embedding[a-i], column_embedding[b-j])
     ```
 
-    less its mean over the window, which the softmax does not see. A place with
-    a logit higher by 1 gets e = 2.7 times the weight of another with the same
-    content.
+    Its mean over the window, which the softmax ignores, is subtracted. If a
+    logit is higher by 1, the place gets e = 2.7 times the weight of another
+    place with the same content.
 
     Args:
         model: A model as for `attention_maps`.
-        images: What the model takes; any number, a few are computed at a time.
+        images: Inputs of the model. A few images are computed at a time, so
+            their number is not limited by memory.
         layers: As for `attention_maps`, but only layers with
-            `position_encoding="relative"`; `None` for all of those.
+            `position_encoding="relative"`; `None` for all such layers.
 
     Returns:
         A dict from the name of the layer, in the order of the model, to a
         float64 array `(num_heads, kernel_height, kernel_width)`, whose last
-        two axes have mean 0. Index 0 of a window side is the top or left.
+        two axes have mean 0. Index 0 of a window axis is the top or left.
 
     Raises:
-        ValueError: If a layer asked for, or all of them, have no relative
-            positions, or as in `attention_maps`.
+        ValueError: If one of the named layers, or all layers of the model,
+            have no relative positions, or as in `attention_maps`.
 
     Example:
 
@@ -228,7 +241,7 @@ def position_logits(model, images, layers=None):
 def _queries(call):
     """Returns the mean query of each image, `(batch, filters)`."""
     inputs = to_numpy(call.inputs)[:, *np.ix_(*call.queries())]
-    # The projection is linear: that of the mean input is the mean query.
+    # The projection is linear: the mean input gives the mean query.
     means = inputs.mean(axis=(1, 2), dtype="float64")
     queries = means @ to_numpy(call.layer.query_kernel)
     if call.layer.use_bias:

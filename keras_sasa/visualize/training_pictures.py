@@ -1,23 +1,29 @@
-"""Pictures of a training and of what a classifier confuses."""
+"""Pictures of training curves and of a confusion matrix."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_sasa.visualize.figures import new_figure
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def plot_history(history, title=None):
-    """Draws loss and metrics of a training, epoch by epoch.
+
+def plot_history(history: Any, title: str | None = None) -> "Figure":
+    """Draws the loss and the metrics of a training run, epoch by epoch.
 
     Args:
-        history: What `model.fit` returned, or its dict `history.history`.
+        history: Result of `model.fit`, or its dict `history.history`.
         title: String above the picture.
 
     Returns:
-        A `matplotlib.figure.Figure` with one pair of axes for the loss and
-        one for each metric; `figure.savefig(path)` writes it.
+        A `matplotlib.figure.Figure` with axes for the loss and for each
+        metric; `figure.savefig(path)` writes it.
 
     Raises:
-        ImportError: If matplotlib is missing.
+        ImportError: If matplotlib is not installed.
         ValueError: If there is nothing to draw.
 
     Example:
@@ -35,10 +41,10 @@ def plot_history(history, title=None):
             if name != "learning_rate"
         )
     )
-    names.sort(key="loss".__ne__)  # The loss first; Keras goes by the alphabet.
+    names.sort(key="loss".__ne__)  # The loss first; Keras sorts by name.
     if not names:
         raise ValueError(
-            "`history` must hold the loss of at least one epoch. "
+            "`history` must contain the loss of at least one epoch. "
             f"Received: history={values!r}."
         )
     figure = new_figure(4.5 * len(names), 3.4, title)
@@ -62,21 +68,23 @@ def plot_history(history, title=None):
     return figure
 
 
-def plot_confusion(confusion, class_names, title=None):
-    """Draws which classes a model takes for which.
+def plot_confusion(
+    confusion: Any, class_names: Sequence[str], title: str | None = None
+) -> "Figure":
+    """Draws a confusion matrix.
 
     Args:
-        confusion: Array of integers `(classes, classes)`: the number of images
-            of the class of the row that were taken for that of the column.
+        confusion: Integers `(classes, classes)`, the number of images of each
+            true class (row) that were classified as each class (column).
         class_names: List of strings, one for each class.
         title: String above the picture.
 
     Returns:
-        A `matplotlib.figure.Figure`. A cell shows its share of the row, in
-        figures too where there are at most twelve classes.
+        A `matplotlib.figure.Figure`. The color of a cell is its share of the
+        row, which is also printed if there are at most twelve classes.
 
     Raises:
-        ImportError: If matplotlib is missing.
+        ImportError: If matplotlib is not installed.
         ValueError: If the shapes do not fit each other.
 
     Example:
@@ -94,7 +102,7 @@ def plot_confusion(confusion, class_names, title=None):
             "`confusion` must have a row and a column for each of the "
             f"{number} `class_names`. Received: shape {confusion.shape}."
         )
-    # A class without an image has a row of zeros.
+    # A class without images has a row of zeros.
     percent = 100 * confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     side = min(3.0 + 0.4 * number, 12.0)
     figure = new_figure(side + 0.8, side, title)

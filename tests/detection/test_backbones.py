@@ -23,7 +23,7 @@ def backbone(padding="same", side=64, **options):
 @pytest.mark.parametrize(
     "features, message",
     [
-        (("c3", "c4", "c6"), r"'c6', which is none of \['input_layer"),
+        (("c3", "c4", "c6"), r"'c6', which is not one of \['input_layer"),
         (("c3", "c4"), r"three layers.*features=\('c3', 'c4'\)"),
         ("c3c", "three layers.*features='c3c'"),
         (("c4", "c5", "c5"), r"\(8, 8\) of 64x64 pixels for 'c4'.*4, 4, 8"),
@@ -52,7 +52,7 @@ def test_layers_of_another_graph():
     for name in FEATURES:
         x = model.get_layer(name)(x)
     feature_maps(model, FEATURES)
-    with pytest.raises(ValueError, match="`features` .*and no other model"):
+    with pytest.raises(ValueError, match="`features` .*any other model"):
         feature_maps(keras.Model(images, x), FEATURES)
 
 

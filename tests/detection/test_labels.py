@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_sasa.detection import labels
+from keras_sasa.detection import label_checks, labels
 from keras_sasa.detection.checked_data import CheckedData
 from tests.support.detectors import tiny_detector, tiny_scenes
 
@@ -36,7 +36,7 @@ def prepare(boxes=BOXES, classes=CLASSES, box_format="xyxy"):
         ({"boxes": BOXES * np.nan}, r"`boxes` must be finite.*boxes\[0, 0\]"),
         ({"boxes": BOXES / 64}, "`boxes` must be in pixels.*from 0 to 1"),
         ({"boxes": BOXES[..., [2, 3, 0, 1]]}, "'xyxy' and have an area"),
-        ({"boxes": NONE}, "or the label -1 where they only fill up"),
+        ({"boxes": NONE}, "or the label -1 for padding"),
         ({"boxes": BOXES + 64}, "reach into the image, here of 64x64 pixels"),
         ({"boxes": BOXES - 60}, "reach into the image"),
         (
@@ -95,7 +95,7 @@ def test_wrong_structure(y, message):
     ],
 )
 def test_formats_have_the_sides_that_keras_gives_them(box_format, box):
-    sides = labels._sides(np.array([[box]], "float32"), box_format)
+    sides = label_checks._sides(np.array([[box]], "float32"), box_format)
     converted = keras.utils.bounding_boxes.convert_format(
         np.array([[box]], "float32"), box_format, "xyxy"
     )
