@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import keras
 import numpy as np
@@ -86,12 +87,17 @@ def classifier(load):
 def same_process(classifier, load, monkeypatch, capsys):
     """Evaluates without a new process, which takes seconds."""
 
-    def evaluate(model_path, options):
-        capsys.readouterr()
-        load("evaluate").main([str(model_path), "--data", options.data])
-        return json.loads(capsys.readouterr().out.splitlines()[-1])["accuracy"]
+    def run(command, stdout, text):
+        script = command.index(str(EXAMPLES / "evaluate.py"))
+        assert command[:script] == [sys.executable, "-W", "ignore"]
+        printed = capsys.readouterr().out
+        with warnings.catch_warnings(action="ignore"):
+            load("evaluate").main(command[script + 1 :])
+        output = capsys.readouterr().out
+        print(printed, end="")
+        return subprocess.CompletedProcess(command, 0, output)
 
-    monkeypatch.setattr(classifier, "evaluate_in_new_process", evaluate)
+    monkeypatch.setattr(classifier.subprocess, "run", run)
 
 
 def accuracies(output):
@@ -288,7 +294,7 @@ def test_data_that_the_model_was_not_trained_for():
 
 
 def test_corrupt_images_are_left_out_of_the_evaluation_too(
-    classifier, tmp_path, capfd
+    classifier, same_process, tmp_path, capsys
 ):
     for part in ("train", "val"):
         image_folder(tmp_path / "data" / part, images=6)
@@ -298,7 +304,7 @@ def test_corrupt_images_are_left_out_of_the_evaluation_too(
         + ["--output", str(tmp_path / "run"), "--image-size", "12"]
         + ["--skip-corrupt"]
     )
-    before, after = accuracies(capfd.readouterr().out)
+    before, after = accuracies(capsys.readouterr().out)
     assert before == pytest.approx(after, abs=1e-6)
 
 
@@ -333,7 +339,10 @@ def test_unlike_accuracies_are_an_error(classifier, tmp_path, monkeypatch):
         classifier.main([*TINY, "--output", str(tmp_path)])
 
 
-def test_failure_of_the_new_process_is_an_error(classifier, tmp_path):
+def test_failure_of_the_new_process_is_an_error(
+    classifier, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(classifier, "EVALUATE", tmp_path / "no_program.py")
     parser = command_line.make_parser("", "digits", "", "")
     command_line.add_selection(parser)
     options = parser.parse_args([])
@@ -644,19 +653,27 @@ def test_default_command(tmp_path):
 
 
 TINY_DETECTOR = [
+    *("--spatial", "conv", "conv", "conv", "attention"),
     *("--epochs", "1", "--width", "8", "--heads", "2", "--filters", "32"),
     *("--image-size", "64", "--batch-size", "2"),
 ]
 
 
-def test_detector(load, tmp_path, capsys):
+def test_detector(load, tmp_path, capsys, monkeypatch):
     """Trains on a folder, then finds objects in images of it."""
     pytest.importorskip("pycocotools")
     folder = coco_folder(tmp_path / "set", (4, 3))
     run = tmp_path / "run"
-    load("train_detector").main(
-        ["--data", str(folder), "--output", str(run), *TINY_DETECTOR]
+    program = load("train_detector")
+    fit = program.fit
+    monkeypatch.setattr(
+        program,
+        "fit",
+        lambda network, *args, **options: fit(
+            {**network, "head_depth": 1}, *args, **options
+        ),
     )
+    program.main(["--data", str(folder), "--output", str(run), *TINY_DETECTOR])
     output = capsys.readouterr().out
     measured = json.loads(output.splitlines()[-1])
     assert {"AP", "AP50", "AP75", "AP_small"} <= measured.keys()
