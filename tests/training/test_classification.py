@@ -394,7 +394,7 @@ def test_wrong_strategy(name, message):
         training.make_devices(name)
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("precision", [large("bfloat16"), "float16"])
 def test_mixed_precision(tmp_path, without_tensorboard, precision):
     model, history = fit(
         NETWORK,
