@@ -20,7 +20,7 @@ from tests.support.backend import (
     value_and_gradients,
 )
 from tests.support.cases import CASES, Case, reference
-from tests.support.parameters import in_turn, product
+from tests.support.parameters import in_turn, large_on_jax, product
 
 # The kernel knows float32 only: what is float64 here says nothing of it.
 FLOAT64 = sorted(set(IMPLEMENTATIONS) - {"native"})
@@ -62,7 +62,9 @@ NATIVE_COMPILED = in_turn(MODES[1:], [n for n in NATIVE if n in COMPILED])
 def compiles_differently(implementation, mode, name):
     """Whether the quick run computes a case with tiles or patches."""
     if BACKEND == "jax":
-        return name in DIFFERENT[1:]
+        return name == "default" or (
+            implementation == "tiled" and name in DIFFERENT[1:]
+        )
     if mode == "eager":
         return True
     if implementation == "tiled":
@@ -174,6 +176,7 @@ def test_borders_by_hand(native_available, implementation):
     )
 
 
+@pytest.mark.large_on_jax
 @pytest.mark.parametrize("implementation", FLOAT64)
 def test_every_element_of_the_gradient(implementation):
     case = Case(3, 4, channels=2, batch=1)
@@ -192,7 +195,13 @@ def test_every_element_of_the_gradient(implementation):
         )
 
 
-@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("default", "many_bands_mask") else large_on_jax(name)
+        for name in COMPILED
+    ],
+)
 def test_float32_agrees_with_the_definition(name):
     case = CASES[name]
     inputs = case.make_inputs().astype("float32")
@@ -280,6 +289,7 @@ def native_cases(draw):
     )
 
 
+@pytest.mark.large_on_jax
 @settings(property_test, max_examples=4 if BACKEND == "jax" else 40)
 @given(native_cases())
 def test_native_agrees_with_the_definition(native_available, case):
@@ -389,7 +399,10 @@ def test_no_images(implementation, masked, mode, request):
         np.testing.assert_array_equal(gradient, 0, err_msg=name)
 
 
-@pytest.mark.parametrize("name", ["default", "dilation_2_3", "many_bands"])
+@pytest.mark.parametrize(
+    "name",
+    ["default", large_on_jax("dilation_2_3"), large_on_jax("many_bands")],
+)
 def test_dropout_is_the_same_for_all(name):
     case = CASES[name]
     cotangent, _ = reference(name).cotangents()
@@ -413,6 +426,7 @@ def test_dropout_is_the_same_for_all(name):
             )
 
 
+@pytest.mark.large_on_jax
 @pytest.mark.parametrize("implementation", FLOAT64)
 def test_dropout_drops_weights_and_keeps_their_mean(implementation):
     case = CASES["default"]
@@ -443,6 +457,7 @@ windows = st.tuples(*[st.sampled_from([1, 3, 5, 7])] * 2)
 implementations = st.sampled_from(FLOAT64)
 
 
+@pytest.mark.large_on_jax
 @property_test
 @given(maps, maps, windows, implementations)
 def test_weights_sum_to_one(height, width, kernel_size, implementation):
@@ -452,6 +467,7 @@ def test_weights_sum_to_one(height, width, kernel_size, implementation):
     np.testing.assert_allclose(scores.sum((-2, -1)), 1, rtol=1e-12)
 
 
+@pytest.mark.large_on_jax
 @property_test
 @given(maps, maps, windows, implementations)
 def test_constant_image_stays_constant(
@@ -466,6 +482,7 @@ def test_constant_image_stays_constant(
     np.testing.assert_allclose(outputs, expected, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.large_on_jax
 @property_test
 @given(st.integers(0, 4), st.integers(0, 4), implementations)
 def test_translation_equivariance(down, right, implementation):
@@ -482,6 +499,7 @@ def test_translation_equivariance(down, right, implementation):
     )
 
 
+@pytest.mark.large_on_jax
 @property_test
 @given(st.integers(0, 9), st.integers(0, 10), windows, maps, implementations)
 def test_a_window_of_pixels_influences_an_output(
@@ -504,6 +522,7 @@ def test_a_window_of_pixels_influences_an_output(
     np.testing.assert_array_equal(influence, expected)
 
 
+@pytest.mark.large_on_jax
 @property_test
 @given(maps, maps, st.integers(1, 3), st.integers(1, 3), implementations)
 def test_strided_output_is_a_part_of_the_whole(
@@ -517,6 +536,7 @@ def test_strided_output_is_a_part_of_the_whole(
     )
 
 
+@pytest.mark.large_on_jax
 @pytest.mark.parametrize("name", ["mask", "many_bands_mask"])
 @pytest.mark.parametrize("implementation", FLOAT64)
 def test_masked_pixels_have_no_influence(implementation, name):
@@ -529,6 +549,7 @@ def test_masked_pixels_have_no_influence(implementation, name):
     np.testing.assert_allclose(changed[mask], outputs[mask], **TOLERANCE)
 
 
+@pytest.mark.large_on_jax
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -562,7 +583,9 @@ def test_large_logits_in_half_precision(
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-@pytest.mark.parametrize("name", ["default", "strides_even_map", "bias"])
+@pytest.mark.parametrize(
+    "name", ["default", large_on_jax("strides_even_map"), large_on_jax("bias")]
+)
 def test_native_in_half_precision(native_calls, name, policy):
     case = CASES[name]
     dtype = policy.removeprefix("mixed_")
