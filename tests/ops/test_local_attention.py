@@ -337,10 +337,8 @@ def test_queries_keys_and_values_in_one_tensor(native_available, shared):
                 "overlapping": (0, 2, 4),
             }[shared]
             position = tuple(
-                map(
-                    ops.convert_to_tensor,
-                    (layer.row_embedding, layer.column_embedding),
-                )
+                ops.cast(weight, "float32")
+                for weight in (layer.row_embedding, layer.column_embedding)
             )
             if not copied:
                 return IMPLEMENTATIONS["native"].attend(
