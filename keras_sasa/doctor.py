@@ -43,7 +43,7 @@ _SETTINGS = (
 )
 
 
-def report():
+def report() -> dict[str, dict[str, str]]:
     """Collects facts about this environment.
 
     Returns:
@@ -121,7 +121,8 @@ def _vector_flags():
     return " ".join(f for f in _VECTOR_FLAGS if f in flags) or "none known"
 
 
-def main():
+def main() -> None:
+    """Prints the report."""
     for heading, lines in report().items():
         print(f"{heading}:")
         width = max(map(len, lines))

@@ -8,6 +8,7 @@ import pytest
 
 from keras_sasa import AttentionStem, SelfAttention2D, applications
 from keras_sasa.applications import NUM_BLOCKS, ResNet, named_networks
+from keras_sasa.applications.spatial_operators import SPATIAL_OPERATORS
 from tests.support.networks import open_blocks
 
 SMALL = {
@@ -135,6 +136,21 @@ def test_operator_of_each_group():
     names = [x.name for x in model.layers]
     assert "group1_block1_spatial_conv" in names
     assert "group2_block1_attention" in names
+
+
+def test_new_operator_is_a_row(monkeypatch):
+    def depthwise(x, filters, strides, name, options):
+        return keras.layers.DepthwiseConv2D(
+            3, strides, padding="same", name=f"{name}_depthwise"
+        )(x)
+
+    with pytest.raises(ValueError, match="spatial='depthwise'"):
+        small(spatial="depthwise")
+    monkeypatch.setitem(SPATIAL_OPERATORS, "depthwise", depthwise)
+    model = small(spatial=("conv", "depthwise"))
+    names = [layer.name for layer in model.layers]
+    assert "group1_block1_spatial_conv" in names
+    assert "group2_block1_depthwise" in names
 
 
 def test_blocks_start_as_their_shortcuts():
