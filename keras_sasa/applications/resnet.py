@@ -147,7 +147,7 @@ def ResNet(
                 strides=2 if group > 1 and block == 1 else 1,
                 project=block == 1,
                 spatial_operator=functools.partial(
-                    SPATIAL_OPERATORS[operator], options=options
+                    SPATIAL_OPERATORS[operator], options
                 ),
                 name=f"group{group}_block{block}",
                 output_name=(

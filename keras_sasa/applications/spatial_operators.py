@@ -24,11 +24,11 @@ class AttentionOptions:
     implementation: str | None
 
 
-def _convolution(x, filters, strides, name, options):
+def _convolution(options, x, filters, strides, name):
     return convolution(x, filters, 3, strides, f"{name}_spatial_conv")
 
 
-def _attention(x, filters, strides, name, options):
+def _attention(options, x, filters, strides, name):
     pool = options.downsampling == "pool"
     x = SelfAttention2D(
         filters,
@@ -48,10 +48,10 @@ def _attention(x, filters, strides, name, options):
     return x
 
 
-# From a map, the filters, the strides, the name of the block and the options
-# to a map.
+# From the options, a map, the filters, the strides and the name of the block to
+# a map.
 SpatialOperator = Callable[
-    [keras.KerasTensor, int, int, str, AttentionOptions], keras.KerasTensor
+    [AttentionOptions, keras.KerasTensor, int, int, str], keras.KerasTensor
 ]
 SPATIAL_OPERATORS: dict[str, SpatialOperator] = {
     "conv": _convolution,

@@ -33,7 +33,7 @@ class Conversion:
         )
 
     def __str__(self) -> str:
-        lines = [
+        lines: list[tuple[str, ...]] = [
             ("layer", "was", "output", "parameters", "now", "FLOPs", "now")
             + ("separable",)
         ]

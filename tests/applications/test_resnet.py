@@ -139,7 +139,7 @@ def test_operator_of_each_group():
 
 
 def test_new_operator_is_a_row(monkeypatch):
-    def depthwise(x, filters, strides, name, options):
+    def depthwise(options, x, filters, strides, name):
         return keras.layers.DepthwiseConv2D(
             3, strides, padding="same", name=f"{name}_depthwise"
         )(x)
