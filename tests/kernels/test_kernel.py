@@ -582,6 +582,7 @@ def test_nan_and_infinity(native_available, name, place, special):
         )
 
 
+@pytest.mark.large_on_jax
 def test_training_is_that_of_the_definition(native_calls):
     random = np.random.default_rng(0)
     images = random.normal(size=(16, 8, 8, 3)).astype("float32")
