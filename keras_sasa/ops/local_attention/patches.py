@@ -7,6 +7,7 @@ B batch, H height, W width of keys, P height, Q width of queries, N heads,
 D channels per head, K window height, L window width.
 """
 
+import keras
 from keras import ops
 
 from keras_sasa.ops.local_attention.interface import LocalAttention
@@ -84,8 +85,14 @@ def extract_windows(problem: Problem, maps, queries):
     Returns:
         `(B, P, Q, K, L, C)`.
     """
+    # The padding is made here because "SAME" of TensorFlow moves the window
+    # with the parity of a strided map.
     margins = [(axis.margin, axis.margin) for axis in problem.axes]
     maps = ops.pad(maps, ((0, 0), *margins, (0, 0)))
+    if keras.backend.backend() == "tensorflow":
+        patches = _extract_patches(problem.axes, maps)
+        shape = (ops.shape(maps)[0], *queries, *problem.window, maps.shape[-1])
+        return ops.reshape(patches, shape)
     rows, columns = (
         axis.keys(number) + axis.margin
         for axis, number in zip(problem.axes, queries, strict=True)
@@ -93,3 +100,23 @@ def extract_windows(problem: Problem, maps, queries):
     # (B, P, K, W, C), then (B, P, K, Q, L, C).
     maps = ops.take(ops.take(maps, rows, axis=1), columns, axis=3)
     return ops.transpose(maps, (0, 1, 3, 2, 4, 5))
+
+
+def _extract_patches(axes, maps):
+    """Returns the windows `(B, P, Q, K * L * C)` of padded maps."""
+    import tensorflow as tf
+
+    rows, columns = axes
+    number = maps.shape[0]
+    if not number:
+        # The gradient of TensorFlow's operation needs an image.
+        number = tf.shape(maps)[0]
+        added = tf.cast(number == 0, "int32")
+        maps = tf.pad(maps, [[0, added], [0, 0], [0, 0], [0, 0]])
+    return tf.image.extract_patches(
+        maps,
+        sizes=(1, rows.kernel_size, columns.kernel_size, 1),
+        strides=(1, rows.stride, columns.stride, 1),
+        rates=(1, rows.dilation_rate, columns.dilation_rate, 1),
+        padding="VALID",
+    )[:number]
