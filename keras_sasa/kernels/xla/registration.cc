@@ -1,5 +1,6 @@
 // Registers the handlers with an XLA that does not look them up by name.
 
+#include <cstdint>
 #include <string>
 #include <utility>
 
@@ -22,11 +23,16 @@ keras_sasa_register(const XLA_FFI_Api* api) {
     XLA_FFI_Error* error =
         xla::ffi::Ffi::RegisterStaticHandler(api, name, "Host", handler);
     if (error == nullptr) continue;
-    XLA_FFI_Error_GetMessage_Args arguments{};
-    arguments.struct_size = XLA_FFI_Error_GetMessage_Args_STRUCT_SIZE;
-    arguments.error = error;
-    api->XLA_FFI_Error_GetMessage(&arguments);
-    message = arguments.message;
+    // Newer versions of XLA also write a code, after the message.
+    struct {
+      XLA_FFI_Error_GetMessage_Args arguments{};
+      int64_t code = 0;
+    } details;
+    details.arguments.struct_size = sizeof(details);
+    details.arguments.error = error;
+    api->XLA_FFI_Error_GetMessage(&details.arguments);
+    const char* text = details.arguments.message;
+    message = text == nullptr ? "an error without a message" : text;
     XLA_FFI_Error_Destroy_Args destroy{};
     destroy.struct_size = XLA_FFI_Error_Destroy_Args_STRUCT_SIZE;
     destroy.error = error;
