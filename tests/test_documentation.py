@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_sasa import detection
 from keras_sasa.command_line import resolve_output
 from keras_sasa.layers import ImageRescaling
 
@@ -47,9 +48,13 @@ def blocks(page, language):
 )
 def test_python_blocks_run(page, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
-    if page == "README.md" and not request.config.getoption("--run-large"):
-        # The network itself takes half a minute; docs/conversion.md has it.
-        monkeypatch.setattr(keras.applications, "ResNet50", small_resnet)
+    if not request.config.getoption("--run-large"):
+        # The networks of these pages take half a minute each.
+        if page == "README.md":
+            # docs/conversion.md has it, too.
+            monkeypatch.setattr(keras.applications, "ResNet50", small_resnet)
+        if page == "docs/detection.md":
+            monkeypatch.setattr(detection, "RetinaNet", small_retinanet)
     if page == "docs/own_images.md":
         train_on_photos(tmp_path)
     monkeypatch.setattr(keras.datasets.cifar10, "load_data", few_images)
@@ -79,6 +84,12 @@ def small_resnet(weights, input_shape, classes):
             keras.layers.Dense(classes, "softmax"),
         ]
     )
+
+
+def small_retinanet(backbone, **options):
+    """Returns a detector of fewer, narrower layers, which compile faster."""
+    options |= {"spatial": "conv", "filters": 16, "head_depth": 1}
+    return detection.retinanet.RetinaNet(backbone, **options)
 
 
 def train_on_photos(folder):

@@ -19,21 +19,32 @@ from keras_sasa.ops.local_attention import local_attention, native
 from tests.support import kernel_driver, process
 from tests.support.backend import BACKEND, value_and_gradients
 from tests.support.networks import open_blocks
+from tests.support.parameters import large
 
 on_tensorflow = pytest.mark.skipif(
     BACKEND != "tensorflow", reason="the call of TensorFlow"
 )
 
 
-def on(level, *needed):
-    """A parameter: the flag of this level, where the processor has it."""
+def runs(*needed):
+    """Whether this is an x86-64 processor with all these flags."""
     flags = pathlib.Path("/proc/cpuinfo")
-    runs = platform.machine() == "x86_64" and (
+    return platform.machine() == "x86_64" and (
         flags.exists() and set(needed) <= set(flags.read_text().split())
     )
-    reason = f"this processor is not {level}"
-    mark = pytest.mark.skipif(not runs, reason=reason)
-    return pytest.param((f"-march={level}",), id=level, marks=mark)
+
+
+# Vectors as wide as most processors have them, and else of the baseline, are in
+# the quick run: where it is not in the cache, a driver takes 20 seconds.
+HAS_V3 = runs("avx2", "fma", "bmi2")
+HAS_V4 = runs("avx512f", "avx512bw", "avx512dq", "avx512vl")
+
+
+def level(name, available, marks=()):
+    """A parameter: the flags of a level, where the processor has it."""
+    reason = f"this processor is not {name}"
+    skip = pytest.mark.skipif(not available, reason=reason)
+    return pytest.param((f"-march={name}",), id=name, marks=[skip, *marks])
 
 
 @pytest.mark.skipif(
@@ -42,9 +53,11 @@ def on(level, *needed):
 @pytest.mark.parametrize(
     "flags",
     [
-        pytest.param((), id="baseline"),
-        on("x86-64-v3", "avx2", "fma", "bmi2"),
-        on("x86-64-v4", "avx512f", "avx512bw", "avx512dq", "avx512vl"),
+        pytest.param(
+            (), id="baseline", marks=[pytest.mark.large] if HAS_V3 else []
+        ),
+        level("x86-64-v3", HAS_V3),
+        level("x86-64-v4", HAS_V4, [pytest.mark.large]),
     ],
 )
 def test_mathematics_under_sanitizers(request, flags):
@@ -518,7 +531,7 @@ def test_same_bits_from_run_to_run(native_calls):
 
 
 @on_tensorflow
-@pytest.mark.parametrize("threads", [1, 5])
+@pytest.mark.parametrize("threads", [1, large(5)])
 def test_same_bits_for_any_number_of_threads(native_available, threads):
     actual, _ = process.run(THREADS, threads)
     assert actual == digests()
