@@ -62,13 +62,10 @@ def load() -> str | None:
 
 def library_path() -> pathlib.Path | None:
     """Returns the path of the compiled library, or `None` if there is none."""
-    folder = pathlib.Path(__file__).parent
-    # First the name that setup.py gives it, without a version of Python.
-    for suffix in reversed(importlib.machinery.EXTENSION_SUFFIXES):
-        path = folder / f"_native{suffix}"
-        if path.is_file():
-            return path
-    return None
+    # The last suffix has no version of Python; setup.py uses the same.
+    suffix = importlib.machinery.EXTENSION_SUFFIXES[-1]
+    path = pathlib.Path(__file__).with_name(f"_native{suffix}")
+    return path if path.is_file() else None
 
 
 def _not_compiled():
