@@ -509,7 +509,7 @@ def test_classify(load, tmp_path, capsys):
     recipe = dataclasses.replace(CIFAR10, image_size=12, batch_size=6)
     model = open_blocks(build_model(SMALL, data, recipe))
     model.save(tmp_path / "model.keras")
-    batches = evaluation_batches(data, recipe)
+    batches = evaluation_batches(data, recipe, 6)
     expected = model.predict(batches.map(lambda images, *_: images))
     files = [str(path) for path in validation_files(tmp_path / "data")]
     classify = load("classify")
