@@ -473,6 +473,7 @@ def test_empty_images(native_calls, shape):
 
 
 # More than one block of channels, and more than the kernel itself projects.
+@pytest.mark.large_on_jax
 @pytest.mark.parametrize("channels", [1, 256, 257, 300])
 def test_projected_as_by_the_backend(native_calls, monkeypatch, channels):
     (images,) = normal((2, 9, 10, channels))

@@ -37,7 +37,9 @@ ignore_shuffle = pytest.mark.filterwarnings(
         large_on_jax(
             {"dilation_rate": (1, 2), "use_content": False}, (2, 9, 8, 8), 4, 0
         ),
-        ({"dropout": 0.1, "implementation": "patches"}, (2, 9, 8, 8), 5, 1),
+        large_on_jax(
+            {"dropout": 0.1, "implementation": "patches"}, (2, 9, 8, 8), 5, 1
+        ),
         large_on_jax({"position_encoding": "absolute"}, (2, 9, 8, 8), 3, 0),
     ],
     ids=["default", "strides", "valid", "dilation", "dropout", "absolute"],
@@ -340,6 +342,7 @@ def test_mask_of_frames():
         )
 
 
+@pytest.mark.large_on_jax
 def test_mask_of_a_layer_before():
     images = keras.Input((9, 8, 5))
     masked = keras.layers.Masking()(images)

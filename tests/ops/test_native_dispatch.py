@@ -88,6 +88,7 @@ def test_default_is_native(native_calls):
     assert len(native_calls) == 1
 
 
+@pytest.mark.large_on_jax
 @pytest.mark.parametrize("value", ["0", "False", " OFF ", "no", "Disabled"])
 def test_switch(switched_off, monkeypatch, value):
     monkeypatch.setenv(loader.SWITCH, value)
@@ -118,6 +119,7 @@ def test_switch_that_is_neither(monkeypatch, value):
         SelfAttention2D(8, 3, num_heads=2)(IMAGES)
 
 
+@pytest.mark.large_on_jax
 def test_not_compiled_warns_once(not_compiled):
     assert "was not compiled" in package.available()["native"]
     layer = SelfAttention2D(8, 3, num_heads=2)
@@ -148,6 +150,7 @@ def test_sources_of_a_clone_without_a_kernel(monkeypatch, tmp_path, clone):
     assert ("from a clone" in reason) == clone
 
 
+@pytest.mark.large_on_jax
 def test_what_the_kernel_never_takes_does_not_warn(not_compiled):
     for name, implementation in (
         ("float64", None),
@@ -236,6 +239,7 @@ def test_fit(native_calls, jit_compile):
     assert native_calls
 
 
+@pytest.mark.large_on_jax
 @pytest.mark.parametrize("policy", ["mixed_float16", large("mixed_bfloat16")])
 def test_fit_in_half_precision(native_calls, policy):
     keras.config.set_dtype_policy(policy)
@@ -370,6 +374,7 @@ MIRRORED = """
 """
 
 
+@pytest.mark.large
 @on_tensorflow
 def test_mirrored_strategy(native_available):
     (before, calls, expected, actual), _ = process.run(MIRRORED)
@@ -390,6 +395,7 @@ SWITCH = """
 """
 
 
+@pytest.mark.large
 @on_tensorflow
 def test_switch_in_the_environment():
     (reasons, shape), _ = process.run(SWITCH, KERAS_SASA_NATIVE="0")
