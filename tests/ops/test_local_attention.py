@@ -93,11 +93,8 @@ def to_numpy(tensor):
     return keras.ops.convert_to_numpy(tensor)
 
 
-@pytest.mark.parametrize(
-    "implementation, mode, name",
-    product(FLOAT64, MODES[:1], ALL, quick=compiles_differently),
-)
-def test_values_and_gradients(implementation, mode, name):
+def check_values_and_gradients(implementation, mode, name):
+    """Compares a case of the table with the loop over pixels."""
     case, expected = CASES[name], reference(name)
     layer = case.make_layer(implementation)
     cotangent, _ = expected.cotangents()
@@ -106,6 +103,14 @@ def test_values_and_gradients(implementation, mode, name):
     )
     np.testing.assert_allclose(result.outputs, expected.outputs, **TOLERANCE)
     expected.check_gradients(result.gradients, cotangent)
+
+
+@pytest.mark.parametrize(
+    "implementation, mode, name",
+    product(FLOAT64, MODES[:1], ALL, quick=compiles_differently),
+)
+def test_values_and_gradients(implementation, mode, name):
+    check_values_and_gradients(implementation, mode, name)
 
 
 @pytest.mark.parametrize(
@@ -139,14 +144,7 @@ def test_scores_and_their_gradients(implementation, mode, name):
     product(FLOAT64, MODES[1:] or MODES, COMPILED, quick=compiles_differently),
 )
 def test_compiled_and_unknown_sizes(implementation, mode, name):
-    case, expected = CASES[name], reference(name)
-    layer = case.make_layer(implementation)
-    cotangent, _ = expected.cotangents()
-    result = value_and_gradients(
-        layer, case.make_inputs(), cotangent, mode=mode, mask=case.make_mask()
-    )
-    np.testing.assert_allclose(result.outputs, expected.outputs, **TOLERANCE)
-    expected.check_gradients(result.gradients, cotangent)
+    check_values_and_gradients(implementation, mode, name)
 
 
 def test_second_derivatives_of_native(native_available):
