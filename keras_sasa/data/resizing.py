@@ -1,6 +1,6 @@
 """How an image of any size becomes a square of a given size.
 
-The names are those of `keras_sasa.layers.image_rescaling.RESIZINGS`:
+`keras_sasa.layers.image_rescaling.RESIZINGS` lists the names:
 `"central_square"` and `"central_crop"` for classifiers, `"letterbox"` for
 detectors.
 """

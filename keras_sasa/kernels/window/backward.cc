@@ -239,7 +239,7 @@ class BackwardTasks : public Tasks {
       }
     }
 
-    // Adds the gradients of the row and column logits to those of the queries.
+    // Adds the gradients of the row and column logits to the query gradients.
     void AddPositionGradients(int64_t count, int64_t vector) {
       const int64_t half = layout_.width / 2;
       WeightedSums s{};

@@ -20,7 +20,7 @@
 namespace keras_sasa {
 namespace KERAS_SASA_LEVEL {
 
-// Entries of both embeddings: those of the rows, then those of the columns.
+// Entries of both embeddings: first the rows, then the columns.
 inline int64_t EmbeddingEntries(const Layout& layout) {
   return layout.rows.kernel + layout.columns.kernel;
 }
