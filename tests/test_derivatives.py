@@ -13,6 +13,7 @@ from keras_sasa.ops.block_attention import (
     pooled_block_attention,
 )
 from keras_sasa.ops.local_attention import local_attention, projected_attention
+from keras_sasa.ops.local_attention.epilogue import Epilogue
 from keras_sasa.ops.local_attention.position import RowColumnEmbeddings
 from keras_sasa.ops.local_attention.problem import Problem
 from keras_sasa.ops.local_attention.projections import Projections
@@ -27,6 +28,11 @@ every_order = pytest.mark.parametrize(
 WINDOWS = {"kernel_size": 3, "num_heads": 2}
 BLOCKS = {"block_size": 2, "num_heads": 2}
 MAP, MATRIX, EMBEDDING = (2, 3, 4, 4), (4, 4), (3, 2, 1)
+
+
+def attend_with_epilogue(inputs, scale, offset, *weights, **options):
+    epilogue = Epilogue(scale, offset, relu=True, pool=2)
+    return attend_to_projections(inputs, *weights, epilogue=epilogue, **options)
 
 
 def attend_to_projections(inputs, query, key, value, *position, **options):
@@ -51,6 +57,10 @@ FUNCTIONS = {
     "projected": (
         attend_to_projections,
         [MAP, MATRIX, MATRIX, MATRIX, EMBEDDING, EMBEDDING],
+    ),
+    "epilogue": (
+        attend_with_epilogue,
+        [MAP, (4,), (4,), MATRIX, MATRIX, MATRIX, EMBEDDING, EMBEDDING],
     ),
     "blocks": (
         functools.partial(block_attention, **BLOCKS),

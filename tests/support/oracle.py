@@ -167,6 +167,42 @@ def self_attention_2d(
     return outputs, scores
 
 
+def epilogue(outputs, scale, offset, *, relu=False, pool=1):
+    """Mean over squares of pixels, scale and offset, then perhaps a ReLU.
+
+    Args:
+        outputs: (batch, height, width, filters).
+        scale: (filters,).
+        offset: (filters,).
+        relu: whether negative numbers become 0.
+        pool: side of the squares and the distance between them; at the bottom
+            and at the right, the mean is that of the pixels in the map.
+
+    Returns:
+        (batch, ceil(height / pool), ceil(width / pool), filters).
+    """
+    batch, height, width, filters = outputs.shape
+    out_height, out_width = math.ceil(height / pool), math.ceil(width / pool)
+    results = np.zeros((batch, out_height, out_width, filters))
+    for image in range(batch):
+        for out_row in range(out_height):
+            for out_column in range(out_width):
+                for channel in range(filters):
+                    total, pixels = 0.0, 0
+                    for row in range(pool * out_row, pool * (out_row + 1)):
+                        for column in range(
+                            pool * out_column, pool * (out_column + 1)
+                        ):
+                            if row < height and column < width:
+                                total += outputs[image, row, column, channel]
+                                pixels += 1
+                    result = total / pixels * scale[channel] + offset[channel]
+                    if relu and result < 0:
+                        result = 0.0
+                    results[image, out_row, out_column, channel] = result
+    return results
+
+
 def attention_stem(
     inputs, weights, *, num_heads, block_size, values="spatially_aware"
 ):

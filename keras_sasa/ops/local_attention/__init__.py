@@ -16,6 +16,7 @@ from keras import ops
 
 from keras_sasa.ops import dispatch
 from keras_sasa.ops.exporters import portable as portable
+from keras_sasa.ops.local_attention.epilogue import Epilogue
 from keras_sasa.ops.local_attention.position import RowColumnEmbeddings
 from keras_sasa.ops.local_attention.problem import Problem, request
 from keras_sasa.ops.local_attention.projections import Projections
@@ -144,6 +145,7 @@ def projected_attention(
     *,
     mask: Any = None,
     dropout_mask: Any = None,
+    epilogue: Epilogue | None = None,
     return_attention_scores: bool = False,
     training: bool = True,
     implementation: str | None = None,
@@ -161,17 +163,20 @@ def projected_attention(
         position: The weights of `problem.position`.
         mask: As in `local_attention`.
         dropout_mask: As in `local_attention`.
+        epilogue: Steps of the network that follow, to be computed in the same
+            call; `None` for none.
         return_attention_scores: As in `local_attention`.
         training: Whether a gradient is likely to follow. It never changes the
             result.
         implementation: As in `local_attention`.
 
     Returns:
-        As `local_attention`, in the dtype of `inputs`.
+        As `local_attention`, in the dtype of `inputs`; with an `epilogue`,
+        the output of its steps.
 
     Raises:
         ValueError: If the named implementation is not known or does not run
-            here.
+            here, or if the epilogue does not fit the projections.
     """
     check_implementation(implementation)
     dtype = keras.backend.standardize_dtype(inputs.dtype)
@@ -186,6 +191,9 @@ def projected_attention(
     chosen = dispatch.choose(IMPLEMENTATIONS, implementation, problem)
     if dropout_mask is not None:
         dropout_mask = ops.cast(dropout_mask, problem.dtype)
+    if epilogue is not None:
+        epilogue.check(projections.filters)
+        epilogue = epilogue.cast(problem.dtype)
     output, scores = chosen.compute_projected(
         problem,
         inputs,
@@ -193,6 +201,7 @@ def projected_attention(
         tuple(ops.cast(weight, problem.dtype) for weight in position),
         mask,
         dropout_mask,
+        epilogue,
     )
     output = ops.cast(output, dtype)
     return (output, ops.cast(scores, dtype)) if problem.scores else output

@@ -5,6 +5,7 @@ from typing import Any
 from keras import ops
 
 from keras_sasa.ops.dispatch import Implementation
+from keras_sasa.ops.local_attention.epilogue import Epilogue
 from keras_sasa.ops.local_attention.problem import Problem
 from keras_sasa.ops.local_attention.projections import Projections, project
 
@@ -53,6 +54,7 @@ class LocalAttention(Implementation):
         position: tuple = (),
         mask: Any = None,
         dropout_mask: Any = None,
+        epilogue: Epilogue | None = None,
     ) -> tuple[Any, Any]:
         """Projects an image and attends; arguments and results as above.
 
@@ -66,6 +68,7 @@ class LocalAttention(Implementation):
             position: The weights of the position term, in `problem.dtype`.
             mask: As in `compute`.
             dropout_mask: As in `compute`.
+            epilogue: Further steps for the output, in `problem.dtype`.
         """
         filters = projections.filters
 
@@ -77,10 +80,13 @@ class LocalAttention(Implementation):
                 tensor = tensor[..., first : first + filters]
             return ops.cast(tensor, problem.dtype)
 
-        return self.compute(
+        output, scores = self.compute(
             problem,
             *map(cut, project(problem, inputs, projections)),
             position,
             mask,
             dropout_mask,
         )
+        if epilogue is not None:
+            output = epilogue.apply(output)
+        return output, scores

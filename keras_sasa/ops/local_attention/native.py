@@ -87,6 +87,7 @@ class NativeAttention(NativeImplementation, LocalAttention):
         position=(),
         mask=None,
         dropout_mask=None,
+        epilogue=None,
     ):
         # While training, the gradient needs queries, keys and values in memory.
         if (
@@ -100,6 +101,8 @@ class NativeAttention(NativeImplementation, LocalAttention):
             )
         else:
             output = self._fused(problem, inputs, projections, position)
+        if epilogue is not None:
+            output = epilogue.apply(output)
         return output, None
 
     def _project_and_attend(self, problem, inputs, projections, position):
