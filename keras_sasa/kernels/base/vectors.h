@@ -30,6 +30,21 @@ inline Vector Load(const float* from) {
 inline void Store(float* to, Vector value) {
   *reinterpret_cast<UnalignedVector*>(to) = value;
 }
+// Loads a vector into a register, also where it is used several times at once.
+// Compilers otherwise make the load a part of each of these instructions, and a
+// product that loads its operand takes as long as the load.
+inline Vector LoadRegister(const float* from) {
+  Vector value = Load(from);
+  // Empty, but the register must hold the vector.
+#if defined(__AVX512F__)
+  asm("" : "+v"(value));
+#elif defined(__SSE2__)
+  asm("" : "+x"(value));
+#elif defined(__aarch64__)
+  asm("" : "+w"(value));
+#endif
+  return value;
+}
 inline Vector Broadcast(float value) { return value - Vector{}; }
 inline Vector Select(Bits condition, Vector yes, Vector no) {
   return condition ? yes : no;

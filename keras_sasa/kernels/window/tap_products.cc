@@ -38,11 +38,11 @@ KERAS_SASA_NOINLINE void TapProductTile(const TapProducts& p, int64_t first) {
       Vector queries[rows];
       KERAS_SASA_UNROLL
       for (int row = 0; row < rows; ++row) {
-        queries[row] = Load(query + row * query_row_stride);
+        queries[row] = LoadRegister(query + row * query_row_stride);
       }
       KERAS_SASA_UNROLL
       for (int tap = 0; tap < taps; ++tap) {
-        const Vector keys = Load(key + tap * key_tap_stride);
+        const Vector keys = LoadRegister(key + tap * key_tap_stride);
         KERAS_SASA_UNROLL
         for (int row = 0; row < rows; ++row) {
           sums[row][tap] += queries[row] * keys;

@@ -26,7 +26,7 @@ KERAS_SASA_NOINLINE void WeightedSumTile(const WeightedSums& s, int64_t first) {
       Vector weights[rows];
       KERAS_SASA_UNROLL
       for (int row = 0; row < rows; ++row) {
-        weights[row] = Load(weight + row * s.weight_row_stride);
+        weights[row] = LoadRegister(weight + row * s.weight_row_stride);
         if (masked) {
           weights[row] =
               ZeroUnless(s.masks[tap * s.mask_tap_stride], weights[row]);
@@ -34,7 +34,7 @@ KERAS_SASA_NOINLINE void WeightedSumTile(const WeightedSums& s, int64_t first) {
       }
       KERAS_SASA_UNROLL
       for (int channel = 0; channel < channels; ++channel) {
-        Vector values = Load(value + channel * s.value_channel_stride);
+        Vector values = LoadRegister(value + channel * s.value_channel_stride);
         if (masked) {
           values = ZeroUnless(s.masks[tap * s.mask_tap_stride], values);
         }
