@@ -89,7 +89,7 @@ void BM_TapProducts(benchmark::State& state) {
   p.output = output.data();
   p.output_row_stride = kWindow * kWindow * kLanes;
   p.output_step_stride = kWindow * kLanes;
-  p.output_tap_stride = kLanes;
+  p.tap_bias_tap_stride = p.output_tap_stride = kLanes;
   const TileSizes taps(kWindow, kTileTaps);
   for (auto _ : state) {
     ComputeTapProducts(p, rows, taps);

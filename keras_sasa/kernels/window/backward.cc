@@ -31,8 +31,8 @@ namespace keras_sasa {
 namespace KERAS_SASA_LEVEL {
 namespace {
 
-// Floats of a pixel that a task should read together. The rings keep k * k
-// weights a lane and should not leave the caches, so that it is few.
+// Floats of a pixel that a task should read together. A task keeps k * k weights
+// a lane, which should not leave the caches, so that it is few.
 constexpr int64_t kContiguousFloats = 16;
 
 class BackwardTasks : public Tasks {
@@ -79,18 +79,17 @@ class BackwardTasks : public Tasks {
           strip_products_(call.layout_, call.masks_, call.positions_, strip_,
                           rings_),
           bands_(call.layout_, strip_),
-          key_gradients_(call.layout_, call.masks_),
+          key_gradients_(call.layout_, call.masks_, strip_),
           embedding_gradients_(call.layout_),
           entries_(EmbeddingEntries(call.layout_)) {
       const int64_t left = layout_.left;
       const int64_t plane_stride = layout_.plane_stride;
-      const int64_t slots = bands_.QuerySlots();
-      queries_ = {nullptr, slots, layout_.width * plane_stride, left};
+      queries_ = {nullptr, kQueryRows, layout_.width * plane_stride, left};
       upstream_ = queries_;
-      weights_ = {nullptr, slots, layout_.window * plane_stride, left};
+      weights_ = {nullptr, kQueryRows, layout_.window * plane_stride, left};
       logit_gradients_ = weights_;
       const bool relative = call_.positions_.relative();
-      const int64_t window_size = kQueryRows * layout_.window * kLanes;
+      const int64_t bands_size = bands_.slots() * BandSize();
       AllocateScratch(
           call.scratch_call_,
           {{&rings_.keys.data, rings_.keys.size()},
@@ -106,8 +105,8 @@ class BackwardTasks : public Tasks {
             embedding_gradients_.head_sums_size()}},
           {{&embedding_gradients_.sums,
             relative ? embedding_gradients_.sums_size() : 0},
-           {&logits_, window_size},
-           {&products_, window_size},
+           {&value_sums_, bands_size},
+           {&key_sums_, bands_size},
            {&sums_, kQueryRows * entries_ * kLanes},
            {&row_sums_, kQueryRows * entries_ * plane_stride},
            {&output_, kQueryRows * layout_.width * kLanes},
@@ -117,7 +116,6 @@ class BackwardTasks : public Tasks {
     }
 
     void Run() {
-      int64_t band = 0;
       for (int64_t first = 0; first < strip_.queries; first += kQueryRows) {
         const int64_t count = Min(kQueryRows, strip_.queries - first);
         strip_.MoveTo(first, count);
@@ -134,12 +132,9 @@ class BackwardTasks : public Tasks {
                 !rings_.finite);
           }
         }
-        while (band < bands_.count() &&
-               bands_.LastQuery(band) < first + count) {
-          FinishBand(band++);
-        }
+        AddToBands(first, first + count);
       }
-      while (band < bands_.count()) FinishBand(band++);
+      while (finished_ < bands_.count()) FinishBand();
       if (call_.positions_.relative()) {
         embedding_gradients_.Finish(strip_, call_.embeddings_);
       }
@@ -172,17 +167,21 @@ class BackwardTasks : public Tasks {
           queries, queries_.row_stride, vector, row_logits_, column_logits_);
       strip_products_.Multiply(rings_.keys, content ? width : 0, queries,
                                queries_.row_stride, vector, row_logits_,
-                               column_logits_, logits_);
+                               column_logits_, weights_.Row(first) + lane,
+                               layout_.plane_stride);
       strip_products_.Multiply(
           rings_.values, width, upstream_.Row(first) + lane,
-          upstream_.row_stride, vector, zeros, zeros, products_);
+          upstream_.row_stride, vector, zeros, zeros,
+          logit_gradients_.Row(first) + lane, layout_.plane_stride);
       for (int64_t row = 0; row < count; ++row) {
         ComputeLogitGradients(first, row, vector);
       }
       std::memset(output_, 0, count * width * kLanes * sizeof(float));
       if (call_.positions_.relative()) AddPositionGradients(count, vector);
       if (content) {
-        strip_products_.AddWeighted(rings_.keys, products_, vector, output_);
+        strip_products_.AddWeighted(rings_.keys,
+                                    logit_gradients_.Row(first) + lane,
+                                    layout_.plane_stride, vector, output_);
       }
       for (int64_t row = 0; row < count; ++row) {
         call_.query_unpacking_.Unpack(output_ + row * width * kLanes, vector, 0,
@@ -192,7 +191,8 @@ class BackwardTasks : public Tasks {
       }
     }
 
-    // Of one row of queries; `products_` becomes these gradients.
+    // Of one row of queries. The logits become weights, and their products with
+    // the upstream these gradients.
     KERAS_SASA_NOINLINE void ComputeLogitGradients(int64_t first, int64_t row,
                                                    int64_t vector) {
       const int64_t taps = layout_.columns.kernel;
@@ -200,38 +200,33 @@ class BackwardTasks : public Tasks {
       const int64_t lane = vector * kLanes;
       int64_t begin, end;
       strip_.WindowRows(row, &begin, &end);
-      const int64_t start = (row * layout_.window + begin * taps) * kLanes;
+      const int64_t start = begin * taps * plane_stride + lane;
       const Vector log_sum_exp = call_.scalar_maps_.Gather(
           call_.scalar_maps_.Row(call_.upstream_.log_sum_exp,
                                  strip_.QueryImageRow(first + row),
                                  strip_.first_head),
           vector, -kMaskedLogit);
-      const Bits* masks = call_.masks_.OfQueries(vector);
-      if (!call_.masks_.inside(vector)) {
-        MaskLogits(logits_ + start, end - begin, taps, masks);
-      }
       // 0 * x is 0 for finite numbers and NaN for the others.
       const Vector finite = log_sum_exp * 0.0f;
       for (int i = 0; i < kLanes; ++i) rings_.finite &= finite[i] == 0.0f;
       float* row_sums = sums_ + row * entries_ * kLanes;
       std::memset(row_sums, 0, entries_ * kLanes * sizeof(float));
-      const int64_t copy_offset = begin * taps * plane_stride + lane;
       SoftmaxGradient s{};
       s.rows = end - begin;
       s.taps = taps;
-      s.masks = masks;
+      s.masks = call_.masks_.OfQueries(vector);
       s.log_sum_exp = log_sum_exp;
-      s.logits = logits_ + start;
-      s.products = products_ + start;
-      s.weights = weights_.Row(first + row) + copy_offset;
-      s.gradients = logit_gradients_.Row(first + row) + copy_offset;
-      s.copy_tap_stride = plane_stride;
+      s.logits = weights_.Row(first + row) + start;
+      s.products = logit_gradients_.Row(first + row) + start;
+      s.tap_stride = plane_stride;
       s.row_sums = row_sums + begin * kLanes;
       s.column_sums = row_sums + layout_.rows.kernel * kLanes;
-      if (rings_.finite) {
-        ComputeSoftmaxGradient<false>(s);
+      if (!rings_.finite) {
+        ComputeSoftmaxGradient<false, false>(s);
+      } else if (!call_.masks_.inside(vector)) {
+        ComputeSoftmaxGradient<false, true>(s);
       } else {
-        ComputeSoftmaxGradient<true>(s);
+        ComputeSoftmaxGradient<true, true>(s);
       }
       for (int64_t entry = 0; entry < entries_; ++entry) {
         Store(row_sums_ + (row * entries_ + entry) * plane_stride + lane,
@@ -263,56 +258,130 @@ class BackwardTasks : public Tasks {
       AddWeightedSums(s, count, layout_.half_channels);
     }
 
-    void FinishBand(int64_t band) {
-      const int64_t stride = layout_.rows.stride;
-      for (int64_t remainder = 0; remainder < stride; ++remainder) {
-        const int64_t first = band * bands_.rows() + remainder;
-        const int64_t count =
-            Min(kQueryRows, CeilDiv(strip_.keys - first, stride));
-        if (count <= 0) break;
-        key_gradients_.MoveTo(strip_, first, count, bands_.FirstQuery(band),
-                              bands_.LastQuery(band));
+    // Floats of the sums of a band: a vector each channel of
+    // [remainder][phase][vector][row].
+    int64_t BandSize() const {
+      return bands_.rows() * layout_.column_phases * layout_.lanes *
+             layout_.width;
+    }
+    int64_t SumsOffset(int64_t band, int64_t remainder, int64_t phase,
+                       int64_t vector) const {
+      const int64_t number =
+          (remainder * layout_.column_phases + phase) * layout_.vectors +
+          vector;
+      return band % bands_.slots() * BandSize() +
+             number * kQueryRows * layout_.width * kLanes;
+    }
+
+    // Adds the queries from `first_query` to `end_query` to the gradients of the
+    // keys that they see.
+    void AddToBands(int64_t first_query, int64_t end_query) {
+      while (started_ < bands_.count() &&
+             bands_.FirstQuery(started_) < end_query) {
+        StartBand();
+      }
+      for (int64_t band = finished_; band < started_; ++band) {
+        for (int64_t remainder = 0; remainder < layout_.rows.stride;
+             ++remainder) {
+          AddToBand(band, remainder, first_query, end_query);
+        }
+      }
+      while (finished_ < bands_.count() &&
+             bands_.LastQuery(finished_) < end_query) {
+        FinishBand();
+      }
+    }
+
+    // The number of rows of one remainder in a band, of which `first` becomes
+    // the first.
+    int64_t BandRows(int64_t band, int64_t remainder, int64_t* first) const {
+      *first = band * bands_.rows() + remainder;
+      return Max(0, Min(kQueryRows, CeilDiv(strip_.keys - *first,
+                                            layout_.rows.stride)));
+    }
+
+    void StartBand() {
+      const int64_t offset = SumsOffset(started_, 0, 0, 0);
+      const int64_t bytes = BandSize() * sizeof(float);
+      std::memset(value_sums_ + offset, 0, bytes);
+      if (call_.inputs_.content()) std::memset(key_sums_ + offset, 0, bytes);
+      ++started_;
+    }
+
+    void AddToBand(int64_t band, int64_t remainder, int64_t first_query,
+                   int64_t end_query) {
+      int64_t first;
+      const int64_t count = BandRows(band, remainder, &first);
+      key_gradients_.MoveTo(first, count, first_query, end_query);
+      const bool masked = !rings_.finite;
+      for (int64_t phase = 0; phase < layout_.column_phases; ++phase) {
+        for (int64_t vector = 0; vector < layout_.vectors; ++vector) {
+          const int64_t offset = SumsOffset(band, remainder, phase, vector);
+          if (bands_.LastQuery(band) < end_query) {
+            PrefetchKeys(first, count, phase, vector);
+          }
+          key_gradients_.Add(weights_, upstream_, phase, vector, masked,
+                             value_sums_ + offset);
+          if (!call_.inputs_.content()) continue;
+          key_gradients_.Add(logit_gradients_, queries_, phase, vector, masked,
+                             key_sums_ + offset);
+        }
+      }
+    }
+
+    // For `FinishKeys`.
+    void PrefetchKeys(int64_t first, int64_t count, int64_t phase,
+                      int64_t vector) const {
+      for (int64_t row = 0; row < count; ++row) {
+        const int64_t image_row =
+            strip_.KeyImageRow(first + row * layout_.rows.stride);
+        call_.value_unpacking_.PrefetchUnpack(
+            vector, phase, call_.gradients_.value.data, image_row,
+            strip_.first_head);
+        if (!call_.inputs_.content()) continue;
+        call_.key_unpacking_.PrefetchUnpack(vector, phase,
+                                            call_.gradients_.key.data,
+                                            image_row, strip_.first_head);
+      }
+    }
+
+    void FinishBand() {
+      const int64_t band = finished_++;
+      if (band == started_) StartBand();  // No query sees it.
+      for (int64_t remainder = 0; remainder < layout_.rows.stride;
+           ++remainder) {
+        int64_t first;
+        const int64_t count = BandRows(band, remainder, &first);
         for (int64_t phase = 0; phase < layout_.column_phases; ++phase) {
           for (int64_t vector = 0; vector < layout_.vectors; ++vector) {
-            FinishKeys(first, count, phase, vector);
+            FinishKeys(first, count, phase, vector,
+                       SumsOffset(band, remainder, phase, vector));
           }
         }
       }
     }
 
-    // Gradients of one vector of the rows of keys of `key_gradients_`.
+    // Writes the gradients of one vector of `count` rows of keys.
     void FinishKeys(int64_t first, int64_t count, int64_t phase,
-                    int64_t vector) {
-      const int64_t stride = layout_.rows.stride;
-      const bool content = call_.inputs_.content();
+                    int64_t vector, int64_t sums_offset) {
       const Map<float>& value = call_.gradients_.value;
       const Map<float>& key = call_.gradients_.key;
-      for (int64_t row = 0; row < count; ++row) {
-        const int64_t image_row = strip_.KeyImageRow(first + row * stride);
-        call_.value_unpacking_.PrefetchUnpack(vector, phase, value.data,
-                                              image_row, strip_.first_head);
-        if (!content) continue;
-        call_.key_unpacking_.PrefetchUnpack(vector, phase, key.data, image_row,
-                                            strip_.first_head);
-      }
-      key_gradients_.Compute(weights_, upstream_, phase, vector, !rings_.finite,
-                             output_);
-      UnpackKeys(call_.value_unpacking_, value, first, count, phase, vector);
-      if (!content) return;
-      key_gradients_.Compute(logit_gradients_, queries_, phase, vector,
-                             !rings_.finite, output_);
+      UnpackKeys(call_.value_unpacking_, value, value_sums_ + sums_offset,
+                 first, count, phase, vector);
+      if (!call_.inputs_.content()) return;
+      float* sums = key_sums_ + sums_offset;
       // The queries were multiplied by log2(e).
       for (int64_t i = 0; i < count * layout_.width; ++i) {
-        Store(output_ + i * kLanes, Load(output_ + i * kLanes) * kLn2);
+        Store(sums + i * kLanes, Load(sums + i * kLanes) * kLn2);
       }
-      UnpackKeys(call_.key_unpacking_, key, first, count, phase, vector);
+      UnpackKeys(call_.key_unpacking_, key, sums, first, count, phase, vector);
     }
 
     void UnpackKeys(const Packing& unpacking, const Map<float>& map,
-                    int64_t first, int64_t count, int64_t phase,
-                    int64_t vector) {
+                    const float* sums, int64_t first, int64_t count,
+                    int64_t phase, int64_t vector) {
       for (int64_t row = 0; row < count; ++row) {
-        unpacking.Unpack(output_ + row * layout_.width * kLanes, vector, phase,
+        unpacking.Unpack(sums + row * layout_.width * kLanes, vector, phase,
                          map.data,
                          strip_.KeyImageRow(first + row * layout_.rows.stride),
                          strip_.first_head);
@@ -328,11 +397,14 @@ class BackwardTasks : public Tasks {
     KeyGradients key_gradients_;
     EmbeddingGradients embedding_gradients_;
     const int64_t entries_;
-    // Rows of queries, [channel], and of the weights of their windows and the
-    // gradients of their logits, [tap].
+    // The current rows of queries, [channel], and of the weights of their windows
+    // and the gradients of their logits, [tap].
     Ring queries_, upstream_, weights_, logit_gradients_;
     // Of the current rows of queries, for one vector.
-    float *row_logits_, *column_logits_, *logits_, *products_, *output_;
+    float *row_logits_, *column_logits_, *output_;
+    // Gradients of the keys and values of the bands that are not finished.
+    float *value_sums_, *key_sums_;
+    int64_t started_ = 0, finished_ = 0;  // Bands.
     // Gradients of logits, summed along the other axis, [row][entry]: a vector
     // each, and a plane each.
     float *sums_, *row_sums_;

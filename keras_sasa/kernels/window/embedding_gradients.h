@@ -146,7 +146,7 @@ class EmbeddingGradients {
     p.key_tap_stride = query_stride;
     p.key_channel_stride = kLanes;
     p.channels = head_lanes_ / kLanes;
-    p.output_tap_stride = kLanes;
+    p.tap_bias_tap_stride = p.output_tap_stride = kLanes;
     p.row_bias = layout_.zeros.data();
     p.tap_bias_row_stride = p.output_row_stride = half_ * kLanes;
     for (int64_t entry = 0; entry < entries_;) {

@@ -93,14 +93,14 @@ class ForwardTasks : public Tasks {
         products.ComputePositionLogits(queries, query_row_stride, vector,
                                        row_logits, column_logits);
         products.Multiply(rings.keys, channels, queries, query_row_stride,
-                          vector, row_logits, column_logits, weights);
+                          vector, row_logits, column_logits, weights, kLanes);
         Vector largest[kQueryRows], totals[kQueryRows];
         for (int64_t row = 0; row < count; ++row) {
           ComputeWeights(strip, row, vector, weights, &largest[row],
                          &totals[row]);
         }
         std::memset(sums, 0, count * width * kLanes * sizeof(float));
-        products.AddWeighted(rings.values, weights, vector, sums);
+        products.AddWeighted(rings.values, weights, kLanes, vector, sums);
         for (int64_t row = 0; row < count; ++row) {
           float* output = sums + row * width * kLanes;
           const Vector factor = 1.0f / totals[row];

@@ -1,13 +1,11 @@
-// Gradients of keys and values: every key collects from the queries that see
-// it.
+// Gradients of keys and values: the current queries add to all keys that they
+// see.
 
 #ifndef KERAS_SASA_KERNELS_WINDOW_KEY_GRADIENTS_H_
 #define KERAS_SASA_KERNELS_WINDOW_KEY_GRADIENTS_H_
 
 #include <cstdint>
-#include <cstring>
 
-#include "keras_sasa/kernels/base/aligned_array.h"
 #include "keras_sasa/kernels/base/compiler.h"
 #include "keras_sasa/kernels/base/integers.h"
 #include "keras_sasa/kernels/base/vectors.h"
@@ -22,8 +20,8 @@ namespace keras_sasa {
 namespace KERAS_SASA_LEVEL {
 
 // The rows of keys of a strip, divided into bands of kQueryRows rows for each
-// remainder of the stride. A band is finished as soon as all queries that see
-// it are done.
+// remainder of the stride. A band starts with the first queries that see it and
+// is finished as soon as all of them are done.
 class KeyBands {
  public:
   KeyBands(const Layout& layout, const Strip& strip)
@@ -45,18 +43,11 @@ class KeyBands {
                                             layout_.rows.stride));
   }
 
-  // Rows of queries to keep: those that see unfinished bands and kQueryRows new
-  // ones.
-  int64_t QuerySlots() const {
-    int64_t slots = kQueryRows;
-    int64_t band = 0;
-    for (int64_t row = 0; row < strip_.queries; row += kQueryRows) {
-      while (band < count() && LastQuery(band) < row) ++band;
-      if (band == count()) break;
-      slots = Max(slots, row + kQueryRows - Min(row, FirstQuery(band)));
-    }
-    // So that kQueryRows rows of queries always lie one after the other.
-    return RoundUp(slots, kQueryRows);
+  // The most bands that kQueryRows rows of queries see.
+  int64_t slots() const {
+    const int64_t keys =
+        layout_.rows.kernel + (kQueryRows - 1) * layout_.rows.stride;
+    return Max(1, Min(count(), CeilDiv(keys - 1, rows()) + 1));
   }
 
  private:
@@ -70,47 +61,45 @@ struct QuerySpan {
   int64_t low, high, begin, end;
 };
 
-// Computes gradients of the keys of one remainder in a band.
+// Adds the current queries of a strip to the gradients of the keys of one
+// remainder in a band.
 class KeyGradients {
  public:
-  KeyGradients(const Layout& layout, const Masks& masks)
-      : layout_(layout), masks_(masks) {}
+  KeyGradients(const Layout& layout, const Masks& masks, const Strip& strip)
+      : layout_(layout), masks_(masks), strip_(strip) {}
 
   // Moves to the rows of keys first + i * stride for the `count` values of i
-  // from 0 on, which are seen by queries from `first_query` to `last_query`.
-  void MoveTo(const Strip& strip, int64_t first, int64_t count,
-              int64_t first_query, int64_t last_query) {
+  // from 0 on, and to the queries from `first_query` to `end_query`.
+  void MoveTo(int64_t first, int64_t count, int64_t first_query,
+              int64_t end_query) {
     const int64_t stride = layout_.rows.stride;
     const int64_t kernel = layout_.rows.kernel;
-    count_ = count;
-    entry_ = first - strip.key_of_first_query + kernel / 2;
-    QuerySpan* spans = spans_.Reserve(Max(1, last_query - first_query + 1));
+    entry_ = first - strip_.key_of_first_query + kernel / 2;
     span_count_ = 0;
-    for (int64_t query = first_query; query <= last_query; ++query) {
+    for (int64_t query = first_query; query < end_query; ++query) {
       const int64_t entry = entry_ - query * stride;
       const int64_t low = Max(0, CeilDiv(-entry, stride));
       const int64_t high = Min(count - 1, FloorDiv(kernel - 1 - entry, stride));
       if (low > high) continue;
-      if (span_count_ > 0 && spans[span_count_ - 1].low == low &&
-          spans[span_count_ - 1].high == high &&
-          spans[span_count_ - 1].end == query) {
-        ++spans[span_count_ - 1].end;
+      if (span_count_ > 0 && spans_[span_count_ - 1].low == low &&
+          spans_[span_count_ - 1].high == high &&
+          spans_[span_count_ - 1].end == query) {
+        ++spans_[span_count_ - 1].end;
       } else {
-        spans[span_count_++] = {low, high, query, query + 1};
+        spans_[span_count_++] = {low, high, query, query + 1};
       }
     }
   }
 
-  // output[row][channel] = sum over queries and taps of weights * values, for
+  // output[row][channel] += sum over queries and taps of weights * values, for
   // one vector of keys of a column phase. `masked`: numbers may be infinite or
   // NaN.
-  void Compute(const Ring& weights, const Ring& values, int64_t phase,
-               int64_t vector, bool masked, float* output) {
+  void Add(const Ring& weights, const Ring& values, int64_t phase,
+           int64_t vector, bool masked, float* output) const {
     const int64_t stride = layout_.rows.stride;
     const int64_t taps = layout_.columns.kernel;
     const int64_t plane_stride = layout_.plane_stride;
     const int64_t lane = vector * kLanes;
-    std::memset(output, 0, count_ * layout_.width * kLanes * sizeof(float));
     WeightedSums s{};
     s.weight_row_stride = stride * taps * plane_stride;
     s.value_channel_stride = plane_stride;
@@ -127,7 +116,7 @@ class KeyGradients {
     for (int64_t number = 0; number < span_count_; ++number) {
       const QuerySpan& span = spans_[number];
       const int64_t steps = span.end - span.begin;
-      const float** pointers = pointers_.Reserve(2 * steps);
+      const float* pointers[2 * kQueryRows];
       for (int64_t i = 0; i < steps; ++i) {
         const int64_t query = span.begin + i;
         const int64_t entry = entry_ + (span.low - query) * stride;
@@ -147,11 +136,10 @@ class KeyGradients {
  private:
   const Layout& layout_;
   const Masks& masks_;
-  int64_t count_ = 0;
+  const Strip& strip_;
   int64_t entry_ = 0;  // Of the window in which query row 0 sees the first row.
   int64_t span_count_ = 0;
-  AlignedArray<QuerySpan> spans_;
-  AlignedArray<const float*> pointers_;
+  QuerySpan spans_[kQueryRows];
 };
 
 }  // namespace KERAS_SASA_LEVEL

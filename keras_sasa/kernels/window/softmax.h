@@ -69,68 +69,62 @@ struct SoftmaxGradient {
   int64_t taps;       // and taps of a row.
   const Bits* masks;  // One a tap.
   Vector log_sum_exp;
-  float* logits;    // Become the weights.
-  float* products;  // With the upstream; become the gradients of the logits.
-  // Copies of both.
-  float* weights;
-  float* gradients;
-  int64_t copy_tap_stride;  // Floats from one tap of a copy to the next.
-  float* row_sums;          // Of the gradients: a vector a row.
-  float* column_sums;       // The gradients are added to a vector a tap.
+  float* logits;       // Become the weights.
+  float* products;     // With the upstream; become the gradients of the logits.
+  int64_t tap_stride;  // Of both: floats from one tap to the next.
+  float* row_sums;     // Of the gradients: a vector a row.
+  float* column_sums;  // The gradients are added to a vector a tap.
 };
 
 // With p a weight and g the product of the value and the gradient of the
 // output, the gradient of the logit is p * (g - sum of all p * g).
 //
-// `masked`: numbers may be infinite or NaN, and must not reach the lanes that
-// do not see them.
-template <bool masked>
+// `inside`: no key is masked. `finite`: no number is infinite or NaN; such
+// numbers must not reach the lanes that do not see them.
+template <bool inside, bool finite>
 inline void ComputeSoftmaxGradient(const SoftmaxGradient& s) {
   // Copies, because the compiler must assume that stores change the members.
   const int64_t rows = s.rows;
   const int64_t taps = s.taps;
-  const int64_t copy_tap_stride = s.copy_tap_stride;
+  const int64_t tap_stride = s.tap_stride;
   const Bits* masks = s.masks;
   const Vector log_sum_exp = s.log_sum_exp;
-  float* logits = s.logits;
-  float* products = s.products;
-  float* weights = s.weights;
-  float* gradients = s.gradients;
-  float* row_sums = s.row_sums;
-  float* column_sums = s.column_sums;
   const Vector lowest = Broadcast(kLowestExponent);
   Vector total{};
+  float* logit = s.logits;
+  float* product = s.products;
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t tap = 0; tap < taps; ++tap) {
-      float* logit = logits + (row * taps + tap) * kLanes;
-      float* product = products + (row * taps + tap) * kLanes;
-      Vector weight = Exp2(Load(logit) - log_sum_exp, lowest);
-      if (masked) {
+      Vector number = Load(logit);
+      if (!inside) {
+        number = Select(masks[tap], number, Broadcast(kMaskedLogit));
+      }
+      Vector weight = Exp2(number - log_sum_exp, lowest);
+      if (!finite) {
         weight = ZeroUnless(masks[tap], weight);
         Store(product, ZeroUnless(masks[tap], Load(product)));
       }
       Store(logit, weight);
       total += weight * Load(product);
+      logit += tap_stride;
+      product += tap_stride;
     }
   }
+  logit = s.logits;
+  product = s.products;
   for (int64_t row = 0; row < rows; ++row) {
     Vector row_sum{};
     for (int64_t tap = 0; tap < taps; ++tap) {
-      const Vector weight = Load(logits);
-      Vector gradient = weight * (Load(products) - total);
-      if (masked) gradient = ZeroUnless(masks[tap], gradient);
-      Store(products, gradient);
-      Store(weights, weight);
-      Store(gradients, gradient);
+      Vector gradient = Load(logit) * (Load(product) - total);
+      if (!finite) gradient = ZeroUnless(masks[tap], gradient);
+      Store(product, gradient);
       row_sum += gradient;
-      float* column_sum = column_sums + tap * kLanes;
+      float* column_sum = s.column_sums + tap * kLanes;
       Store(column_sum, Load(column_sum) + gradient);
-      logits += kLanes;
-      products += kLanes;
-      weights += copy_tap_stride;
-      gradients += copy_tap_stride;
+      logit += tap_stride;
+      product += tap_stride;
     }
-    Store(row_sums + row * kLanes, row_sum);
+    Store(s.row_sums + row * kLanes, row_sum);
   }
 }
 

@@ -46,7 +46,7 @@ class StripProducts {
     p.channels = half;
     p.row_bias = p.tap_bias = layout_.zeros.data();
     p.key_tap_stride = half * kLanes;
-    p.output_tap_stride = kLanes;
+    p.tap_bias_tap_stride = p.output_tap_stride = kLanes;
     p.steps = 1;
     const float* table = positions_.Rows(strip_.group, vector);
     p.keys = &table;
@@ -62,10 +62,12 @@ class StripProducts {
   }
 
   // output[row][window] = bias + products of queries with the rows of `ring`.
-  // A bias is as above, or `Layout::zeros`.
+  // A bias is as above, or `Layout::zeros`. `tap_stride`: floats from one tap of
+  // the output to the next.
   void Multiply(const Ring& ring, int64_t channels, const float* queries,
                 int64_t query_row_stride, int64_t vector, const float* row_bias,
-                const float* column_bias, float* output) const {
+                const float* column_bias, float* output,
+                int64_t tap_stride) const {
     const int64_t stride = layout_.rows.stride;
     const int64_t taps = layout_.columns.kernel;
     const float* zeros = layout_.zeros.data();
@@ -74,18 +76,19 @@ class StripProducts {
     p.query_channel_stride = layout_.plane_stride;
     p.key_channel_stride = layout_.key_channel_stride;
     p.channels = channels;
-    p.output_row_stride = (layout_.window - stride * taps) * kLanes;
+    p.output_row_stride = (layout_.window - stride * taps) * tap_stride;
     p.row_bias_row_stride =
         row_bias == zeros ? 0 : (layout_.rows.kernel - stride) * kLanes;
     p.tap_bias_row_stride = column_bias == zeros ? 0 : taps * kLanes;
     p.row_bias_step_stride = row_bias == zeros ? 0 : kLanes;
-    p.output_step_stride = taps * kLanes;
+    p.output_step_stride = taps * tap_stride;
     const int64_t* offsets = rings_.step_offsets();
     const float** pointers = pointers_.Reserve(2 * ring.slots);
     for (int64_t phase = 0; phase < layout_.column_phases; ++phase) {
       const TapGroup& group = layout_.phase_taps[phase];
       p.key_tap_stride = group.key_stride;
-      p.output_tap_stride = group.tap_stride * kLanes;
+      p.tap_bias_tap_stride = group.tap_stride * kLanes;
+      p.output_tap_stride = group.tap_stride * tap_stride;
       for (int64_t i = 0; i < strip_.step_end - strip_.step_begin; ++i) {
         pointers[i] = ring.data + offsets[i] + layout_.KeyVector(vector) +
                       group.key_offset;
@@ -104,19 +107,20 @@ class StripProducts {
                       (span.first * layout_.rows.kernel + entry) * kLanes;
         p.output = output + (span.first * layout_.window + entry * taps +
                              group.first_tap) *
-                                kLanes;
+                                tap_stride;
         ComputeTapProducts(p, span.count, group.tiles);
       }
     }
   }
 
   // output[row][channel] += sum over the window of weights * rows of `ring`.
-  void AddWeighted(const Ring& ring, const float* weights, int64_t vector,
-                   float* output) const {
+  // `tap_stride`: floats from one tap of the weights to the next.
+  void AddWeighted(const Ring& ring, const float* weights, int64_t tap_stride,
+                   int64_t vector, float* output) const {
     const int64_t stride = layout_.rows.stride;
     const int64_t taps = layout_.columns.kernel;
     WeightedSums s{};
-    s.weight_row_stride = (layout_.window - stride * taps) * kLanes;
+    s.weight_row_stride = (layout_.window - stride * taps) * tap_stride;
     s.value_channel_stride = layout_.key_channel_stride;
     s.output_row_stride = layout_.width * kLanes;
     const int64_t* offsets = rings_.step_offsets();
@@ -124,7 +128,7 @@ class StripProducts {
     for (int64_t phase = 0; phase < layout_.column_phases; ++phase) {
       const TapGroup& group = layout_.phase_taps[phase];
       s.taps = group.count;
-      s.weight_tap_stride = group.tap_stride * kLanes;
+      s.weight_tap_stride = group.tap_stride * tap_stride;
       s.value_tap_stride = group.key_stride;
       s.masks =
           rings_.finite ? nullptr : masks_.OfQueries(vector) + group.first_tap;
@@ -135,7 +139,7 @@ class StripProducts {
           const int64_t entry = span.begin + i - span.first * stride;
           pointers[i] = weights + (span.first * layout_.window + entry * taps +
                                    group.first_tap) *
-                                      kLanes;
+                                      tap_stride;
           pointers[steps + i] = ring.data +
                                 offsets[span.begin + i - strip_.step_begin] +
                                 layout_.KeyVector(vector) + group.key_offset;

@@ -17,6 +17,7 @@ KERAS_SASA_NOINLINE void TapProductTile(const TapProducts& p, int64_t first) {
   const int64_t query_channel_stride = p.query_channel_stride;
   const int64_t key_channel_stride = p.key_channel_stride;
   const int64_t key_tap_stride = adjacent ? 1 : p.key_tap_stride;
+  const int64_t tap_bias_tap_stride = p.tap_bias_tap_stride;
   const int64_t output_tap_stride = p.output_tap_stride;
   const float* row_bias = p.row_bias;
   float* output = p.output + first * output_tap_stride;
@@ -26,10 +27,11 @@ KERAS_SASA_NOINLINE void TapProductTile(const TapProducts& p, int64_t first) {
     for (int row = 0; row < rows; ++row) {
       const Vector bias = Load(row_bias + row * p.row_bias_row_stride);
       const float* tap_bias =
-          p.tap_bias + row * p.tap_bias_row_stride + first * output_tap_stride;
+          p.tap_bias + row * p.tap_bias_row_stride +
+          first * tap_bias_tap_stride;
       KERAS_SASA_UNROLL
       for (int tap = 0; tap < taps; ++tap) {
-        sums[row][tap] = bias + Load(tap_bias + tap * output_tap_stride);
+        sums[row][tap] = bias + Load(tap_bias + tap * tap_bias_tap_stride);
       }
     }
     const float* query = p.query;

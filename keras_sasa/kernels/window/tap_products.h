@@ -27,10 +27,11 @@ struct TapProducts {
   int64_t row_bias_step_stride;
   const float* tap_bias;  // One vector a row and tap.
   int64_t tap_bias_row_stride;
+  int64_t tap_bias_tap_stride;
   float* output;  // One vector a row, step and tap.
   int64_t output_row_stride;
   int64_t output_step_stride;
-  int64_t output_tap_stride;  // That of `tap_bias` as well.
+  int64_t output_tap_stride;
 };
 
 // Computes `rows` rows of queries, 1 to kQueryRows, and all taps.
