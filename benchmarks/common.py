@@ -3,6 +3,7 @@
 import argparse
 import csv
 import ctypes
+import datetime
 import os
 import pathlib
 import platform
@@ -100,14 +101,39 @@ def in_new_process(script, *arguments):
     return process.stdout.splitlines()[-1]
 
 
+def commit():
+    """The commit that is checked out, "" outside a clone.
+
+    " with changes" follows if files differ from it. Rows do not count: other
+    benchmarks may have written theirs.
+    """
+    folder = pathlib.Path(__file__).resolve().parents[1]
+
+    def git(*arguments):
+        return subprocess.run(
+            ["git", "-C", folder, *arguments], capture_output=True, text=True
+        )
+
+    found = git("rev-parse", "--short=10", "HEAD")
+    if found.returncode:
+        return ""
+    changes = git(
+        *("status", "--porcelain", "--untracked-files=no"),
+        *("--", ".", ":!benchmarks/results"),
+    )
+    return found.stdout.strip() + (" with changes" if changes.stdout else "")
+
+
 def machine(folders=()):
-    """Processor, number of cores and versions, for the rows of a table.
+    """Processor, versions, command, date and commit, for the rows of a table.
 
     Args:
         folders: Paths in the command that are not the same elsewhere.
     """
     import keras
     import tensorflow as tf
+
+    import keras_sasa
 
     processor = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):
@@ -134,27 +160,33 @@ def machine(folders=()):
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
         "command": command,
+        "date": datetime.date.today().isoformat(),
+        "commit": commit(),
+        "keras_sasa": keras_sasa.__version__,
     }
+
+
+def read_rows(path):
+    """Returns the rows of a CSV file as dicts of strings."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def write_rows(path, rows):
     """Writes dicts with equal keys as a CSV file.
 
     Rows that are there from another machine, or by another command, stay.
+    Columns that only these or only the new rows have are empty in the others.
     """
     source = ("processor", "command")
-    kept = []
-    if path.exists():
-        with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if reader.fieldnames == list(rows[0]):
-                kept = [
-                    row
-                    for row in reader
-                    if any(row[name] != rows[0][name] for name in source)
-                ]
+    kept = [
+        row
+        for row in (read_rows(path) if path.exists() else [])
+        if any(row[name] != rows[0][name] for name in source)
+    ]
+    columns = dict.fromkeys([*rows[0], *(kept[0] if kept else ())])
     with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0])
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(kept + rows)
 
@@ -163,7 +195,7 @@ def append_row(path, row):
     """Writes a dict at the end of a CSV file, which is made if need be."""
     new = not path.exists()
     with open(path, "a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, row)
+        writer = csv.DictWriter(file, row, lineterminator="\n")
         if new:
             writer.writeheader()
         writer.writerow(row)

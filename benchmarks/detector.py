@@ -4,11 +4,11 @@
 
 RetinaNets on ResNet-50, 80 classes, one image of 640 pixels, float32, random
 weights: backbone, pyramid, heads, boxes and their suppression, as a TensorFlow
-graph and compiled by XLA. All five are called in turns; a row has the median
-and the fastest call, as other users of a shared machine only ever slow a call
-down, and the ratio of the fastest to that of the convolutional detector. Memory
-is what a call adds at its peak to a process of its own. Rows go to
-`benchmarks/results/detector.csv`.
+graph (compiled by XLA with `--modes xla`). All five are called in turns; a row
+has the median and the fastest call, as other users of a shared machine only
+ever slow a call down, and their ratios to those of the convolutional detector.
+Memory is what a call adds at its peak to a process of its own. Two minutes on
+two cores. Rows go to `benchmarks/results/detector.csv`.
 """
 
 import statistics
@@ -64,6 +64,7 @@ def peak(name, mode):
 
 def main():
     parser = common.make_parser(__doc__, "detector.csv", 10)
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=["graph"])
     parser.add_argument(
         "--peak",
         nargs=2,
@@ -80,7 +81,7 @@ def main():
         {
             (name, mode): prediction(model, image, mode)
             for name, model in models.items()
-            for mode in MODES
+            for mode in options.modes
         },
         options.repeats,
     )
@@ -88,20 +89,22 @@ def main():
     rows = []
     for name, model in models.items():
         counted = profile(model)
-        for mode in MODES:
+        for mode in options.modes:
             fastest = min(samples[name, mode])
-            baseline = min(samples[next(iter(DETECTORS)), mode])
+            median = statistics.median(samples[name, mode])
+            baseline = samples[next(iter(DETECTORS)), mode]
             rows.append(
                 {
                     "detector": name,
                     "mode": mode,
                     "parameters": counted.trainable_parameters,
                     "flops": counted.flops,
-                    "median_ms": round(
-                        1e3 * statistics.median(samples[name, mode]), 1
-                    ),
+                    "median_ms": round(1e3 * median, 1),
                     "fastest_ms": round(1e3 * fastest, 1),
-                    "ratio": round(fastest / baseline, 3),
+                    "ratio": round(fastest / min(baseline), 3),
+                    "ratio_of_medians": round(
+                        median / statistics.median(baseline), 3
+                    ),
                     "peak_mib": round(
                         float(
                             common.in_new_process(
@@ -112,7 +115,7 @@ def main():
                     **machine,
                 }
             )
-            print(*list(rows[-1].values())[:8], sep="\t", flush=True)
+            print(*list(rows[-1].values())[:9], sep="\t", flush=True)
     common.write_rows(options.csv, rows)
 
 

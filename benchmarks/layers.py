@@ -1,18 +1,19 @@
-"""Time of the attention layer beside `Conv2D`, its FLOP rate and its growth.
+"""Time of the attention layer beside `Conv2D`, its FLOP rate, and bfloat16.
 
     python benchmarks/layers.py
 
 `SelfAttention2D` with its projections (k = 7, 8 heads) and `Conv2D` 3x3 of the
 same width, batch 8, float32, as TensorFlow graphs, forward and forward +
-backward, at the four maps of ResNet-50; the attention alone, its rate in FLOPs
-(multiply-adds count twice, only keys inside the image) against the rate of a
-float32 matrix product; and the time of the attention for growing maps and
-windows. Calls are interleaved; a row has the median and the fastest of them,
-as other users of a shared machine only ever slow a call down. About five
-minutes on two cores. Rows go to `benchmarks/results/layers.csv`.
+backward, at the four maps of ResNet-50; the same layer with the policy
+"mixed_bfloat16", on images of bfloat16; and the attention alone, its rate in
+FLOPs (multiply-adds count twice, only keys inside the image) against the rate
+of a float32 matrix product. Calls are interleaved; a row has the median and the
+fastest of them, as other users of a shared machine only ever slow a call down.
+A minute on two cores. Rows go to `benchmarks/results/layers.csv`.
 """
 
 import statistics
+import sys
 
 import common
 import keras
@@ -30,42 +31,60 @@ BATCH = 8
 MAPS = ((56, 64), (28, 128), (14, 256), (7, 512))
 NUM_HEADS = 8
 MATMUL = 2048
+POLICIES = ("float32", "mixed_bfloat16")
 
 
 def layer_functions(size, channels):
     """Functions that call and differentiate both layers."""
-    images = tf.random.normal((BATCH, size, size, channels))
-    upstream = tf.random.normal(images.shape)
+    convolution = keras.layers.Conv2D(
+        channels, 3, padding="same", use_bias=False
+    )
+    attention = SelfAttention2D(channels, 7, num_heads=NUM_HEADS)
+    return {
+        **functions_of("Conv2D 3x3", convolution, size, {}),
+        # In training, attention keeps what a prediction need not keep.
+        **functions_of("SelfAttention2D", attention, size, {"training": True}),
+    }
+
+
+def policy_functions(size, channels):
+    """Functions of the layer with two dtype policies."""
     functions = {}
-    for name, layer in (
-        (
-            "Conv2D 3x3",
-            keras.layers.Conv2D(channels, 3, padding="same", use_bias=False),
-        ),
-        ("SelfAttention2D", SelfAttention2D(channels, 7, num_heads=NUM_HEADS)),
-    ):
-        layer.build(images.shape)
-
-        def forward(layer=layer):
-            return layer(images)
-
-        # Training, attention keeps what a prediction need not keep.
-        training = {} if name.startswith("Conv2D") else {"training": True}
-
-        def both(layer=layer, training=training):
-            with tf.GradientTape() as tape:
-                tape.watch(images)
-                outputs = layer(images, **training)
-            weights = [weight.value for weight in layer.trainable_variables]
-            return tape.gradient(outputs, [images, *weights], upstream)
-
-        functions[name, "forward"] = graph(forward)
-        functions[name, "forward + backward"] = graph(both)
+    for policy in POLICIES:
+        layer = SelfAttention2D(channels, 7, num_heads=NUM_HEADS, dtype=policy)
+        functions |= functions_of(policy, layer, size, {"training": True})
     return functions
+
+
+def functions_of(name, layer, size, training):
+    """Functions that call and differentiate a layer as wide as its input."""
+    shape = (BATCH, size, size, layer.filters)
+    images, upstream = (
+        tf.cast(tf.random.normal(shape), layer.compute_dtype) for _ in range(2)
+    )
+    layer.build(shape)
+
+    def forward():
+        return layer(images)
+
+    def both():
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            outputs = layer(images, **training)
+        weights = [weight.value for weight in layer.trainable_variables]
+        return tape.gradient(outputs, [images, *weights], upstream)
+
+    return {
+        (name, "forward"): graph(forward),
+        (name, "forward + backward"): graph(both),
+    }
 
 
 def attention_function(size, channels, kernel_size=7, batch=BATCH):
     """A function that computes the attention without projections."""
+    native = IMPLEMENTATIONS["native"]
+    if reason := native.unavailable_reason():
+        sys.exit(f"The kernel does not run: {reason}.")
     projected = tf.random.normal((batch, size, size, 3 * channels))
     width = channels // NUM_HEADS // 2
     rows, columns = (
@@ -75,7 +94,7 @@ def attention_function(size, channels, kernel_size=7, batch=BATCH):
         *window_axes(kernel_size), NUM_HEADS, position=RowColumnEmbeddings()
     )
     return graph(
-        lambda: IMPLEMENTATIONS["native"].attend(
+        lambda: native.attend(
             problem,
             *(Channels(projected, n * channels, channels) for n in range(3)),
             (rows, columns),
@@ -121,14 +140,18 @@ def main():
             rows.append({**row, **machine})
             print(*row.values(), sep="\t", flush=True)
 
-    for size, channels in MAPS:
-        measure(
-            f"layer / Conv2D, {size}x{size}x{channels}",
-            layer_functions(size, channels),
-            lambda samples, name, of: round(
-                of(samples[name]) / of(samples["Conv2D 3x3", name[1]]), 3
-            ),
-        )
+    for title, make, reference in (
+        ("layer / Conv2D", layer_functions, "Conv2D 3x3"),
+        ("mixed_bfloat16 / float32", policy_functions, "float32"),
+    ):
+        for size, channels in MAPS:
+            measure(
+                f"{title}, {size}x{size}x{channels}",
+                make(size, channels),
+                lambda samples, name, of, reference=reference: round(
+                    of(samples[name]) / of(samples[reference, name[1]]), 3
+                ),
+            )
 
     matrix = tf.random.normal((MATMUL, MATMUL))
     functions = {("matmul", 2.0 * MATMUL**3): graph(lambda: matrix @ matrix)}
@@ -145,30 +168,6 @@ def main():
             / of(samples[name])
             / (reference[1] / of(samples[reference])),
             3,
-        ),
-    )
-
-    sizes = (28, 56, 112, 224)
-    functions = {
-        ("map", size): attention_function(size, 64, batch=1) for size in sizes
-    }
-    measure(
-        "time per pixel / that of 28x28",
-        functions,
-        lambda samples, name, of: round(
-            of(samples[name]) / name[1] ** 2 / (of(samples["map", 28]) / 28**2),
-            3,
-        ),
-    )
-    windows = (3, 5, 7, 9, 11, 13, 15)
-    functions = {
-        ("k =", size): attention_function(28, 128, size) for size in windows
-    }
-    measure(
-        "time per k * k / that of k = 3",
-        functions,
-        lambda samples, name, of: round(
-            of(samples[name]) / name[1] ** 2 / (of(samples["k =", 3]) / 9), 3
         ),
     )
     common.write_rows(arguments.csv, rows)

@@ -2,14 +2,17 @@
 
     python benchmarks/networks.py
 
-224 pixels, batch 8, float32, random weights: a prediction of `SASAResNet50`, of
-its convolutional twin, of a hybrid (convolution, convolution, attention,
-attention) and of `keras.applications.ResNet50`; a training step (SGD with
-momentum, cross-entropy) of the first two, and its peak memory (the median of
-three processes). Interleaved; a row has the median and the fastest call, as
-other users of a shared machine only ever slow a call down, and the median of
-the first calls of seven models. As a TensorFlow graph and compiled by XLA.
-About forty minutes on two cores. Rows go to `benchmarks/results/networks.csv`.
+224 pixels, batch 8, float32, random weights, as a TensorFlow graph (compiled by
+XLA with `--modes xla`). A prediction and a training step (SGD with momentum,
+cross-entropy) of `SASAResNet50`, before a pool and with strides, of its
+convolutional twin, with its own and with Keras' batch normalization, and of
+`keras.applications.ResNet50`; a prediction of a hybrid (convolution,
+convolution, attention, attention). Interleaved; a row has the median and the
+fastest call, as other users of a shared machine only ever slow a call down, the
+median of the first calls of several models, and for the training step of the
+first two its peak memory, the median of three processes. A training step is
+repeated half as often. Seven minutes on two cores. Rows go to
+`benchmarks/results/networks.csv`.
 """
 
 import statistics
@@ -23,19 +26,41 @@ import tensorflow as tf
 from keras_sasa import applications
 
 TWIN = "ConvResNet50"
+
+
+def with_keras_normalization():
+    """The twin with Keras' layer in the place of every normalization."""
+    return keras.models.clone_model(
+        applications.ConvResNet50(),
+        clone_function=lambda layer: (
+            keras.layers.BatchNormalization.from_config(layer.get_config())
+            if isinstance(layer, keras.layers.BatchNormalization)
+            else layer.__class__.from_config(layer.get_config())
+        ),
+    )
+
+
 NETWORKS = {
     "SASAResNet50": applications.SASAResNet50,
     TWIN: applications.ConvResNet50,
+    "SASAResNet50, strides": lambda: applications.SASAResNet50(
+        downsampling="stride"
+    ),
     "hybrid": lambda: applications.ResNet(
         applications.resnet.NUM_BLOCKS[50],
         spatial=("conv", "conv", "attention", "attention"),
     ),
+    "ConvResNet50, Keras' normalization": with_keras_normalization,
     "keras ResNet50": lambda: keras.applications.ResNet50(weights=None),
 }
 TASKS = {
     "prediction": tuple(NETWORKS),
-    "training step": ("SASAResNet50", TWIN),
+    "training step": tuple(name for name in NETWORKS if name != "hybrid"),
 }
+MEMORY = ("SASAResNet50", TWIN)
+# First calls of a training step take twenty times as long, and nothing in them
+# depends on the attention but what a prediction has as well.
+FIRST_CALLS = {"prediction": 7, "training step": 1}
 MODES = ("graph", "xla")
 
 
@@ -93,8 +118,12 @@ def measure_memory(name, mode, batch_size):
 def main():
     parser = common.make_parser(__doc__, "networks.csv", 12)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--first-calls", type=int, default=7)
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
+    parser.add_argument(
+        "--first-calls",
+        type=int,
+        help="models of each network, by default 7 and for training 1",
+    )
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=["graph"])
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=[*TASKS])
     parser.add_argument(
         "--memory",
@@ -107,13 +136,14 @@ def main():
         print(measure_memory(*arguments.memory, arguments.batch_size))
         return
     images, labels = data(arguments.batch_size)
+    machine = common.machine()
     rows = []
     for task in arguments.tasks:
         for mode in arguments.modes:
             warm_up(mode)
             functions, mib = {}, {}
             first_calls = {name: [] for name in TASKS[task]}
-            for _ in range(arguments.first_calls):
+            for _ in range(arguments.first_calls or FIRST_CALLS[task]):
                 for name in TASKS[task]:
                     function = make(task, name, images, labels, mode)
                     start = time.perf_counter()
@@ -124,9 +154,12 @@ def main():
                 name: statistics.median(seconds)
                 for name, seconds in first_calls.items()
             }
-            samples = common.interleaved_samples(functions, arguments.repeats)
-            if task == "training step":
-                for name in functions:
+            training = task == "training step"
+            samples = common.interleaved_samples(
+                functions, -(-arguments.repeats // (2 if training else 1))
+            )
+            if training:
+                for name in MEMORY:
                     command = ["--memory", name, mode, "--batch-size"]
                     # What the allocator keeps differs by up to a tenth.
                     mib[name] = statistics.median(
@@ -159,7 +192,7 @@ def main():
                             first_call[name] / first_call[TWIN], 2
                         ),
                         "process_peak_mib": round(mib.get(name, 0)) or "",
-                        **common.machine(),
+                        **machine,
                     }
                 )
                 print(*list(rows[-1].values())[:11], sep="\t", flush=True)
