@@ -3,28 +3,23 @@
     python benchmarks/overview.py
 
 Times come from `results/layers.csv` and `results/peers.csv`; nothing is
-measured here. Every panel of bars names its machine.
+measured here. Every panel of bars names its machine. The picture holds its
+numbers as a comment, so that a test can compare them with the rows.
 """
 
-import csv
-import pathlib
-import re
+import json
 
+import measured
 import numpy as np
 from keras import ops
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, Rectangle
+from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from keras_sasa import local_attention
 
-FOLDER = pathlib.Path(__file__).resolve().parent
-PICTURE = FOLDER.parent / "docs/overview.png"
-MAPS = ("56x56x64", "28x28x128", "14x14x256", "7x7x512")
-MACHINES = {
-    "AMD EPYC family 25 model 1": "AVX2",
-    "AMD EPYC family 26 model 2": "AVX-512",
-}
+PICTURE = measured.FOLDER.parent / "docs/overview.png"
 # Name in `peers.csv`, label, and the row of ours that computes the same:
 # the function alone or the layer with its projections.
 PEERS = (
@@ -95,23 +90,18 @@ def draw_window(image_axis, zoom_axis):
         axis.set_yticks([])
 
 
-def read_rows(name):
-    path = FOLDER / "results" / name
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def draw_bars(axis, groups, title):
     """Draws a group of horizontal bars for each map.
 
     Args:
         axis: Axis of matplotlib.
-        groups: Dict from label to numbers, one for each of `MAPS`.
+        groups: Dict from label to numbers, one for each of `measured.MAPS`.
         title: Text above the legend.
     """
     height = 0.8 / len(groups)
     for number, (label, values) in enumerate(groups.items()):
-        places = np.arange(len(MAPS)) + (number + 0.5) * height - 0.4
+        values = [np.nan if value is None else value for value in values]
+        places = np.arange(len(measured.MAPS)) + (number + 0.5) * height - 0.4
         bars = axis.barh(
             places, values, height * 0.92, color=COLORS[number], label=label
         )
@@ -119,7 +109,7 @@ def draw_bars(axis, groups, title):
             bars, [_two_digits(v) for v in values], fontsize=7, padding=2
         )
     axis.axvline(1, color="black", lw=0.8)
-    axis.set_yticks(range(len(MAPS)), MAPS)
+    axis.set_yticks(range(len(measured.MAPS)), measured.MAPS)
     axis.invert_yaxis()
     axis.legend(
         title=title,
@@ -134,27 +124,65 @@ def draw_bars(axis, groups, title):
 
 
 def _two_digits(value):
+    if np.isnan(value):
+        return ""
     return f"{value:.2f}" if value < 2 else f"{value:.0f}"
 
 
-def ratios_to_convolution(rows, processor):
-    """Returns time of the layer / time of `Conv2D`, forward, for each map."""
-    found = {
-        re.sub(".*, ", "", row["experiment"]): float(row["ratio_of_medians"])
-        for row in rows
-        if row["processor"] == processor
-        and row["what"] == "SelfAttention2D forward"
+def numbers():
+    """Returns the numbers of the bars, from the rows.
+
+    Returns:
+        Dict of panels, which are dicts from the label of a bar to its numbers,
+        one for each map. Maps that were not measured are `None`.
+    """
+    layers = {
+        label: measured.rows_by_key("layers.csv", label, "experiment", "what")
+        for label in measured.MACHINES
     }
-    return [found[name] for name in MAPS]
+    convolution = {
+        label: [
+            _number(
+                rows.get(
+                    (f"layer / Conv2D, {size}", "SelfAttention2D forward")
+                ),
+                "ratio_of_medians",
+            )
+            for size in measured.MAPS
+        ]
+        for label, rows in layers.items()
+    }
+    label = peers_machine()
+    rows = measured.rows_by_key(
+        "peers.csv", label, "map", "direction", "method"
+    )
+    others = {
+        title: [
+            _number(rows.get((size, "forward", method)), column)
+            for size in measured.MAPS
+        ]
+        for method, title, column in PEERS
+    }
+    return {"convolution": convolution, f"others, {label}": others}
 
 
-def ratios_to_ours(rows, method, column):
-    found = {
-        row["map"]: float(row[column])
-        for row in rows
-        if row["method"] == method and row["direction"] == "forward"
-    }
-    return [found[name] for name in MAPS]
+def peers_machine():
+    """Returns the newest instruction set on which peers were measured."""
+    return [
+        label
+        for label in measured.MACHINES
+        if measured.rows_of_machine("peers.csv", label)
+    ][-1]
+
+
+def _number(row, column):
+    return float(row[column]) if row and row[column] else None
+
+
+def drawn_numbers():
+    """Returns the numbers that the picture was drawn from."""
+    with Image.open(PICTURE) as picture:
+        return json.loads(picture.text.get("Comment", "null"))
 
 
 def main():
@@ -163,25 +191,10 @@ def main():
         1, 4, width_ratios=[1.5, 0.7, 1.5, 1.5]
     )
     draw_window(window, zoom)
-    rows = read_rows("layers.csv")
-    draw_bars(
-        convolution,
-        {
-            label: ratios_to_convolution(rows, processor)
-            for processor, label in MACHINES.items()
-        },
-        "2 cores, AMD EPYC",
-    )
+    of_convolution, of_others = numbers().values()
+    draw_bars(convolution, of_convolution, "2 cores, AMD EPYC")
     convolution.set_title("Forward time relative to Conv2D 3x3")
-    rows = read_rows("peers.csv")
-    draw_bars(
-        others,
-        {
-            label: ratios_to_ours(rows, method, column)
-            for method, label, column in PEERS
-        },
-        "2 cores, AMD EPYC, AVX2",
-    )
+    draw_bars(others, of_others, f"2 cores, AMD EPYC, {peers_machine()}")
     others.set_xscale("log")
     others.set_xlim(0.5, 150)
     others.set_xticks((1, 10, 100), ("1", "10", "100"))
@@ -189,7 +202,9 @@ def main():
     for axis in figure.axes:
         axis.title.set_fontsize(9)
         axis.tick_params(labelsize=8)
-    figure.savefig(PICTURE, dpi=110)
+    figure.savefig(
+        PICTURE, dpi=110, metadata={"Comment": json.dumps(numbers())}
+    )
 
 
 if __name__ == "__main__":
