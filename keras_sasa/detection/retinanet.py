@@ -148,8 +148,7 @@ class RetinaNet(keras.Model):
     >>> from keras_sasa.detection import RetinaNet
     >>> backbone = ResNet((1, 1, 1, 1), width_multiplier=0.25,
     ...                   include_top=False, input_shape=(64, 64, 3))
-    >>> model = RetinaNet(backbone, num_classes=3, spatial="attention",
-    ...                   filters=32, head_depth=1)
+    >>> model = RetinaNet(backbone, num_classes=3, filters=32, head_depth=1)
     >>> model.compile(optimizer="sgd")
     >>> images = np.zeros((2, 64, 64, 3), "float32")
     >>> boxes = np.array([[[8, 8, 40, 40]], [[-1, -1, -1, -1]]], "float32")

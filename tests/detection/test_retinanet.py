@@ -75,12 +75,13 @@ def compare_best(model, images, labels):
 
 def assert_saved(model, images, folder):
     before = model.predict(images, batch_size=3, verbose=0)
+    assert all(len(value) == len(images) for value in before.values())
     model.save(folder / "detector.keras")
     again = keras.saving.load_model(folder / "detector.keras")
-    after = again.predict(images, batch_size=3, verbose=0)
-    for name in ("boxes", "scores", "labels"):
-        np.testing.assert_array_equal(before[name], after[name])
-        assert len(before[name]) == len(images)
+    for one, other in zip(model.weights, again.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    outputs = model(images), again(images)
+    keras.tree.map_structure(np.testing.assert_array_equal, *outputs)
 
 
 @pytest.mark.large
@@ -111,6 +112,7 @@ def test_images_of_unknown_size():
         found = model.predict(images, verbose=0)
         assert found["boxes"].shape == (2, 100, 4)
     fixed = tiny_detector(side=70, spatial="attention")
+    fixed.compile(run_eagerly=True)
     fixed.set_weights(model.get_weights())
     expected = fixed.predict(images, verbose=0)
     np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-5)
@@ -124,23 +126,24 @@ def test_small_images_have_fewer_boxes_than_asked_for():
 
 
 @pytest.mark.parametrize(
-    "policy, jit_compile, spatial",
+    "policy, mode, spatial",
     [
-        ("float32", True, "conv"),
-        ("mixed_bfloat16", False, "attention"),
+        ("float32", {"jit_compile": True}, "conv"),
+        ("mixed_bfloat16", {"run_eagerly": True}, "attention"),
+        large("mixed_bfloat16", {"jit_compile": False}, "attention"),
         # XLA takes up to minutes to compile these.
-        large("float32", True, "attention"),
-        large("mixed_bfloat16", True, "attention"),
+        large("float32", {"jit_compile": True}, "attention"),
+        large("mixed_bfloat16", {"jit_compile": True}, "attention"),
     ],
 )
-def test_precision_and_xla(policy, jit_compile, spatial):
+def test_precision_and_xla(policy, mode, spatial):
     before = keras.config.dtype_policy()
     try:
         keras.config.set_dtype_policy(policy)
         model = tiny_detector(spatial=spatial)
     finally:
         keras.config.set_dtype_policy(before)
-    model.compile(keras.optimizers.SGD(0.01), jit_compile=jit_compile)
+    model.compile(keras.optimizers.SGD(0.01), **mode)
     images, labels = scenes()
     losses = model.fit(images, labels, epochs=3, verbose=0).history["loss"]
     assert np.isfinite(losses).all() and losses[-1] < losses[0]
@@ -149,7 +152,7 @@ def test_precision_and_xla(policy, jit_compile, spatial):
 
 def test_images_without_boxes_teach_background():
     model = tiny_detector()
-    model.compile(keras.optimizers.SGD(0.01))
+    model.compile(keras.optimizers.SGD(0.01), run_eagerly=True)
     images, labels = scenes()
     labels = {
         "boxes": np.full_like(labels["boxes"], -1),
@@ -170,7 +173,7 @@ def test_box_formats(name):
     ):
         keras.utils.set_random_seed(0)
         model = tiny_detector(**options, score_threshold=0.0)
-        model.compile("sgd")
+        model.compile(run_eagerly=True)
         losses.append(
             model.evaluate(images, {**labels, "boxes": values}, verbose=0)
         )

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_sasa.detection import RetinaNet
+from keras_sasa.training.engine.compilation import compile_model
 
 FEATURES = ("c3", "c4", "c5")
 
@@ -32,6 +33,14 @@ def tiny_detector(side=64, **options):
             **options,
         },
     )
+
+
+def build_tiny_detector(network, data, recipe, devices):
+    """Takes the place of `build_detector`, whatever the network."""
+    with devices.scope():
+        model = tiny_detector(bounding_box_format="xyxy")
+        compile_model(model, recipe, 1, devices)
+    return model
 
 
 def tiny_scenes():

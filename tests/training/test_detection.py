@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import pathlib
+import shutil
 
 import keras
 import numpy as np
@@ -11,15 +13,17 @@ import pytest
 from keras_sasa.data import DetectionData, ImageData
 from keras_sasa.data import load_detection_data as load_data
 from keras_sasa.training import CIFAR10
+from keras_sasa.training.detection import detector
 from keras_sasa.training.detection.coco_precision import (
     METRICS,
     average_precision,
 )
 from keras_sasa.training.detection.detector import build_detector, fit
 from keras_sasa.training.detection.evaluation import detect, evaluate
-from keras_sasa.training.detection.recipes import BLOOD_CELLS
+from keras_sasa.training.detection.recipes import BLOOD_CELLS, COCO
 from tests.support import process
 from tests.support.coco_folder import coco_folder
+from tests.support.detectors import build_tiny_detector
 from tests.support.parameters import large
 
 pytest.importorskip("pycocotools")
@@ -37,8 +41,10 @@ NETWORK = {
     "filters": 32,
     "head_depth": 1,
 }
+# With momentum: an optimizer that divides by small averages would amplify how
+# the losses of several devices are rounded.
 RECIPE = dataclasses.replace(
-    BLOOD_CELLS, epochs=2, warmup_epochs=0, batch_size=2, image_size=64
+    COCO, epochs=2, warmup_epochs=0, batch_size=2, image_size=64
 )
 
 
@@ -142,19 +148,55 @@ def test_evaluation_is_in_pixels_of_the_originals(tmp_path):
         evaluate(model, data, RECIPE, data.train.take(0))
 
 
-def test_trains_and_is_saved(tmp_path):
-    data = load_data(coco_folder(tmp_path / "set", (6, 3)))
-    model, history = fit(NETWORK, data, RECIPE, tmp_path / "run", verbose=0)
-    assert len(history) == 2
-    assert {"loss", "val_loss", "val_AP", "val_AP50"} <= history[0].keys()
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A run that several tests read and none changes."""
 
-    saved = keras.saving.load_model(tmp_path / "run" / "model.keras")
+    data: DetectionData
+    folder: pathlib.Path
+    model: keras.Model
+    history: list
+
+
+def train(network, folder, devices=None, resume=False):
+    """Trains `NETWORK` or, much faster, the tiny detector."""
+    with pytest.MonkeyPatch.context() as patch:
+        if network == "tiny":
+            patch.setattr(detector, "build_detector", build_tiny_detector)
+        data = load_data(folder / "set")
+        model, history = fit(
+            NETWORK,
+            data,
+            RECIPE,
+            folder / "run",
+            devices,
+            resume=resume,
+            verbose=0,
+        )
+    return Trained(data, folder, model, history)
+
+
+@pytest.fixture(scope="module", params=["tiny", large("resnet")])
+def trained(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    coco_folder(folder / "set", (6, 3))
+    return train(request.param, folder)
+
+
+def test_fit(trained):
+    assert len(trained.history) == 2
+    columns = {"loss", "val_loss", "val_AP", "val_AP50"}
+    assert columns <= trained.history[0].keys()
+
+
+def test_is_saved(trained):
+    saved = keras.saving.load_model(trained.folder / "run" / "model.keras")
     images = [
         np.full((50, 90, 3), 40, "uint8"),
         np.full((64, 20, 3), 90, "uint8"),
     ]
     for one, other, image in zip(
-        detect(model, images, 64),
+        detect(trained.model, images, 64),
         detect(saved, images, 64),
         images,
         strict=True,
@@ -164,11 +206,15 @@ def test_trains_and_is_saved(tmp_path):
         assert (one["boxes"] >= 0).all()
         assert (one["boxes"] <= [width, height, width, height]).all()
         assert len(one["boxes"]) == len(one["scores"]) == len(one["labels"])
-    again, resumed = fit(
-        NETWORK, data, RECIPE, tmp_path / "run", verbose=0, resume=True
-    )
-    assert resumed == history
-    for one, other in zip(model.weights, again.weights, strict=True):
+
+
+def test_resumed_when_done(trained):
+    network = trained.folder.name.rstrip("0123456789")
+    again = train(network, trained.folder, resume=True)
+    assert again.history == trained.history
+    for one, other in zip(
+        trained.model.weights, again.model.weights, strict=True
+    ):
         np.testing.assert_array_equal(one, other)
 
 
@@ -263,13 +309,13 @@ def test_wrong_kinds_of_arguments(tmp_path, changes, message):
 
 
 @on_tensorflow
-@pytest.mark.parametrize("network", ["tiny", large("resnet")])
-def test_mirrored_strategy(tmp_path, network):
+def test_mirrored_strategy(trained, tmp_path):
     """Two virtual CPUs, which see different numbers of boxes, as one."""
-    folder = coco_folder(tmp_path / "set", (7, 3))
-    (alone, mirrored), _ = process.run(PROGRAM, folder, tmp_path, network)
-    assert len(alone) == 2
-    for one, other in zip(alone, mirrored, strict=True):
+    network = trained.folder.name.rstrip("0123456789")
+    shutil.copytree(trained.folder / "set", tmp_path / "set")
+    mirrored, _ = process.run(PROGRAM, tmp_path, network)
+    assert len(mirrored) == 2
+    for one, other in zip(trained.history, mirrored, strict=True):
         for name, value in one.items():
             # Moving variances of a few pixels normalize the validation images,
             # and sums over replicas round them differently.
@@ -278,52 +324,17 @@ def test_mirrored_strategy(tmp_path, network):
 
 
 PROGRAM = """
-    import dataclasses, json, sys
+    import json, pathlib, sys
     sys.modules["tensorboard"] = None
     import tensorflow as tf
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0],
         [tf.config.LogicalDeviceConfiguration()] * 2,
     )
-    from keras_sasa.data import load_detection_data
     from keras_sasa.training import make_devices
-    from keras_sasa.training.detection import detector
-    from keras_sasa.training.detection.recipes import COCO
-    from keras_sasa.training.engine.compilation import compile_model
-    from tests.support.detectors import tiny_detector
+    from tests.training.test_detection import train
 
-    def build_tiny_detector(network, data, recipe, devices):
-        with devices.scope():
-            model = tiny_detector(bounding_box_format="xyxy")
-            compile_model(model, recipe, 1, devices)
-        return model
-
-    data, folder, network = sys.argv[1:]
-    if network == "tiny":
-        detector.build_detector = build_tiny_detector
-    recipe = dataclasses.replace(
-        COCO, epochs=2, warmup_epochs=0, batch_size=4, image_size=64
-    )
-    # Convolutions compile faster, and this is a test of the loss.
-    network = {
-        "backbone": {
-            "num_blocks": (1, 1, 1, 1),
-            "width_multiplier": 0.125,
-            "spatial": "conv",
-        },
-        "filters": 32,
-        "head_depth": 1,
-    }
-    histories = [
-        detector.fit(
-            network,
-            load_detection_data(data),
-            recipe,
-            f"{folder}/{name}",
-            make_devices(name),
-            verbose=0,
-        )[1]
-        for name in ("none", "mirrored")
-    ]
-    print(json.dumps(histories))
+    folder, network = sys.argv[1:]
+    devices = make_devices("mirrored")
+    print(json.dumps(train(network, pathlib.Path(folder), devices).history))
 """
