@@ -4,11 +4,14 @@ import os
 
 import pytest
 
+from tests.support.process import FASTER_COMPILATION
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 if os.environ.get("KERAS_BACKEND") == "jax":
-    # For the tests on several devices.
+    # Two devices for the tests on several.
     os.environ.setdefault(
-        "XLA_FLAGS", "--xla_force_host_platform_device_count=2"
+        "XLA_FLAGS",
+        f"--xla_force_host_platform_device_count=2 {FASTER_COMPILATION}",
     )
 
 

@@ -28,12 +28,15 @@ from keras_sasa.training import (
     IMAGENET,
     SaveRun,
     build_model,
+    fit,
     load_trained,
     prepare_images,
 )
 from tests.support.coco_folder import coco_folder
+from tests.support.detectors import FEATURES, tiny_backbone
 from tests.support.images import image_folder
-from tests.support.networks import open_blocks
+from tests.support.networks import linear_classifier, open_blocks
+from tests.support.parameters import large
 
 ROOT = pathlib.Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -100,6 +103,12 @@ def same_process(classifier, load, monkeypatch, capsys):
     monkeypatch.setattr(classifier.subprocess, "run", run)
 
 
+@pytest.fixture
+def linear_network(monkeypatch):
+    """A linear model in the place of any network; it compiles faster."""
+    monkeypatch.setitem(fit.__globals__, "ResNet", linear_classifier)
+
+
 def accuracies(output):
     """Returns the accuracies in the last two lines, before and after."""
     lines = output.strip().splitlines()[-2:]
@@ -142,7 +151,7 @@ def test_digits(classifier, tmp_path, capfd):
 
 
 def test_image_folder_and_resume(
-    classifier, same_process, tmp_path, monkeypatch, capsys
+    classifier, same_process, linear_network, tmp_path, monkeypatch, capsys
 ):
     image_folder(tmp_path / "data" / "train", images=8)
     image_folder(tmp_path / "data" / "validation", images=2)
@@ -210,7 +219,7 @@ def test_interrupt_from_the_keyboard(load, tmp_path):
 
 # The labels of so few made images are random.
 @pytest.mark.filterwarnings("ignore:.* classes have no images")
-def test_tfds(classifier, same_process, tmp_path, capsys):
+def test_tfds(classifier, same_process, linear_network, tmp_path, capsys):
     tfds = pytest.importorskip("tensorflow_datasets")
     with tfds.testing.mock_data(num_examples=12):
         classifier.main(
@@ -224,7 +233,7 @@ def test_tfds(classifier, same_process, tmp_path, capsys):
 
 
 @pytest.mark.filterwarnings("ignore:.* classes have no images")
-def test_imagenet(load, tmp_path, capsys):
+def test_imagenet(load, linear_network, tmp_path, capsys):
     """The whole command on made images of ImageNet's format."""
     tfds = pytest.importorskip("tensorflow_datasets")
     arguments = [*TINY, "--batch-size", "4", "--image-size", "32"]
@@ -294,7 +303,7 @@ def test_data_that_the_model_was_not_trained_for():
 
 
 def test_corrupt_images_are_left_out_of_the_evaluation_too(
-    classifier, same_process, tmp_path, capsys
+    classifier, same_process, linear_network, tmp_path, capsys
 ):
     for part in ("train", "val"):
         image_folder(tmp_path / "data" / part, images=6)
@@ -332,7 +341,9 @@ def validation_files(folder):
     ]
 
 
-def test_unlike_accuracies_are_an_error(classifier, tmp_path, monkeypatch):
+def test_unlike_accuracies_are_an_error(
+    classifier, linear_network, tmp_path, monkeypatch
+):
     monkeypatch.setattr(classifier, "draw", lambda *_: None)
     monkeypatch.setattr(classifier, "evaluate_in_new_process", lambda *_: 2.0)
     with pytest.raises(SystemExit, match="not as accurate"):
@@ -659,21 +670,42 @@ TINY_DETECTOR = [
 ]
 
 
-def test_detector(load, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("backbone", ["tiny", large("resnet")])
+def test_detector(load, tmp_path, capsys, monkeypatch, backbone):
     """Trains on a folder, then finds objects in images of it."""
     pytest.importorskip("pycocotools")
     folder = coco_folder(tmp_path / "set", (4, 3))
     run = tmp_path / "run"
     program = load("train_detector")
     fit = program.fit
-    monkeypatch.setattr(
-        program,
-        "fit",
-        lambda network, *args, **options: fit(
-            {**network, "head_depth": 1}, *args, **options
-        ),
-    )
+    changes = {"head_depth": 1}
+    if backbone == "tiny":
+        changes["features"] = FEATURES
+        monkeypatch.setitem(
+            fit.__globals__,
+            "ResNet",
+            lambda input_tensor, **_: tiny_backbone(input_tensor=input_tensor),
+        )
+    networks = []
+
+    def fit_smaller(network, *args, **options):
+        networks.append(network)
+        return fit({**network, **changes}, *args, **options)
+
+    monkeypatch.setattr(program, "fit", fit_smaller)
     program.main(["--data", str(folder), "--output", str(run), *TINY_DETECTOR])
+    assert networks == [
+        {
+            "backbone": {
+                **program.BACKBONE,
+                "spatial": ("conv", "conv", "conv", "attention"),
+                "width_multiplier": 0.125,
+                "num_heads": 2,
+            },
+            "spatial": "conv",
+            "filters": 32,
+        }
+    ]
     output = capsys.readouterr().out
     measured = json.loads(output.splitlines()[-1])
     assert {"AP", "AP50", "AP75", "AP_small"} <= measured.keys()

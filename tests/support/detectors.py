@@ -9,10 +9,13 @@ from keras_sasa.training.engine.compilation import compile_model
 FEATURES = ("c3", "c4", "c5")
 
 
-def tiny_backbone(side=64, **options):
+def tiny_backbone(side=64, input_tensor=None, **options):
     """Three convolutions, with a normalization after the first."""
-    images = keras.Input((side, side, 3))
-    x = keras.layers.Conv2D(8, 3, 8, padding="same", name="c3_conv")(images)
+    x = input_tensor
+    if x is None:
+        x = keras.Input((side, side, 3))
+    images = keras.utils.get_source_inputs(x)
+    x = keras.layers.Conv2D(8, 3, 8, padding="same", name="c3_conv")(x)
     x = keras.layers.BatchNormalization(name="c3")(x)
     for name in ("c4", "c5"):
         x = keras.layers.Conv2D(8, 3, 2, padding="same", name=name, **options)(

@@ -25,6 +25,7 @@ from keras_sasa.training import DIGITS, Run, fit
 from tests.support import process
 from tests.support.digits_training import NETWORK, RECIPE, digits, train
 from tests.support.images import image_folder
+from tests.support.networks import linear_classifier
 from tests.support.parameters import large
 
 on_tensorflow = pytest.mark.skipif(
@@ -54,6 +55,12 @@ def without_tensorboard(monkeypatch):
         "importlib.util.find_spec",
         lambda name: None if name == "tensorboard" else find(name),
     )
+
+
+@pytest.fixture
+def linear_network(monkeypatch):
+    """A linear model in the place of any network; it compiles faster."""
+    monkeypatch.setitem(fit.__globals__, "ResNet", linear_classifier)
 
 
 def assert_weights_equal(model, other):
@@ -144,7 +151,9 @@ def test_averages_are_saved(trained):
         assert (np.array(raw) != np.array(average)).any()
 
 
-def test_best_is_kept(tmp_path, without_tensorboard, monkeypatch):
+def test_best_is_kept(
+    tmp_path, linear_network, without_tensorboard, monkeypatch
+):
     """The best of three epochs is the first: 0.5, 0.2, 0.4."""
     original = training.Run.save
     values = iter((0.5, 0.2, 0.4))
@@ -276,6 +285,9 @@ def test_mirrored_strategy(tmp_path, number):
 MACHINE = """
     import keras
     from keras_sasa import training
+    from tests.support.networks import linear_classifier
+    if sys.argv[2] == "linear":
+        training.fit.__globals__["ResNet"] = linear_classifier
     # Before the images, which are tensors of TensorFlow, not of JAX.
     devices = training.make_devices("data_parallel")
     from tests.support.digits_training import train
@@ -290,7 +302,8 @@ MACHINE = """
 """
 
 
-def test_several_machines(tmp_path):
+@pytest.mark.parametrize("network", ["linear", large("attention")])
+def test_several_machines(tmp_path, network):
     """Two processes with Keras on JAX, over loopback."""
     pytest.importorskip("jax")
     with socket.socket() as free:
@@ -302,7 +315,9 @@ def test_several_machines(tmp_path):
                 process.run,
                 PREAMBLE + MACHINE,
                 tmp_path,
+                network,
                 KERAS_BACKEND="jax",
+                XLA_FLAGS=process.FASTER_COMPILATION,
                 KERAS_DISTRIBUTION_JOB_ADDRESSES=f"127.0.0.1:{port}",
                 KERAS_DISTRIBUTION_NUM_PROCESSES="2",
                 KERAS_DISTRIBUTION_PROCESS_ID=str(number),
@@ -437,7 +452,9 @@ def test_mixed_precision_is_as_accurate(tmp_path, without_tensorboard):
     assert accuracy["float16"] >= accuracy[None] - 0.01
 
 
-def test_loss_that_is_no_number_stops(tmp_path, without_tensorboard):
+def test_loss_that_is_no_number_stops(
+    tmp_path, linear_network, without_tensorboard
+):
     recipe = dataclasses.replace(RECIPE, base_learning_rate=1e30)
     with pytest.raises(
         FloatingPointError,
@@ -617,7 +634,7 @@ def interrupt_after(monkeypatch, epochs):
 
 
 def test_more_epochs_and_an_interruption(
-    tmp_path, without_tensorboard, monkeypatch, capsys
+    tmp_path, linear_network, without_tensorboard, monkeypatch, capsys
 ):
     """One epoch, then three: at once, and interrupted after the second."""
     one = dataclasses.replace(RECIPE, epochs=1)
@@ -690,7 +707,7 @@ def test_files_that_no_training_has_written(tmp_path, content, message):
             call()
 
 
-def test_corrupt_image_is_named(tmp_path, without_tensorboard):
+def test_corrupt_image_is_named(tmp_path, linear_network, without_tensorboard):
     folder = image_folder(tmp_path / "data", images=10)
     data = load_data(folder)
     bad = folder / "dog" / "4.png"
