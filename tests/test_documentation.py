@@ -15,6 +15,9 @@ import pytest
 from keras_sasa import detection
 from keras_sasa.command_line import resolve_output
 from keras_sasa.layers import ImageRescaling
+from keras_sasa.training import fit
+from tests.support.detectors import tiny_detector
+from tests.support.networks import linear_classifier
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = sorted(
@@ -53,8 +56,8 @@ def test_python_blocks_run(page, tmp_path, monkeypatch, request):
         if page == "README.md":
             # docs/conversion.md has it, too.
             monkeypatch.setattr(keras.applications, "ResNet50", small_resnet)
-        if page == "docs/detection.md":
-            monkeypatch.setattr(detection, "RetinaNet", small_retinanet)
+        monkeypatch.setattr(detection, "RetinaNet", small_retinanet)
+        monkeypatch.setitem(fit.__globals__, "ResNet", linear_classifier)
     if page == "docs/own_images.md":
         train_on_photos(tmp_path)
     monkeypatch.setattr(keras.datasets.cifar10, "load_data", few_images)
@@ -86,10 +89,9 @@ def small_resnet(weights, input_shape, classes):
     )
 
 
-def small_retinanet(backbone, **options):
-    """Returns a detector of fewer, narrower layers, which compile faster."""
-    options |= {"spatial": "conv", "filters": 16, "head_depth": 1}
-    return detection.retinanet.RetinaNet(backbone, **options)
+def small_retinanet(backbone, **_):
+    """Returns a detector of few layers, which compile faster."""
+    return tiny_detector(backbone.input_shape[1])
 
 
 def train_on_photos(folder):

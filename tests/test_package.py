@@ -22,6 +22,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 FRESH_PROCESS = """
 import importlib, json, pathlib, pkgutil, sys, warnings
 
+# As if it were not installed. Keras imports it where it can.
+sys.modules["matplotlib"] = None
 import keras
 
 warnings.simplefilter("error")

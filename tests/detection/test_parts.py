@@ -16,6 +16,7 @@ from keras_sasa.detection.feature_pyramid import (
 )
 from keras_sasa.detection.prediction_head import prediction_head
 from keras_sasa.profile import profile
+from tests.support.parameters import large
 
 OPERATORS = ("conv", "attention")
 
@@ -129,9 +130,9 @@ def test_number_of_maps():
     [
         ("conv_conv", 33.4, 33.84),
         ("attention_conv", 25.9, 26.32),
-        ("full_attention_conv", 25.9, 26.32),
+        large("full_attention_conv", 25.9, 26.32),
         ("attention_attention", 22.0, 20.08),
-        ("full_attention_attention", 22.0, 20.08),
+        large("full_attention_attention", 22.0, 20.08),
     ],
 )
 def test_parameters_of_the_papers_detectors(name, published, ours):

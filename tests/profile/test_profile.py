@@ -218,6 +218,8 @@ def test_main_prints_tables_and_writes_csv(
         assert cell["paper_parameters"] == str(parameters or "")
 
 
+# In the quick run a test of the guides runs it in the same process.
+@pytest.mark.large
 def test_command_runs():
     command = [sys.executable, "-m", "keras_sasa.profile", "--help"]
     result = subprocess.run(command, capture_output=True, text=True)

@@ -735,6 +735,8 @@ def test_plots_without_matplotlib(monkeypatch, plot):
         plot()
 
 
+# In the quick run a test of the whole package imports it, too.
+@pytest.mark.large
 def test_import_without_matplotlib():
     """In a process of its own: Keras imports matplotlib where it can."""
     program = (
