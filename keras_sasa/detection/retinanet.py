@@ -153,7 +153,7 @@ class RetinaNet(keras.Model):
     >>> images = np.zeros((2, 64, 64, 3), "float32")
     >>> boxes = np.array([[[8, 8, 40, 40]], [[-1, -1, -1, -1]]], "float32")
     >>> labels = {"boxes": boxes, "labels": np.array([[2], [-1]])}
-    >>> history = model.fit(images, labels, verbose=0)
+    >>> loss = model.train_on_batch(images, labels)
     >>> model.predict(images, verbose=0)["boxes"].shape
     (2, 100, 4)
 

@@ -219,6 +219,7 @@ def test_shapes_of_conv_2d(padding, data_format):
         assert tuple(outputs.shape) == expected
 
 
+@pytest.mark.large_on_jax
 def test_symbolic_call_with_unknown_sizes():
     images = keras.Input((None, None, 5))
     layer = SelfAttention2D(8, 3, num_heads=2, strides=2)

@@ -204,6 +204,7 @@ def test_every_element_of_the_gradient(implementation):
         )
 
 
+@pytest.mark.large_on_jax
 @pytest.mark.parametrize(
     "name",
     [

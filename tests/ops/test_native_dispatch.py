@@ -198,7 +198,9 @@ UNFIT = {
 }
 
 
-@pytest.mark.parametrize("name", UNFIT)
+@pytest.mark.parametrize(
+    "name", ["mask", *(large_on_jax(name) for name in UNFIT if name != "mask")]
+)
 @pytest.mark.parametrize("implementation", [None, "native"])
 def test_what_the_kernel_does_not_take(native_calls, implementation, name):
     options, call = UNFIT[name]
