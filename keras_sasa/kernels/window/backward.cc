@@ -31,8 +31,8 @@ namespace keras_sasa {
 namespace KERAS_SASA_LEVEL {
 namespace {
 
-// Floats of a pixel that a task should read together. A task keeps k * k weights
-// a lane, which should not leave the caches, so that it is few.
+// Floats of a pixel that a task should read together. A task keeps k * k
+// weights a lane, which should not leave the caches, so that it is few.
 constexpr int64_t kContiguousFloats = 16;
 
 class BackwardTasks : public Tasks {
@@ -273,8 +273,8 @@ class BackwardTasks : public Tasks {
              number * kQueryRows * layout_.width * kLanes;
     }
 
-    // Adds the queries from `first_query` to `end_query` to the gradients of the
-    // keys that they see.
+    // Adds the queries from `first_query` to `end_query` to the gradients of
+    // the keys that they see.
     void AddToBands(int64_t first_query, int64_t end_query) {
       while (started_ < bands_.count() &&
              bands_.FirstQuery(started_) < end_query) {
@@ -296,8 +296,8 @@ class BackwardTasks : public Tasks {
     // the first.
     int64_t BandRows(int64_t band, int64_t remainder, int64_t* first) const {
       *first = band * bands_.rows() + remainder;
-      return Max(0, Min(kQueryRows, CeilDiv(strip_.keys - *first,
-                                            layout_.rows.stride)));
+      return Max(0, Min(kQueryRows,
+                        CeilDiv(strip_.keys - *first, layout_.rows.stride)));
     }
 
     void StartBand() {
@@ -335,9 +335,9 @@ class BackwardTasks : public Tasks {
       for (int64_t row = 0; row < count; ++row) {
         const int64_t image_row =
             strip_.KeyImageRow(first + row * layout_.rows.stride);
-        call_.value_unpacking_.PrefetchUnpack(
-            vector, phase, call_.gradients_.value.data, image_row,
-            strip_.first_head);
+        call_.value_unpacking_.PrefetchUnpack(vector, phase,
+                                              call_.gradients_.value.data,
+                                              image_row, strip_.first_head);
         if (!call_.inputs_.content()) continue;
         call_.key_unpacking_.PrefetchUnpack(vector, phase,
                                             call_.gradients_.key.data,
@@ -362,8 +362,8 @@ class BackwardTasks : public Tasks {
     }
 
     // Writes the gradients of one vector of `count` rows of keys.
-    void FinishKeys(int64_t first, int64_t count, int64_t phase,
-                    int64_t vector, int64_t sums_offset) {
+    void FinishKeys(int64_t first, int64_t count, int64_t phase, int64_t vector,
+                    int64_t sums_offset) {
       const Map<float>& value = call_.gradients_.value;
       const Map<float>& key = call_.gradients_.key;
       UnpackKeys(call_.value_unpacking_, value, value_sums_ + sums_offset,
@@ -397,8 +397,8 @@ class BackwardTasks : public Tasks {
     KeyGradients key_gradients_;
     EmbeddingGradients embedding_gradients_;
     const int64_t entries_;
-    // The current rows of queries, [channel], and of the weights of their windows
-    // and the gradients of their logits, [tap].
+    // The current rows of queries, [channel], and of the weights of their
+    // windows and the gradients of their logits, [tap].
     Ring queries_, upstream_, weights_, logit_gradients_;
     // Of the current rows of queries, for one vector.
     float *row_logits_, *column_logits_, *output_;

@@ -62,8 +62,8 @@ class StripProducts {
   }
 
   // output[row][window] = bias + products of queries with the rows of `ring`.
-  // A bias is as above, or `Layout::zeros`. `tap_stride`: floats from one tap of
-  // the output to the next.
+  // A bias is as above, or `Layout::zeros`. `tap_stride`: floats from one tap
+  // of the output to the next.
   void Multiply(const Ring& ring, int64_t channels, const float* queries,
                 int64_t query_row_stride, int64_t vector, const float* row_bias,
                 const float* column_bias, float* output,

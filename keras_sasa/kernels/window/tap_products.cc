@@ -26,9 +26,8 @@ KERAS_SASA_NOINLINE void TapProductTile(const TapProducts& p, int64_t first) {
     KERAS_SASA_UNROLL
     for (int row = 0; row < rows; ++row) {
       const Vector bias = Load(row_bias + row * p.row_bias_row_stride);
-      const float* tap_bias =
-          p.tap_bias + row * p.tap_bias_row_stride +
-          first * tap_bias_tap_stride;
+      const float* tap_bias = p.tap_bias + row * p.tap_bias_row_stride +
+                              first * tap_bias_tap_stride;
       KERAS_SASA_UNROLL
       for (int tap = 0; tap < taps; ++tap) {
         sums[row][tap] = bias + Load(tap_bias + tap * tap_bias_tap_stride);
