@@ -1,7 +1,9 @@
 // Times the inner products of the kernel alone, in one thread, with operands
-// that stay in the caches. FLOPS is the rate of products and sums. It needs
-// google-benchmark (libbenchmark-dev on Debian). From the root of the
-// repository:
+// that stay in the caches. `cycles` are the clock cycles of a multiply-add of
+// vectors, and `limit` is what the processor needs at least. Both are measured:
+// see `ClockRate` and `CyclesOfMultiplyAdd`. FLOPS is the rate of products and
+// sums. It needs google-benchmark (libbenchmark-dev on Debian). From the root
+// of the repository:
 //
 //   mkdir -p build
 //   g++ -std=c++17 -O3 -march=native -fno-math-errno -fno-trapping-math \
@@ -14,6 +16,8 @@
 
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cstdint>
 #include <random>
 #include <vector>
@@ -63,9 +67,64 @@ std::vector<const float*> Rows(const Floats& keys, int64_t channels) {
   return rows;
 }
 
-void SetFlops(benchmark::State& state, double flops_per_iteration) {
-  state.counters["FLOPS"] = benchmark::Counter(
-      flops_per_iteration, benchmark::Counter::kIsIterationInvariantRate);
+// The fastest of many calls, in seconds.
+template <typename Function>
+double FastestSeconds(Function function) {
+  using Clock = std::chrono::steady_clock;
+  double fastest = 1;
+  for (int i = 0; i < 200; ++i) {
+    const Clock::time_point start = Clock::now();
+    function();
+    const std::chrono::duration<double> time = Clock::now() - start;
+    fastest = std::min(fastest, time.count());
+  }
+  return fastest;
+}
+
+// Clock cycles per second. An integer addition that waits for the one before
+// takes one cycle on every processor.
+double ClockRate() {
+  constexpr int kAdditions = 100000;
+  const double seconds = FastestSeconds([] {
+    int64_t sum = 0;
+    for (int i = 0; i < kAdditions; i += 20) {
+      KERAS_SASA_UNROLL
+      for (int j = 0; j < 20; ++j) {
+        ++sum;
+        asm volatile("" : "+r"(sum));
+      }
+    }
+  });
+  return kAdditions / seconds;
+}
+
+// Clock cycles of a multiply-add of vectors whose operands are in registers and
+// do not wait for each other.
+double CyclesOfMultiplyAdd() {
+  constexpr int kSums = 12, kRounds = 2000;
+  const double seconds = FastestSeconds([] {
+    Vector a{}, b{}, sums[kSums]{};
+    for (int i = 0; i < kRounds; ++i) {
+      a = InRegister(a);
+      b = InRegister(b);
+      KERAS_SASA_UNROLL
+      for (int j = 0; j < kSums; ++j) sums[j] = InRegister(sums[j] + a * b);
+    }
+    for (Vector sum : sums) benchmark::DoNotOptimize(sum);
+  });
+  return seconds * ClockRate() / (kSums * kRounds);
+}
+
+void SetRates(benchmark::State& state, int64_t multiply_adds) {
+  using benchmark::Counter;
+  static const double clock_rate = ClockRate();
+  static const double limit = CyclesOfMultiplyAdd();
+  state.counters["FLOPS"] =
+      Counter(2.0 * multiply_adds * kLanes, Counter::kIsIterationInvariantRate);
+  state.counters["cycles"] =
+      Counter(multiply_adds / clock_rate,
+              Counter::kIsIterationInvariantRate | Counter::kInvert);
+  state.counters["limit"] = Counter(limit);
 }
 
 // Arguments: rows of queries, channels of a head.
@@ -95,7 +154,7 @@ void BM_TapProducts(benchmark::State& state) {
     ComputeTapProducts(p, rows, taps);
     benchmark::ClobberMemory();
   }
-  SetFlops(state, 2.0 * rows * kWindow * kWindow * channels * kLanes);
+  SetRates(state, rows * kWindow * kWindow * channels);
 }
 BENCHMARK(BM_TapProducts)->ArgsProduct({{1, 2, 3}, {8, 16, 64}});
 
@@ -129,7 +188,7 @@ void BM_WeightedSums(benchmark::State& state) {
     AddWeightedSums(s, rows, tiles);
     benchmark::ClobberMemory();
   }
-  SetFlops(state, 2.0 * rows * kWindow * kWindow * channels * kLanes);
+  SetRates(state, rows * kWindow * kWindow * channels);
 }
 BENCHMARK(BM_WeightedSums)->ArgsProduct({{1, 2, 3}, {8, 16, 64}, {0, 1}});
 
@@ -150,7 +209,7 @@ void BM_PixelProducts(benchmark::State& state) {
     ComputePixelProducts(p, vectors);
     benchmark::ClobberMemory();
   }
-  SetFlops(state, 2.0 * channels * kPanelColumns * vectors * kLanes);
+  SetRates(state, channels * kPanelColumns * vectors);
 }
 BENCHMARK(BM_PixelProducts)->ArgsProduct({{1, 2, 3}, {64, 256}});
 
@@ -165,7 +224,7 @@ void BM_LaneProducts(benchmark::State& state) {
                   {c.data(), columns * kLanes, kLanes});
     benchmark::ClobberMemory();
   }
-  SetFlops(state, 2.0 * rows * columns * depth * kLanes);
+  SetRates(state, rows * columns * depth);
 }
 BENCHMARK(BM_LaneProducts)->Arg(8)->Arg(16)->Arg(64);
 

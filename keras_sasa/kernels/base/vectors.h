@@ -30,12 +30,9 @@ inline Vector Load(const float* from) {
 inline void Store(float* to, Vector value) {
   *reinterpret_cast<UnalignedVector*>(to) = value;
 }
-// Loads a vector into a register, also where it is used several times at once.
-// Compilers otherwise make the load a part of each of these instructions, and a
-// product that loads its operand takes as long as the load.
-inline Vector LoadRegister(const float* from) {
-  Vector value = Load(from);
-  // Empty, but the register must hold the vector.
+// The same vector, in a register.
+inline Vector InRegister(Vector value) {
+  // Empty, but its operand must be there.
 #if defined(__AVX512F__)
   asm("" : "+v"(value));
 #elif defined(__SSE2__)
@@ -45,6 +42,10 @@ inline Vector LoadRegister(const float* from) {
 #endif
   return value;
 }
+// Loads a vector into a register, also where it is used several times at once.
+// Compilers otherwise make the load a part of each of these instructions, and a
+// product that loads its operand takes as long as the load.
+inline Vector LoadRegister(const float* from) { return InRegister(Load(from)); }
 inline Vector Broadcast(float value) { return value - Vector{}; }
 inline Vector Select(Bits condition, Vector yes, Vector no) {
   return condition ? yes : no;
