@@ -8,8 +8,8 @@ namespace KERAS_SASA_LEVEL {
 namespace {
 
 // Computes `taps` taps from `first` on. `adjacent`: their keys are one float
-// apart.
-template <int rows, int taps, bool adjacent>
+// apart. `unit`: channels computed at a time; their number is a multiple of it.
+template <int rows, int taps, bool adjacent, int unit>
 KERAS_SASA_NOINLINE void TapProductTile(const TapProducts& p, int64_t first) {
   // Copies, because the compiler must assume that stores change the members.
   const int64_t channels = p.channels;
@@ -35,22 +35,25 @@ KERAS_SASA_NOINLINE void TapProductTile(const TapProducts& p, int64_t first) {
     }
     const float* query = p.query;
     const float* key = p.keys[step] + first * key_tap_stride;
-    for (int64_t channel = 0; channel < channels; ++channel) {
-      Vector queries[rows];
+    for (int64_t channel = 0; channel < channels; channel += unit) {
       KERAS_SASA_UNROLL
-      for (int row = 0; row < rows; ++row) {
-        queries[row] = LoadRegister(query + row * query_row_stride);
-      }
-      KERAS_SASA_UNROLL
-      for (int tap = 0; tap < taps; ++tap) {
-        const Vector keys = LoadRegister(key + tap * key_tap_stride);
+      for (int i = 0; i < unit; ++i) {
+        Vector queries[rows];
         KERAS_SASA_UNROLL
         for (int row = 0; row < rows; ++row) {
-          sums[row][tap] += queries[row] * keys;
+          queries[row] = LoadRegister(query + row * query_row_stride);
         }
+        KERAS_SASA_UNROLL
+        for (int tap = 0; tap < taps; ++tap) {
+          const Vector keys = LoadRegister(key + tap * key_tap_stride);
+          KERAS_SASA_UNROLL
+          for (int row = 0; row < rows; ++row) {
+            sums[row][tap] += queries[row] * keys;
+          }
+        }
+        query += query_channel_stride;
+        key += key_channel_stride;
       }
-      query += query_channel_stride;
-      key += key_channel_stride;
     }
     KERAS_SASA_UNROLL
     for (int row = 0; row < rows; ++row) {
@@ -71,8 +74,16 @@ inline void ComputeTaps(const TapProducts& p, int64_t first, int64_t count) {
   if constexpr (taps > 1) {
     if (count < taps) return ComputeTaps<rows, taps - 1>(p, first, count);
   }
-  if (p.key_tap_stride == 1) return TapProductTile<rows, taps, true>(p, first);
-  TapProductTile<rows, taps, false>(p, first);
+  constexpr int kUnit = kTileUnits[rows];
+  if constexpr (kUnit > 1) {
+    if (p.channels % kUnit != 0) {
+      return TapProductTile<rows, taps, false, 1>(p, first);
+    }
+  }
+  if (p.key_tap_stride == 1) {
+    return TapProductTile<rows, taps, true, kUnit>(p, first);
+  }
+  TapProductTile<rows, taps, false, kUnit>(p, first);
 }
 
 template <int rows>

@@ -26,6 +26,15 @@ constexpr int kTileTaps[] = {0, 8, 4, 4};
 constexpr int kTileChannels[] = {0, 8, 6, 4};
 #endif
 
+// Channels that a tile of logits computes at a time where their number is a
+// multiple of it, as it mostly is. The loop then takes less of the time, but
+// with few registers the compiler runs out of them.
+#if defined(__AVX512VL__)
+constexpr int kTileUnits[] = {0, 1, 1, 4};
+#else
+constexpr int kTileUnits[] = {0, 1, 1, 1};
+#endif
+
 // Divides a number of taps or channels into tiles of about the same size, as
 // small ones are slow.
 struct TileSizes {
