@@ -170,22 +170,22 @@ void BM_WeightedSums(benchmark::State& state) {
     weight_pointers.push_back(weights.data() + row * kWindow * kLanes);
   }
   AlignedArray<Bits> masks;
+  const WeightedSpan span{0, rows, kWindow, weight_pointers.data(),
+                          pointers.data()};
   WeightedSums s{};
-  s.weights = weight_pointers.data();
+  s.spans = &span;
+  s.span_count = 1;
   s.weight_row_stride = kWindow * kWindow * kLanes;
   s.weight_tap_stride = kLanes;
-  s.values = pointers.data();
   s.value_channel_stride = kKeyFloats;
   s.value_tap_stride = 1;
-  s.steps = kWindow;
   s.taps = kWindow;
   s.output = output.data();
   s.output_row_stride = channels * kLanes;
   s.masks = state.range(2) ? masks.ReserveZeros(kWindow) : nullptr;
   s.mask_tap_stride = 1;
-  const TileSizes tiles(channels, kTileChannels);
   for (auto _ : state) {
-    AddWeightedSums(s, rows, tiles);
+    ComputeWeightedSums(s, rows, channels);
     benchmark::ClobberMemory();
   }
   SetRates(state, rows * kWindow * kWindow * channels);

@@ -13,5 +13,6 @@
 
 #define KERAS_SASA_UNROLL _Pragma("GCC unroll 24")
 #define KERAS_SASA_NOINLINE __attribute__((noinline))
+#define KERAS_SASA_ALWAYS_INLINE inline __attribute__((always_inline))
 
 #endif  // KERAS_SASA_KERNELS_BASE_COMPILER_H_

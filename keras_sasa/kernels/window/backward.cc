@@ -176,12 +176,16 @@ class BackwardTasks : public Tasks {
       for (int64_t row = 0; row < count; ++row) {
         ComputeLogitGradients(first, row, vector);
       }
-      std::memset(output_, 0, count * width * kLanes * sizeof(float));
-      if (call_.positions_.relative()) AddPositionGradients(count, vector);
+      const bool relative = call_.positions_.relative();
+      if (relative) ComputePositionGradients(count, vector);
+      if (!relative && !content) {
+        std::memset(output_, 0, count * width * kLanes * sizeof(float));
+      }
       if (content) {
-        strip_products_.AddWeighted(rings_.keys,
-                                    logit_gradients_.Row(first) + lane,
-                                    layout_.plane_stride, vector, output_);
+        strip_products_.ComputeWeighted(
+            rings_.keys, logit_gradients_.Row(first) + lane,
+            layout_.plane_stride, vector, /*add=*/relative,
+            /*factors=*/nullptr, output_);
       }
       for (int64_t row = 0; row < count; ++row) {
         call_.query_unpacking_.Unpack(output_ + row * width * kLanes, vector, 0,
@@ -234,28 +238,29 @@ class BackwardTasks : public Tasks {
       }
     }
 
-    // Adds the gradients of the row and column logits to the query gradients.
-    void AddPositionGradients(int64_t count, int64_t vector) {
+    // The gradients of the row and column logits, as parts of those of the
+    // queries.
+    void ComputePositionGradients(int64_t count, int64_t vector) {
       const int64_t half = layout_.width / 2;
+      const float* weights = sums_;
+      const float* values = call_.positions_.Rows(strip_.group, vector);
+      const WeightedSpan span{0, count, 1, &weights, &values};
       WeightedSums s{};
+      s.spans = &span;
+      s.span_count = 1;
       s.weight_row_stride = entries_ * kLanes;
       s.weight_tap_stride = kLanes;
       s.value_channel_stride = kLanes;
       s.value_tap_stride = half * kLanes;
-      s.steps = 1;
       s.output_row_stride = layout_.width * kLanes;
-      const float* weights = sums_;
-      const float* values = call_.positions_.Rows(strip_.group, vector);
-      s.weights = &weights;
-      s.values = &values;
       s.taps = layout_.rows.kernel;
       s.output = output_;
-      AddWeightedSums(s, count, layout_.half_channels);
+      ComputeWeightedSums(s, count, half);
       weights = sums_ + layout_.rows.kernel * kLanes;
       values = call_.positions_.Columns(strip_.group, vector);
       s.taps = layout_.columns.kernel;
       s.output = output_ + half * kLanes;
-      AddWeightedSums(s, count, layout_.half_channels);
+      ComputeWeightedSums(s, count, half);
     }
 
     // Floats of the sums of a band: a vector each channel of
@@ -278,7 +283,7 @@ class BackwardTasks : public Tasks {
     void AddToBands(int64_t first_query, int64_t end_query) {
       while (started_ < bands_.count() &&
              bands_.FirstQuery(started_) < end_query) {
-        StartBand();
+        ++started_;
       }
       for (int64_t band = finished_; band < started_; ++band) {
         for (int64_t remainder = 0; remainder < layout_.rows.stride;
@@ -300,36 +305,33 @@ class BackwardTasks : public Tasks {
                         CeilDiv(strip_.keys - *first, layout_.rows.stride)));
     }
 
-    void StartBand() {
-      const int64_t offset = SumsOffset(started_, 0, 0, 0);
-      const int64_t bytes = BandSize() * sizeof(float);
-      std::memset(value_sums_ + offset, 0, bytes);
-      if (call_.inputs_.content()) std::memset(key_sums_ + offset, 0, bytes);
-      ++started_;
-    }
-
     void AddToBand(int64_t band, int64_t remainder, int64_t first_query,
                    int64_t end_query) {
       int64_t first;
       const int64_t count = BandRows(band, remainder, &first);
+      if (count == 0) return;
       key_gradients_.MoveTo(first, count, first_query, end_query);
       const bool masked = !rings_.finite;
+      const bool add = bands_.FirstQuery(band) < first_query;
+      const bool last = bands_.LastQuery(band) < end_query;
+      // The queries were multiplied by log2(e).
+      Vector factors[kQueryRows];
+      for (Vector& factor : factors) factor = Broadcast(kLn2);
       for (int64_t phase = 0; phase < layout_.column_phases; ++phase) {
         for (int64_t vector = 0; vector < layout_.vectors; ++vector) {
           const int64_t offset = SumsOffset(band, remainder, phase, vector);
-          if (bands_.LastQuery(band) < end_query) {
-            PrefetchKeys(first, count, phase, vector);
-          }
-          key_gradients_.Add(weights_, upstream_, phase, vector, masked,
-                             value_sums_ + offset);
+          if (last) PrefetchKeys(first, count, phase, vector);
+          key_gradients_.Compute(weights_, upstream_, phase, vector, masked,
+                                 add, nullptr, value_sums_ + offset);
           if (!call_.inputs_.content()) continue;
-          key_gradients_.Add(logit_gradients_, queries_, phase, vector, masked,
-                             key_sums_ + offset);
+          key_gradients_.Compute(logit_gradients_, queries_, phase, vector,
+                                 masked, add, last ? factors : nullptr,
+                                 key_sums_ + offset);
         }
       }
     }
 
-    // For `FinishKeys`.
+    // For `FinishBand`.
     void PrefetchKeys(int64_t first, int64_t count, int64_t phase,
                       int64_t vector) const {
       for (int64_t row = 0; row < count; ++row) {
@@ -347,34 +349,28 @@ class BackwardTasks : public Tasks {
 
     void FinishBand() {
       const int64_t band = finished_++;
-      if (band == started_) StartBand();  // No query sees it.
+      if (band == started_) {  // No query sees it.
+        const int64_t offset = SumsOffset(band, 0, 0, 0);
+        const int64_t bytes = BandSize() * sizeof(float);
+        std::memset(value_sums_ + offset, 0, bytes);
+        std::memset(key_sums_ + offset, 0, bytes);
+        ++started_;
+      }
       for (int64_t remainder = 0; remainder < layout_.rows.stride;
            ++remainder) {
         int64_t first;
         const int64_t count = BandRows(band, remainder, &first);
         for (int64_t phase = 0; phase < layout_.column_phases; ++phase) {
           for (int64_t vector = 0; vector < layout_.vectors; ++vector) {
-            FinishKeys(first, count, phase, vector,
-                       SumsOffset(band, remainder, phase, vector));
+            const int64_t offset = SumsOffset(band, remainder, phase, vector);
+            UnpackKeys(call_.value_unpacking_, call_.gradients_.value,
+                       value_sums_ + offset, first, count, phase, vector);
+            if (!call_.inputs_.content()) continue;
+            UnpackKeys(call_.key_unpacking_, call_.gradients_.key,
+                       key_sums_ + offset, first, count, phase, vector);
           }
         }
       }
-    }
-
-    // Writes the gradients of one vector of `count` rows of keys.
-    void FinishKeys(int64_t first, int64_t count, int64_t phase, int64_t vector,
-                    int64_t sums_offset) {
-      const Map<float>& value = call_.gradients_.value;
-      const Map<float>& key = call_.gradients_.key;
-      UnpackKeys(call_.value_unpacking_, value, value_sums_ + sums_offset,
-                 first, count, phase, vector);
-      if (!call_.inputs_.content()) return;
-      float* sums = key_sums_ + sums_offset;
-      // The queries were multiplied by log2(e).
-      for (int64_t i = 0; i < count * layout_.width; ++i) {
-        Store(sums + i * kLanes, Load(sums + i * kLanes) * kLn2);
-      }
-      UnpackKeys(call_.key_unpacking_, key, sums, first, count, phase, vector);
     }
 
     void UnpackKeys(const Packing& unpacking, const Map<float>& map,

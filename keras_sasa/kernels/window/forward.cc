@@ -1,7 +1,6 @@
 #include "keras_sasa/kernels/window/forward.h"
 
 #include <cstdint>
-#include <cstring>
 #include <memory>
 
 #include "keras_sasa/kernels/base/compiler.h"
@@ -94,23 +93,19 @@ class ForwardTasks : public Tasks {
                                        row_logits, column_logits);
         products.Multiply(rings.keys, channels, queries, query_row_stride,
                           vector, row_logits, column_logits, weights, kLanes);
-        Vector largest[kQueryRows], totals[kQueryRows];
+        Vector largest[kQueryRows], totals[kQueryRows], factors[kQueryRows];
         for (int64_t row = 0; row < count; ++row) {
           ComputeWeights(strip, row, vector, weights, &largest[row],
                          &totals[row]);
+          factors[row] = 1.0f / totals[row];
         }
-        std::memset(sums, 0, count * width * kLanes * sizeof(float));
-        products.AddWeighted(rings.values, weights, kLanes, vector, sums);
+        products.ComputeWeighted(rings.values, weights, kLanes, vector,
+                                 /*add=*/false, factors, sums);
         for (int64_t row = 0; row < count; ++row) {
-          float* output = sums + row * width * kLanes;
-          const Vector factor = 1.0f / totals[row];
-          for (int64_t channel = 0; channel < width; ++channel) {
-            Store(output + channel * kLanes,
-                  Load(output + channel * kLanes) * factor);
-          }
           const int64_t image_row = strip.QueryImageRow(first + row);
-          output_packing_.Unpack(output, vector, 0, outputs_.output.data,
-                                 image_row, strip.first_head);
+          output_packing_.Unpack(sums + row * width * kLanes, vector, 0,
+                                 outputs_.output.data, image_row,
+                                 strip.first_head);
           if (outputs_.log_sum_exp != nullptr) {
             scalar_maps_.Scatter(largest[row] + Log2(totals[row]), vector,
                                  scalar_maps_.Row(outputs_.log_sum_exp,

@@ -61,7 +61,7 @@ struct QuerySpan {
   int64_t low, high, begin, end;
 };
 
-// Adds the current queries of a strip to the gradients of the keys of one
+// What the current queries of a strip add to the gradients of the keys of one
 // remainder in a band.
 class KeyGradients {
  public:
@@ -74,6 +74,7 @@ class KeyGradients {
               int64_t end_query) {
     const int64_t stride = layout_.rows.stride;
     const int64_t kernel = layout_.rows.kernel;
+    count_ = count;
     entry_ = first - strip_.key_of_first_query + kernel / 2;
     span_count_ = 0;
     for (int64_t query = first_query; query < end_query; ++query) {
@@ -91,11 +92,12 @@ class KeyGradients {
     }
   }
 
-  // output[row][channel] += sum over queries and taps of weights * values, for
-  // one vector of keys of a column phase. `masked`: numbers may be infinite or
-  // NaN.
-  void Add(const Ring& weights, const Ring& values, int64_t phase,
-           int64_t vector, bool masked, float* output) const {
+  // output[row][channel] = factor[row] * sum over queries and taps of weights *
+  // values, for one vector of keys of a column phase. `masked`: numbers may be
+  // infinite or NaN. `add` and `factors` are those of `WeightedSums`.
+  void Compute(const Ring& weights, const Ring& values, int64_t phase,
+               int64_t vector, bool masked, bool add, const Vector* factors,
+               float* output) const {
     const int64_t stride = layout_.rows.stride;
     const int64_t taps = layout_.columns.kernel;
     const int64_t plane_stride = layout_.plane_stride;
@@ -113,30 +115,35 @@ class KeyGradients {
     s.mask_tap_stride = 1;
     s.output_row_stride = layout_.width * kLanes;
     s.masks = masked ? masks_.OfKeys(phase, vector) : nullptr;
+    s.add = add;
+    s.factors = factors;
+    s.output = output;
+    const float *pointers[2 * kQueryRows], **to = pointers;
+    WeightedSpan spans[kQueryRows];
+    s.spans = spans;
+    s.span_count = span_count_;
     for (int64_t number = 0; number < span_count_; ++number) {
       const QuerySpan& span = spans_[number];
       const int64_t steps = span.end - span.begin;
-      const float* pointers[2 * kQueryRows];
+      spans[number] = {span.low, span.high - span.low + 1, steps, to,
+                       to + steps};
       for (int64_t i = 0; i < steps; ++i) {
         const int64_t query = span.begin + i;
         const int64_t entry = entry_ + (span.low - query) * stride;
-        pointers[i] = weights.Row(query) +
-                      (entry * taps + group.first_tap) * plane_stride + lane -
-                      shift;
-        pointers[steps + i] = values.Row(query) + lane - shift;
+        to[i] = weights.Row(query) +
+                (entry * taps + group.first_tap) * plane_stride + lane - shift;
+        to[steps + i] = values.Row(query) + lane - shift;
       }
-      s.weights = pointers;
-      s.values = pointers + steps;
-      s.steps = steps;
-      s.output = output + span.low * s.output_row_stride;
-      AddWeightedSums(s, span.high - span.low + 1, layout_.channels);
+      to += 2 * steps;
     }
+    ComputeWeightedSums(s, count_, layout_.width);
   }
 
  private:
   const Layout& layout_;
   const Masks& masks_;
   const Strip& strip_;
+  int64_t count_ = 0;
   int64_t entry_ = 0;  // Of the window in which query row 0 sees the first row.
   int64_t span_count_ = 0;
   QuerySpan spans_[kQueryRows];

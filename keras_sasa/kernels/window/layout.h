@@ -51,8 +51,6 @@ struct Layout {
         window(shape.rows.kernel * shape.columns.kernel),
         row_taps(shape.rows.kernel, kTileTaps),
         column_taps(shape.columns.kernel, kTileTaps),
-        channels(shape.head_width, kTileChannels),
-        half_channels(shape.head_width / 2, kTileChannels),
         half_taps(shape.head_width / 2, kTileTaps),
         row_subgrids(shape.rows.dilation),
         column_phases(shape.columns.stride),
@@ -86,7 +84,7 @@ struct Layout {
   const WindowAxis rows, columns;
   const int64_t all_heads, width, window;
   // Tiles of products and sums over these.
-  const TileSizes row_taps, column_taps, channels, half_channels, half_taps;
+  const TileSizes row_taps, column_taps, half_taps;
   const int64_t row_subgrids, column_phases;
   const int64_t head_stride;  // Lanes from one head to the next.
   int64_t heads;              // Heads of a strip.

@@ -113,19 +113,22 @@ class StripProducts {
     }
   }
 
-  // output[row][channel] += sum over the window of weights * rows of `ring`.
-  // `tap_stride`: floats from one tap of the weights to the next.
-  void AddWeighted(const Ring& ring, const float* weights, int64_t tap_stride,
-                   int64_t vector, float* output) const {
+  // output[row][channel] = factor[row] * sum over the window of weights * rows
+  // of `ring`. `tap_stride`: floats from one tap of the weights to the next.
+  // `add` and `factors` are those of `WeightedSums`.
+  void ComputeWeighted(const Ring& ring, const float* weights,
+                       int64_t tap_stride, int64_t vector, bool add,
+                       const Vector* factors, float* output) const {
     const int64_t stride = layout_.rows.stride;
     const int64_t taps = layout_.columns.kernel;
     WeightedSums s{};
     s.weight_row_stride = (layout_.window - stride * taps) * tap_stride;
     s.value_channel_stride = layout_.key_channel_stride;
+    s.output = output;
     s.output_row_stride = layout_.width * kLanes;
     const int64_t* offsets = rings_.step_offsets();
-    const float** pointers = pointers_.Reserve(2 * ring.slots);
-    for (int64_t phase = 0; phase < layout_.column_phases; ++phase) {
+    const int64_t last_phase = layout_.column_phases - 1;
+    for (int64_t phase = 0; phase <= last_phase; ++phase) {
       const TapGroup& group = layout_.phase_taps[phase];
       s.taps = group.count;
       s.weight_tap_stride = group.tap_stride * tap_stride;
@@ -133,8 +136,16 @@ class StripProducts {
       s.masks =
           rings_.finite ? nullptr : masks_.OfQueries(vector) + group.first_tap;
       s.mask_tap_stride = group.tap_stride;
+      s.add = add || phase > 0;
+      s.factors = phase == last_phase ? factors : nullptr;
+      const float** pointers = pointers_.Reserve(2 * ring.slots);
+      WeightedSpan* spans = spans_.Reserve(ring.slots);
+      s.spans = spans;
+      s.span_count = 0;
       for (const KeySpan& span : strip_) {
         const int64_t steps = span.end - span.begin;
+        spans[s.span_count++] = {span.first, span.count, steps, pointers,
+                                 pointers + steps};
         for (int64_t i = 0; i < steps; ++i) {
           const int64_t entry = span.begin + i - span.first * stride;
           pointers[i] = weights + (span.first * layout_.window + entry * taps +
@@ -144,12 +155,9 @@ class StripProducts {
                                 offsets[span.begin + i - strip_.step_begin] +
                                 layout_.KeyVector(vector) + group.key_offset;
         }
-        s.weights = pointers;
-        s.values = pointers + steps;
-        s.steps = steps;
-        s.output = output + span.first * s.output_row_stride;
-        AddWeightedSums(s, span.count, layout_.channels);
+        pointers += 2 * steps;
       }
+      ComputeWeightedSums(s, strip_.query_count, layout_.width);
     }
   }
 
@@ -160,6 +168,7 @@ class StripProducts {
   const Strip& strip_;
   const KeyRings& rings_;
   mutable AlignedArray<const float*> pointers_;
+  mutable AlignedArray<WeightedSpan> spans_;
 };
 
 }  // namespace KERAS_SASA_LEVEL

@@ -15,15 +15,15 @@ namespace KERAS_SASA_LEVEL {
 // values.
 constexpr int kQueryRows = 3;
 
-// The most taps (of logits) and channels (of weighted sums) of a tile of one,
-// two and three rows of queries, so that accumulators and operands fill the
-// registers.
+// The most taps (of logits) of a tile of one, two and three rows of queries,
+// and channels (of weighted sums) of a tile of three, so that accumulators and
+// operands fill the registers.
 #if defined(__AVX512VL__) || defined(__aarch64__)
 constexpr int kTileTaps[] = {0, 8, 8, 7};
-constexpr int kTileChannels[] = {0, 8, 8, 8};
+constexpr int kTileChannels = 8;
 #else
 constexpr int kTileTaps[] = {0, 8, 4, 4};
-constexpr int kTileChannels[] = {0, 8, 6, 4};
+constexpr int kTileChannels = 4;
 #endif
 
 // Channels that a tile of logits computes at a time where their number is a
@@ -35,8 +35,8 @@ constexpr int kTileUnits[] = {0, 1, 1, 4};
 constexpr int kTileUnits[] = {0, 1, 1, 1};
 #endif
 
-// Divides a number of taps or channels into tiles of about the same size, as
-// small ones are slow.
+// Divides a number of taps into tiles of about the same size, as small ones are
+// slow.
 struct TileSizes {
   int64_t total = 0;
   int64_t size[kQueryRows + 1] = {};  // By the number of rows of queries.
