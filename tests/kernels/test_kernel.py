@@ -15,7 +15,7 @@ from keras import ops
 from keras_sasa import AttentionStem, SelfAttention2D
 from keras_sasa.applications import ResNet
 from keras_sasa.kernels import targets, tensorflow_call
-from keras_sasa.ops.local_attention import local_attention, native
+from keras_sasa.ops.local_attention import local_attention
 from tests.support import kernel_driver, process
 from tests.support.backend import BACKEND, value_and_gradients
 from tests.support.networks import open_blocks
@@ -202,6 +202,7 @@ PROJECTED_CALL = {
     "filters": 8,
     "num_heads": 2,
     "kernel_size": (3, 3),
+    "strides": (1, 1),
     "dilation_rate": (1, 1),
     "content": 1,
     "relative": 1,
@@ -245,6 +246,8 @@ WRONG_PROJECTED = {
     "filters_0": ({"filters": 0}, "filters"),
     "num_heads_3": ({"num_heads": 3}, "num_heads"),
     "kernel_size_even": ({"kernel_size": (3, 2)}, "must be odd"),
+    "strides": ({"strides": (2, 2)}, "output must be"),
+    "strides_0": ({"strides": (1, 0)}, "strides"),
     "dilation_0": ({"dilation_rate": (1, 0)}, "dilation_rate"),
 }
 
@@ -456,11 +459,14 @@ THREADS = """
 """
 
 
-def projected(images, filters, **options):
-    """What the layer makes of images when it predicts, as an array."""
+def projected(images, filters, training=False, **options):
+    """What the layer makes of images, as an array.
+
+    The kernel projects where it predicts, the backend while it trains.
+    """
     keras.utils.set_random_seed(4)
     layer = SelfAttention2D(filters, implementation="native", **options)
-    return ops.convert_to_numpy(layer(images, training=False))
+    return ops.convert_to_numpy(layer(images, training=training))
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 6, 8), (2, 0, 6, 8), (2, 5, 0, 8)])
@@ -472,19 +478,19 @@ def test_empty_images(native_calls, shape):
     assert len(native_calls) == 1
 
 
-# More than one block of channels, and more than the kernel itself projects.
+# One block of channels and more. 24 filters are not a multiple of every vector.
 @pytest.mark.large_on_jax
-@pytest.mark.parametrize("channels", [1, 256, 257, 300])
-def test_projected_as_by_the_backend(native_calls, monkeypatch, channels):
+@pytest.mark.parametrize("channels", [1, 512, 513])
+@pytest.mark.parametrize("filters", [16, large(24)])
+@pytest.mark.parametrize("strides", [1, (2, 3)])
+def test_projected_as_by_the_backend(native_calls, channels, filters, strides):
     (images,) = normal((2, 9, 10, channels))
-    options = {"filters": 12, "num_heads": 2, "kernel_size": 5}
-    expected = projected(images, **options)
-    for most in (0, 1000):
-        monkeypatch.setattr(native, "MAX_PROJECTED_CHANNELS", most)
-        actual = projected(images, **options)
-        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+    options = {"num_heads": 2, "kernel_size": 5, "strides": strides}
+    expected = projected(images, filters, training=True, **options)
+    actual = projected(images, filters, **options)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
     calls = [call["forward"] == targets.PROJECTED for call in native_calls]
-    assert calls == [channels <= 256, False, True]
+    assert calls == [False, True]
 
 
 @pytest.mark.parametrize("special", [np.nan, np.inf])

@@ -68,7 +68,7 @@ struct WindowInputs {
   // (kernel, heads, head_width / 2). If both are null, logits lack q . r.
   const float* row_embedding;
   const float* column_embedding;
-  // Forward only, instead of the maps, for a query at every pixel.
+  // Forward only, instead of the maps.
   Projection projection;
 
   bool projected() const { return projection.image.data != nullptr; }

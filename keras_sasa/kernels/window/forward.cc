@@ -29,7 +29,7 @@ namespace {
 // Floats of a pixel that a task should read together: much is good for the
 // caches. A task that projects keeps more rows, which should not leave them.
 constexpr int64_t kContiguousFloats = 64;
-constexpr int64_t kProjectedContiguousFloats = 32;
+constexpr int64_t kProjectedContiguousFloats = 64;
 
 class ForwardTasks : public Tasks {
  public:
@@ -37,15 +37,17 @@ class ForwardTasks : public Tasks {
                const WindowOutputs& outputs)
       : inputs_(inputs),
         outputs_(outputs),
-        layout_(shape, inputs.projected() ? kProjectedContiguousFloats
-                                          : kContiguousFloats),
+        layout_(shape, kContiguousFloats),
         masks_(layout_),
         positions_(layout_, inputs),
         scalar_maps_(layout_),
         projector_(layout_, inputs),
-        query_packing_(Packing::OfQueries(layout_, inputs.query.pixel_stride)),
-        key_packing_(Packing::OfKeys(layout_, inputs.key.pixel_stride)),
-        value_packing_(Packing::OfKeys(layout_, inputs.value.pixel_stride)),
+        query_packing_(Packing::OfQueries(layout_, PixelStride(inputs.query),
+                                          inputs.projected())),
+        key_packing_(Packing::OfKeys(layout_, PixelStride(inputs.key),
+                                     inputs.projected())),
+        value_packing_(Packing::OfKeys(layout_, PixelStride(inputs.value),
+                                       inputs.projected())),
         output_packing_(
             Packing::OfQueries(layout_, outputs.output.pixel_stride)) {}
 
@@ -64,12 +66,11 @@ class ForwardTasks : public Tasks {
          {&rings.values.data, rings.values.size()},
          {&rings.planes, width * layout_.plane_stride},
          {&rings.queries.data, rings.queries.size()},
-         {&rings.projected, projector ? projector->planes_size() : 0},
          {&row_logits, kQueryRows * layout_.rows.kernel * kLanes},
          {&column_logits, kQueryRows * layout_.columns.kernel * kLanes}},
         {{&weights, kQueryRows * layout_.window * kLanes},
          {&sums, kQueryRows * width * kLanes},
-         {&rings.pixel_panels, projector ? projector->panels_size() : 0}});
+         {&rings.projected, projector ? projector->size() : 0}});
     const int64_t channels = inputs_.content() ? width : 0;
     const int64_t query_row_stride = rings.queries.row_stride;
 
@@ -77,11 +78,7 @@ class ForwardTasks : public Tasks {
       const int64_t count = Min(kQueryRows, strip.queries - first);
       strip.MoveTo(first, count);
       rings.Fill(strip);
-      for (int64_t row = 0; row < count && projector == nullptr; ++row) {
-        query_packing_.Pack(inputs_.query.data,
-                            strip.QueryImageRow(first + row), strip.first_head,
-                            kLog2E, rings.queries.Row(first + row));
-      }
+      rings.FillQueries(query_packing_, strip, first);
       for (int64_t vector = 0; vector < layout_.vectors; ++vector) {
         for (int64_t row = 0; row < count; ++row) {
           output_packing_.PrefetchUnpack(vector, 0, outputs_.output.data,
@@ -117,6 +114,11 @@ class ForwardTasks : public Tasks {
   }
 
  private:
+  // Floats from one pixel of a map, in memory or projected, to the next.
+  int64_t PixelStride(const Map<const float>& map) const {
+    return inputs_.projected() ? projector_.columns() : map.pixel_stride;
+  }
+
   // Replaces the logits of a row of queries by weights, see `ComputeSoftmax`.
   KERAS_SASA_NOINLINE void ComputeWeights(const Strip& strip, int64_t row,
                                           int64_t vector, float* weights,

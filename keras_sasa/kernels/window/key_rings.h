@@ -8,6 +8,7 @@
 
 #include "keras_sasa/kernels/base/aligned_array.h"
 #include "keras_sasa/kernels/base/compiler.h"
+#include "keras_sasa/kernels/base/exponentials.h"
 #include "keras_sasa/kernels/base/integers.h"
 #include "keras_sasa/kernels/window/attention.h"
 #include "keras_sasa/kernels/window/layout.h"
@@ -32,13 +33,33 @@ class KeyRings {
         value_packing_(value_packing),
         projector_(projector) {
     int64_t slots = layout.rows.kernel + (kQueryRows - 1) * layout.rows.stride;
-    // Rows are projected before they are needed; kQueryRows rows of queries
-    // always lie one after the other.
-    if (projector) slots = RoundUp(slots + projector->rows() - 1, kQueryRows);
+    // Rows are projected before they are needed.
+    if (projector) slots += projector->key_rows() - 1;
     keys = {nullptr, slots, layout.key_row_stride, layout.key_left};
     values = keys;
-    queries = {nullptr, projector ? slots : kQueryRows,
+    queries = {nullptr, projector ? projector->query_rows() : kQueryRows,
                layout.width * layout.plane_stride, layout.left};
+  }
+
+  // Packs or projects the rows of queries from `first` on that are current, and
+  // perhaps the ones that follow.
+  void FillQueries(const Packing& packing, const Strip& strip, int64_t first) {
+    if (first % queries.slots != 0) return;
+    const int64_t count = Min(queries.slots, strip.queries - first);
+    if (projector_) {
+      projector_->ProjectQueries(strip.KeyImageRow(strip.key_of_first_query +
+                                                   first * layout_.rows.stride),
+                                 count, strip.group, projected);
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      float* to = queries.Row(first + i);
+      if (projector_) {
+        packing.Pack(projected, i, 0, kLog2E, to);
+      } else {
+        packing.Pack(inputs_.query.data, strip.QueryImageRow(first + i),
+                     strip.first_head, kLog2E, to);
+      }
+    }
   }
 
   // Packs or projects the keys that the current queries of the strip see.
@@ -68,33 +89,29 @@ class KeyRings {
 
   Ring keys, values;
   Ring queries;  // Of the forward pass, because they may be projected.
-  // Scratch memory: a row of keys before it is copied to segments; and the two
-  // parts of the projector.
-  float *planes = nullptr, *pixel_panels = nullptr, *projected = nullptr;
+  // Scratch memory: a row of keys before it is copied to segments; and rows
+  // that are projected, channels last.
+  float *planes = nullptr, *projected = nullptr;
   bool finite = true;  // Whether all numbers so far were.
 
  private:
-  // The next rows of queries, keys and values.
+  // The next rows of keys and values.
   void Project(const Strip& strip) {
-    const int64_t count = Min(projector_->rows(), strip.keys - filled_);
-    int64_t* image_rows = image_rows_.Reserve(count);
-    for (int64_t i = 0; i < count; ++i) {
-      image_rows[i] = strip.KeyImageRow(filled_ + i);
+    const int64_t count = Min(projector_->key_rows(), strip.keys - filled_);
+    if (inputs_.content()) {
+      Project(strip, kKeyMap, count, key_packing_, keys);
     }
-    projector_->PackPixels(image_rows, count, pixel_panels);
-    const Ring* rings[kProjectedMaps] = {&queries, &keys, &values};
-    for (int map = 0; map < kProjectedMaps; ++map) {
-      if (map == kKeyMap && !inputs_.content()) continue;
-      projector_->Multiply(pixel_panels, count, map, strip.group, projected);
-      for (int64_t i = 0; i < count; ++i) {
-        float* to = rings[map]->Row(filled_ + i);
-        const bool segmented = map != kQueryMap && layout_.segmented;
-        float* first = segmented ? planes + layout_.left : to;
-        finite &= projector_->CopyRow(projected, i, first);
-        if (segmented) CopyToSegments(layout_, first, to);
-      }
-    }
+    Project(strip, kValueMap, count, value_packing_, values);
     filled_ += count;
+  }
+
+  void Project(const Strip& strip, ProjectedMap map, int64_t count,
+               const Packing& packing, const Ring& ring) {
+    projector_->ProjectKeys(map, strip.KeyImageRow(filled_), count, strip.group,
+                            projected);
+    for (int64_t i = 0; i < count; ++i) {
+      Pack(packing, projected, i, 0, ring.Row(filled_ + i));
+    }
   }
 
   void Pack(const Packing& packing, const float* map, int64_t image_row,
@@ -109,7 +126,7 @@ class KeyRings {
   const Packing &key_packing_, &value_packing_;
   const Projector* const projector_;
   int64_t filled_ = 0;  // Rows of keys below this are or were in the rings.
-  AlignedArray<int64_t> step_offsets_, image_rows_;
+  AlignedArray<int64_t> step_offsets_;
 };
 
 }  // namespace KERAS_SASA_LEVEL

@@ -18,7 +18,7 @@ namespace KERAS_SASA_LEVEL {
 class Packing {
  public:
   // `rows_ahead`: how far below a row that is packed lies the row to prefetch,
-  // which is packed some time later.
+  // which is packed some time later; 0 for none.
   Packing(const Layout& layout, int64_t columns, int64_t phases,
           int64_t pixel_stride, int64_t rows_ahead)
       : layout_(layout),
@@ -39,14 +39,18 @@ class Packing {
     }
   }
 
-  static Packing OfQueries(const Layout& layout, int64_t pixel_stride) {
+  // `projected`: rows are packed from the caches, where they were just
+  // computed, and not from memory.
+  static Packing OfQueries(const Layout& layout, int64_t pixel_stride,
+                           bool projected = false) {
     return Packing(layout, layout.columns.queries, 1, pixel_stride,
-                   kQueryRows * layout.rows.dilation);
+                   projected ? 0 : kQueryRows * layout.rows.dilation);
   }
-  static Packing OfKeys(const Layout& layout, int64_t pixel_stride) {
+  static Packing OfKeys(const Layout& layout, int64_t pixel_stride,
+                        bool projected = false) {
+    const int64_t rows = kQueryRows * layout.rows.stride * layout.rows.dilation;
     return Packing(layout, layout.columns.keys, layout.column_phases,
-                   pixel_stride,
-                   kQueryRows * layout.rows.stride * layout.rows.dilation);
+                   pixel_stride, projected ? 0 : rows);
   }
 
   // Multiplies a row by `factor` and packs it. `image_row` counts the rows of
@@ -91,7 +95,11 @@ class Packing {
               square[i] = LoadSide(pixel);
               finite[i % 2] += square[i] * 0.0f;
               square[i] *= factor;
-              __builtin_prefetch(pixel + ahead, 0, 2);
+            }
+            if (ahead != 0) {
+              for (int64_t i = 0; i < kSide; ++i) {
+                __builtin_prefetch(pixels[i] + channel + ahead, 0, 2);
+              }
             }
             Transpose(square);
             KERAS_SASA_UNROLL

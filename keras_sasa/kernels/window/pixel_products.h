@@ -1,7 +1,6 @@
-// Products of pixels with the columns of a matrix, where pixels are lanes.
-//
-// Both factors are packed into panels: a few vectors of pixels, channel by
-// channel, and a few columns of the matrix, row by row.
+// Products of the pixels of a map with a matrix, where the columns of the
+// matrix are lanes: both factors and the result are read and written where they
+// lie, channels last.
 
 #ifndef KERAS_SASA_KERNELS_WINDOW_PIXEL_PRODUCTS_H_
 #define KERAS_SASA_KERNELS_WINDOW_PIXEL_PRODUCTS_H_
@@ -13,30 +12,21 @@
 namespace keras_sasa {
 namespace KERAS_SASA_LEVEL {
 
-// A tile has kColumnUnit * 3 / n columns of n vectors of pixels, as many as
-// there are registers for.
-#if defined(__AVX512VL__) || defined(__aarch64__)
-constexpr int kColumnUnit = 8;
-#else
-constexpr int kColumnUnit = 4;
-#endif
-constexpr int kPanelVectors = 3;
-constexpr int kPanelColumns = 3 * kColumnUnit;
-
-// output[column][vector] = sum over channels of pixels * matrix, which is added
-// to the numbers that are there if `add`.
+// output[pixel][column] = sum over channels of pixels * matrix. Strides are in
+// floats.
 struct PixelProducts {
-  const float* pixels;  // [channel][kPanelVectors]
-  const float* matrix;  // [channel][columns]
+  const float* pixels;
+  int64_t pixel_stride;
+  int64_t count;  // Of pixels.
   int64_t channels;
-  int64_t columns;  // A multiple of kColumnUnit, at most kPanelColumns.
+  const float* matrix;  // [channel][column]
+  int64_t matrix_stride;
+  int64_t columns;  // A multiple of kLanes.
   float* output;
-  int64_t output_column_stride;  // In floats.
-  bool add;
+  int64_t output_stride;
 };
 
-// `vectors`: how many vectors of the panel hold pixels, 1 to kPanelVectors.
-void ComputePixelProducts(const PixelProducts& p, int64_t vectors);
+void ComputePixelProducts(const PixelProducts& p);
 
 }  // namespace KERAS_SASA_LEVEL
 }  // namespace keras_sasa

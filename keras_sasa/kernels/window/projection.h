@@ -1,15 +1,15 @@
-// Projects a few rows of an image to planes of queries, keys or values.
+// Projects a few rows of an image to queries, keys or values of a strip,
+// channels last.
 
 #ifndef KERAS_SASA_KERNELS_WINDOW_PROJECTION_H_
 #define KERAS_SASA_KERNELS_WINDOW_PROJECTION_H_
 
 #include <cstdint>
+#include <cstring>
 
 #include "keras_sasa/kernels/base/aligned_array.h"
 #include "keras_sasa/kernels/base/compiler.h"
-#include "keras_sasa/kernels/base/exponentials.h"
 #include "keras_sasa/kernels/base/integers.h"
-#include "keras_sasa/kernels/base/squares.h"
 #include "keras_sasa/kernels/base/vectors.h"
 #include "keras_sasa/kernels/window/attention.h"
 #include "keras_sasa/kernels/window/layout.h"
@@ -18,11 +18,9 @@
 namespace keras_sasa {
 namespace KERAS_SASA_LEVEL {
 
-// Pixels that are projected at a time, at least, in whole rows.
-constexpr int64_t kProjectedPixels = 48;
-// Channels of the image that are multiplied at a time, so that a panel of
-// pixels fits into the first cache.
-constexpr int64_t kProjectedChannels = 256;
+// Pixels that are projected at a time, at least, in whole rows: every product
+// reads the matrix from the second cache, or from a slower one.
+constexpr int64_t kProjectedPixels = 96;
 
 enum ProjectedMap { kQueryMap, kKeyMap, kValueMap, kProjectedMaps };
 
@@ -31,171 +29,125 @@ class Projector {
   Projector(const Layout& layout, const WindowInputs& inputs)
       : layout_(layout), projection_(inputs.projection) {
     if (!inputs.projected()) return;
-    const int64_t columns = layout.columns.keys;
-    rows_ = Min(Max(kQueryRows, CeilDiv(kProjectedPixels, columns)),
-                layout.rows.keys);
-    lanes_ = PanelCount(rows_) * kPanelVectors * kLanes;
-    columns_ = RoundUp(layout.heads * layout.width, kColumnUnit);
-    PackMatrices();
-  }
-
-  // Rows that are projected at a time.
-  int64_t rows() const { return rows_; }
-
-  // Floats of the scratch memory for panels of pixels and for planes.
-  int64_t panels_size() const { return projection_.channels * lanes_; }
-  int64_t planes_size() const { return columns_ * lanes_ + kLanes; }
-
-  // Packs `count` rows of the image; `image_rows` are their numbers among the
-  // rows of all images.
-  KERAS_SASA_NOINLINE void PackPixels(const int64_t* image_rows, int64_t count,
-                                      float* panels) const {
-    const int64_t channels = projection_.channels;
-    const int64_t columns = layout_.columns.keys;
-    const int64_t pixel_stride = projection_.image.pixel_stride;
-    const int64_t pixel_count = count * columns;
-    const int64_t ahead =
-        count * layout_.rows.dilation * columns * pixel_stride;
-    int64_t row = 0, column = 0, panel = 0;
-    for (int64_t lane = 0; lane < RoundUp(pixel_count, kLanes); lane += kSide) {
-      const float* pixels[kSide];
-      for (int64_t i = 0; i < kSide; ++i) {
-        pixels[i] = projection_.image.data +
-                    (image_rows[row] * columns + column) * pixel_stride;
-        // Lanes behind the last pixel repeat it.
-        if (lane + i + 1 < pixel_count && ++column == columns) {
-          column = 0;
-          ++row;
-        }
-      }
-      if (lane == PanelStart(panel + 1, count)) ++panel;
-      constexpr int64_t kChannelStride = kPanelVectors * kLanes;
-      float* to = panels + panel * kChannelStride * channels + lane -
-                  PanelStart(panel, count);
-      int64_t channel = 0;
-      for (; channel + kSide <= channels; channel += kSide) {
-        Side square[kSide];
-        KERAS_SASA_UNROLL
-        for (int64_t i = 0; i < kSide; ++i) {
-          const float* pixel = pixels[i] + channel;
-          square[i] = LoadSide(pixel);
-          // The rows that come next.
-          __builtin_prefetch(pixel + ahead, 0, 2);
-        }
-        Transpose(square);
-        KERAS_SASA_UNROLL
-        for (int64_t i = 0; i < kSide; ++i) {
-          StoreSide(to, square[i]);
-          to += kChannelStride;
-        }
-      }
-      for (; channel < channels; ++channel) {
-        for (int64_t i = 0; i < kSide; ++i) to[i] = pixels[i][channel];
-        to += kChannelStride;
-      }
-    }
-  }
-
-  // Multiplies the panels of `count` rows by one of the matrices.
-  void Multiply(const float* panels, int64_t count, int map, int64_t group,
-                float* planes) const {
-    const float* matrix =
-        matrices_.data() + (map * layout_.groups + group) * matrix_size();
-    for (int64_t panel = 0; panel < PanelCount(count); ++panel) {
-      const int64_t start = PanelStart(panel, count);
-      const int64_t vectors = (PanelStart(panel + 1, count) - start) / kLanes;
-      for (int64_t first = 0; first < projection_.channels;
-           first += kProjectedChannels) {
-        PixelProducts p{};
-        p.pixels = panels + first * kPanelVectors * kLanes;
-        p.channels = Min(kProjectedChannels, projection_.channels - first);
-        p.output_column_stride = lanes_;
-        p.add = first > 0;
-        for (int64_t column = 0; column < columns_; column += kPanelColumns) {
-          p.columns = Min(kPanelColumns, columns_ - column);
-          p.matrix = matrix + column * projection_.channels + first * p.columns;
-          p.output = planes + start + column * lanes_;
-          ComputePixelProducts(p, vectors);
-        }
-      }
-      panels += kPanelVectors * kLanes * projection_.channels;
-    }
-  }
-
-  // Copies row `row` of the planes to where `Packing::Pack` would write it.
-  // Returns whether all numbers are finite.
-  KERAS_SASA_NOINLINE bool CopyRow(const float* planes, int64_t row,
-                                   float* strip_row) const {
-    const int64_t columns = layout_.columns.keys;
-    Vector finite{};
-    for (int64_t channel = 0; channel < layout_.width; ++channel) {
-      // The next head overwrites what a head writes behind its columns.
-      for (int64_t head = 0; head < layout_.heads; ++head) {
-        const float* from =
-            planes + (head * layout_.width + channel) * lanes_ + row * columns;
-        float* to = strip_row + head * layout_.head_stride;
-        for (int64_t column = 0; column < columns; column += kLanes) {
-          const Vector numbers = Load(from + column);
-          finite += numbers * 0.0f;
-          Store(to + column, numbers);
-        }
-      }
-      strip_row += layout_.plane_stride;
-    }
-    float sum = 0;
-    for (int i = 0; i < kLanes; ++i) sum += finite[i];
-    return sum == 0;
-  }
-
- private:
-  void PackMatrices() {
-    const int64_t channels = projection_.channels;
-    const int64_t filters = layout_.all_heads * layout_.width;
-    const int64_t count = layout_.heads * layout_.width;
+    const int64_t used = layout.heads * layout.width;
+    columns_ = RoundUp(used, kLanes);
+    query_rows_ = RoundUp(
+        RowsAtATime(layout.rows.queries, layout.columns.queries), kQueryRows);
+    key_rows_ = RowsAtATime(layout.rows.keys, layout.columns.keys);
     const float* kernels[kProjectedMaps] = {projection_.query_kernel,
                                             projection_.key_kernel,
                                             projection_.value_kernel};
-    float* to =
-        matrices_.ReserveZeros(kProjectedMaps * layout_.groups * matrix_size());
-    for (int map = 0; map < kProjectedMaps; ++map) {
-      const float factor = map == kQueryMap ? kLog2E : 1.0f;
-      for (int64_t group = 0; group < layout_.groups; ++group) {
-        for (int64_t first = 0; first < count; first += kPanelColumns) {
-          const int64_t used = Min(kPanelColumns, count - first);
-          const int64_t width = Min(kPanelColumns, columns_ - first);
-          if (kernels[map] == nullptr) continue;
-          const float* from = kernels[map] + group * count + first;
-          float* panel = to + first * channels;
-          for (int64_t channel = 0; channel < channels; ++channel) {
-            for (int64_t i = 0; i < used; ++i) panel[i] = from[i] * factor;
-            from += filters;
-            panel += width;
-          }
-        }
-        to += matrix_size();
-      }
+    if (columns_ == used) {
+      matrix_stride_ = layout.all_heads * layout.width;
+      group_stride_ = used;
+      for (int map = 0; map < kProjectedMaps; ++map)
+        matrices_[map] = kernels[map];
+    } else {
+      PadMatrices(kernels);
     }
   }
 
-  int64_t matrix_size() const { return columns_ * projection_.channels; }
+  // Rows that are projected at a time; those of queries are a multiple of
+  // kQueryRows.
+  int64_t query_rows() const { return query_rows_; }
+  int64_t key_rows() const { return key_rows_; }
 
-  // Panels are of about the same size, as small ones are slow.
-  int64_t PanelCount(int64_t rows) const {
-    return CeilDiv(rows * layout_.columns.keys, kPanelVectors * kLanes);
+  // Floats of a projected pixel, and of all that are projected at a time.
+  int64_t columns() const { return columns_; }
+  int64_t size() const {
+    return columns_ * Max(query_rows_ * layout_.columns.queries,
+                          key_rows_ * layout_.columns.keys);
   }
-  // First lane of a panel.
-  int64_t PanelStart(int64_t panel, int64_t rows) const {
-    const int64_t vectors = CeilDiv(rows * layout_.columns.keys, kLanes);
-    return panel * vectors / PanelCount(rows) * kLanes;
+
+  // Projects the pixels under `rows` rows of queries of a strip. `image_row`,
+  // the first row of the image among them, counts the rows of all images.
+  void ProjectQueries(int64_t image_row, int64_t rows, int64_t group,
+                      float* output) const {
+    const WindowAxis& axis = layout_.columns;
+    Project(kQueryMap, Pixel(image_row, axis.first_query), rows,
+            layout_.rows.stride, axis.queries, axis.stride, group, output);
+  }
+
+  // The same for all pixels of `rows` rows, to keys or values.
+  void ProjectKeys(ProjectedMap map, int64_t image_row, int64_t rows,
+                   int64_t group, float* output) const {
+    Project(map, Pixel(image_row, 0), rows, 1, layout_.columns.keys, 1, group,
+            output);
+  }
+
+ private:
+  static int64_t RowsAtATime(int64_t rows, int64_t columns) {
+    return Min(Max(kQueryRows, CeilDiv(kProjectedPixels, Max(1, columns))),
+               rows);
+  }
+
+  const float* Pixel(int64_t image_row, int64_t column) const {
+    return projection_.image.data +
+           (image_row * layout_.columns.keys + column) *
+               projection_.image.pixel_stride;
+  }
+
+  // `row_stride`: rows of the strip from one of the rows to the next.
+  void Project(ProjectedMap map, const float* pixels, int64_t rows,
+               int64_t row_stride, int64_t columns, int64_t column_stride,
+               int64_t group, float* output) const {
+    const int64_t pixel_stride = projection_.image.pixel_stride;
+    const int64_t image_row_stride = row_stride * layout_.rows.dilation *
+                                     layout_.columns.keys * pixel_stride;
+    PixelProducts p{};
+    p.pixels = pixels;
+    p.pixel_stride = column_stride * pixel_stride;
+    p.count = columns;
+    p.channels = projection_.channels;
+    p.matrix = matrices_[map] + group * group_stride_;
+    p.matrix_stride = matrix_stride_;
+    p.columns = columns_;
+    p.output = output;
+    p.output_stride = columns_;
+    // Rows without a gap between them are one row.
+    if (image_row_stride == columns * p.pixel_stride) {
+      p.count *= rows;
+      rows = 1;
+    }
+    for (int64_t row = 0; row < rows; ++row) {
+      ComputePixelProducts(p);
+      p.pixels += image_row_stride;
+      p.output += columns * columns_;
+    }
+  }
+
+  // Copies the part of every group, because products read whole vectors of
+  // columns.
+  void PadMatrices(const float* const (&kernels)[kProjectedMaps]) {
+    const int64_t used = layout_.heads * layout_.width;
+    matrix_stride_ = columns_;
+    group_stride_ = projection_.channels * columns_;
+    const int64_t size = layout_.groups * group_stride_;
+    float* to = padded_.ReserveZeros(kProjectedMaps * size);
+    for (int map = 0; map < kProjectedMaps; ++map) {
+      matrices_[map] = to;
+      for (int64_t group = 0; group < layout_.groups; ++group) {
+        if (kernels[map] == nullptr) continue;
+        const float* from = kernels[map] + group * used;
+        for (int64_t channel = 0; channel < projection_.channels; ++channel) {
+          std::memcpy(to + (group * projection_.channels + channel) * columns_,
+                      from + channel * layout_.all_heads * layout_.width,
+                      used * sizeof(float));
+        }
+      }
+      to += size;
+    }
   }
 
   const Layout& layout_;
   const Projection projection_;
-  int64_t rows_ = 0;
-  int64_t lanes_ = 0;    // Of a plane.
-  int64_t columns_ = 0;  // Of a matrix, with padding.
-  // [map][group][panel][channel][column in the panel]
-  AlignedArray<float> matrices_;
+  int64_t columns_ = 0;
+  int64_t query_rows_ = 0, key_rows_ = 0;
+  // In floats: from one row of a matrix to the next, and from the columns of a
+  // group of heads to those of the next.
+  int64_t matrix_stride_ = 0, group_stride_ = 0;
+  const float* matrices_[kProjectedMaps] = {};
+  AlignedArray<float> padded_;
 };
 
 }  // namespace KERAS_SASA_LEVEL

@@ -23,7 +23,7 @@ XLA_FFI_DECLARE_HANDLER_SYMBOL(keras_sasa_backward);
 // column_embedding] -> output
 //
 // It computes queries, keys and values itself, as products with matrices
-// (channels, filters), for a query at every pixel of the image.
+// (channels, filters), with "same" padding.
 XLA_FFI_DECLARE_HANDLER_SYMBOL(keras_sasa_projected);
 
 // Within blocks, with operands as in block/attention.h.

@@ -49,15 +49,15 @@ ffi::Error Forward(ffi::ThreadPool pool, ffi::RemainingArgs operands,
 ffi::Error Projected(ffi::ThreadPool pool, ffi::RemainingArgs operands,
                      ffi::RemainingRets results, int64_t filters,
                      int64_t num_heads, ffi::Span<const int64_t> kernel_size,
+                     ffi::Span<const int64_t> strides,
                      ffi::Span<const int64_t> dilation_rate, int64_t content,
                      int64_t relative) {
-  const int64_t strides[] = {1, 1};
   WindowAttributes attributes{};
   attributes.filters = filters;
   attributes.num_heads = num_heads;
   attributes.relative = relative;
   attributes.kernel_size = kernel_size;
-  attributes.strides = ffi::Span<const int64_t>(strides, 2);
+  attributes.strides = strides;
   attributes.dilation_rate = dilation_rate;
   attributes.padding = "same";
   WindowArguments arguments(operands, results, attributes);
@@ -146,6 +146,7 @@ auto ProjectedBinding() {
       .Attr<int64_t>("filters")
       .Attr<int64_t>("num_heads")
       .Attr<ffi::Span<const int64_t>>("kernel_size")
+      .Attr<ffi::Span<const int64_t>>("strides")
       .Attr<ffi::Span<const int64_t>>("dilation_rate")
       .Attr<int64_t>("content")
       .Attr<int64_t>("relative");

@@ -20,11 +20,6 @@ from keras_sasa.ops.local_attention.problem import Problem
 from keras_sasa.ops.local_attention.projections import Projections, project
 from keras_sasa.ops.native import NativeImplementation
 
-# Images of more channels are projected by a matrix product of the backend: it
-# takes the same time, its result is small beside the weights, and the kernel
-# would have to rearrange these first (docs/kernel_notes.md).
-MAX_PROJECTED_CHANNELS = 256
-
 
 class Channels(NamedTuple):
     """Some of the channels of a tensor `(batch, height, width, channels)`.
@@ -93,8 +88,7 @@ class NativeAttention(NativeImplementation, LocalAttention):
         if (
             problem.training
             or projections.use_bias
-            or not problem.query_everywhere
-            or inputs.shape[-1] > MAX_PROJECTED_CHANNELS
+            or problem.rows.padding != "same"
         ):
             output = self._project_and_attend(
                 problem, inputs, projections, position
@@ -140,6 +134,7 @@ class NativeAttention(NativeImplementation, LocalAttention):
             "filters": projections.filters,
             "num_heads": problem.num_heads,
             "kernel_size": problem.window,
+            "strides": _strides(problem),
             "dilation_rate": _dilation_rate(problem),
             "content": int(problem.content),
             "relative": int(problem.position is not None),
@@ -155,8 +150,12 @@ class NativeAttention(NativeImplementation, LocalAttention):
             )
 
         def results(shapes):
-            sizes = (dimension(shapes, 0, axis) for axis in range(3))
-            return [(*sizes, projections.filters)]
+            batch = dimension(shapes, 0, 0)
+            sizes = (
+                dimension(shapes, 0, number + 1, axis.stride)
+                for number, axis in enumerate(problem.axes)
+            )
+            return [(batch, *sizes, projections.filters)]
 
         return custom_call.with_recomputed_gradient(
             operands,
@@ -201,7 +200,7 @@ class NativeAttention(NativeImplementation, LocalAttention):
             "filters": value.count,
             "num_heads": problem.num_heads,
             "kernel_size": problem.window,
-            "strides": (problem.rows.stride, problem.columns.stride),
+            "strides": _strides(problem),
             "dilation_rate": _dilation_rate(problem),
             "padding": problem.rows.padding,
             "relative": int(problem.position is not None),
@@ -237,6 +236,10 @@ class NativeAttention(NativeImplementation, LocalAttention):
             attributes=attributes,
             recompute=recompute,
         )
+
+
+def _strides(problem):
+    return tuple(axis.stride for axis in problem.axes)
 
 
 def _dilation_rate(problem):
