@@ -8,7 +8,7 @@ but has no public way to read it.
 import collections
 import dataclasses
 import graphlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -36,6 +36,17 @@ class Call:
     @property
     def output_tensors(self) -> list[keras.KerasTensor]:
         return self._node.outputs
+
+    @property
+    def takes_one_tensor(self) -> bool:
+        """Whether all arguments but one tensor are `None`."""
+        arguments = self._node.arguments.args
+        options = self._node.arguments.kwargs
+        return (
+            len(arguments) == 1
+            and isinstance(arguments[0], keras.KerasTensor)
+            and all(option is None for option in options.values())
+        )
 
     @property
     def is_input(self) -> bool:
@@ -142,6 +153,34 @@ def run_with(
         The outputs, in the structure of the outputs of the graph.
     """
     return graph._run_through_graph(inputs, operation_fn=replace)
+
+
+def call_with(
+    model: keras.Model,
+    inputs: Any,
+    training: bool | None,
+    functions: Mapping[int, Callable[..., Any]],
+) -> Any:
+    """Computes the `call` of a functional model with other functions.
+
+    Args:
+        model: A functional `keras.Model`.
+        inputs: As in its `call`.
+        training: As in its `call`.
+        functions: The functions to call in place of some operations, by the
+            `id` of the operation.
+
+    Returns:
+        The outputs, as its `call` returns them.
+    """
+    from keras.src.models.functional import operation_fn, unpack_singleton
+
+    def replace(operation):
+        function = functions.get(id(operation))
+        return function or operation_fn(operation, training=training)
+
+    inputs = model._standardize_inputs(inputs)
+    return unpack_singleton(run_with(model, inputs, replace))
 
 
 def run_calls(

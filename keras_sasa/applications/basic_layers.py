@@ -3,6 +3,8 @@
 import keras
 from keras import layers
 
+from keras_sasa.layers import BatchNormalization
+
 
 def convolution(x, filters, kernel_size, strides, name):
     """Applies a convolution without bias, since a normalization follows."""
@@ -20,6 +22,6 @@ def convolution(x, filters, kernel_size, strides, name):
 def normalization(x, name, gamma="ones"):
     """Applies batch normalization; `gamma` is the initializer of its scale."""
     axis = -1 if keras.config.image_data_format() == "channels_last" else 1
-    return layers.BatchNormalization(
+    return BatchNormalization(
         axis=axis, epsilon=1e-5, gamma_initializer=gamma, name=name
     )(x)

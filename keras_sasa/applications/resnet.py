@@ -23,6 +23,7 @@ from keras_sasa.applications.spatial_operators import (
 )
 from keras_sasa.applications.stems import STEMS
 from keras_sasa.applications.weights import check_weights, load_weights
+from keras_sasa.fusion import FusedModel
 
 # Bottleneck blocks in each group: 38 and 26 take about 3/4 and 1/2 of 50.
 NUM_BLOCKS = {26: (1, 2, 4, 1), 38: (2, 3, 5, 2), 50: (3, 4, 6, 3)}
@@ -170,7 +171,7 @@ def ResNet(
     inputs = images
     if input_tensor is not None:
         inputs = keras.utils.get_source_inputs(input_tensor)
-    model = keras.Model(inputs, x, name=name)
+    model = FusedModel(inputs, x, name=name)
     if weights is not None:
         load_weights(model, weights)
     return model

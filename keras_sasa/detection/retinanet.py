@@ -42,6 +42,7 @@ from keras_sasa.detection.prediction_head import (
 from keras_sasa.detection.raw_outputs import RawOutputs
 from keras_sasa.detection.spatial_layers import NUM_HEADS, SPATIAL_LAYERS
 from keras_sasa.detection.targets import make_targets
+from keras_sasa.fusion import FusedModel
 from keras_sasa.ops.exporters import called_from
 from keras_sasa.ops.local_attention import check_implementation
 
@@ -79,7 +80,7 @@ def _option(name):
 
 
 @keras.saving.register_keras_serializable(package="keras_sasa")
-class RetinaNet(keras.Model):
+class RetinaNet(FusedModel):
     """A RetinaNet whose 3x3 convolutions can be attention.
 
     The loss of a batch is the focal loss of all anchors and classes plus the
@@ -383,7 +384,7 @@ class RetinaNet(keras.Model):
         (None, 100, 4)
         """
         layer = Detections.from_config(self.detections.get_config())
-        return keras.Model(
+        return FusedModel(
             self.input, layer(self.input, self.output), name=self.name
         )
 

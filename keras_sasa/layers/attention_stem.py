@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_sasa._argument_checks import check_heads, positive_integer
+from keras_sasa.layers.batch_normalization import BatchNormalization
 from keras_sasa.layers.image_layer import (
     ConstraintLike,
     ImageLayer,
@@ -152,7 +153,7 @@ class AttentionStem(ImageLayer):
         check_implementation(implementation)
         self.values = values
         self.implementation = implementation
-        self.batch_normalization = keras.layers.BatchNormalization(
+        self.batch_normalization = BatchNormalization(
             axis=-1,
             momentum=momentum,
             epsilon=1e-5,

@@ -276,6 +276,7 @@ class SelfAttention2D(ImageLayer):
         mask=None,
         training=None,
         return_attention_scores=False,
+        epilogue=None,
     ):
         inputs = ops.cast(inputs, self.compute_dtype)
         if self.data_format == "channels_first":
@@ -294,6 +295,7 @@ class SelfAttention2D(ImageLayer):
             self._position_weights(),
             mask=mask,
             dropout_mask=self._dropout_mask(inputs) if training else None,
+            epilogue=epilogue,
             return_attention_scores=bool(return_attention_scores),
             training=bool(training),
             implementation=self.implementation,

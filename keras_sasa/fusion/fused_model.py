@@ -1,0 +1,62 @@
+"""A functional model that fuses layers while it predicts."""
+
+import functools
+
+import keras
+
+from keras_sasa._keras_graphs import call_with
+from keras_sasa.fusion.attention_chains import find_attention_chains
+from keras_sasa.ops.exporters import exporting
+
+
+@keras.saving.register_keras_serializable(package="keras_sasa")
+class FusedModel(keras.Model):
+    """A functional model whose predictions take fewer steps.
+
+    In inference mode, attention computes the layers behind it in the same call:
+    a 2x2 average (`AveragePooling2D` with `padding="same"`), a
+    `BatchNormalization` and a `ReLU`. The model has the same layers, weights,
+    names and results as a `keras.Model` of the same inputs and outputs. Where
+    one of these layers is called elsewhere, has another consumer, a mask or
+    unusual options, each computes its own step, as they do in training and in
+    exported files.
+
+    All networks of `keras_sasa.applications` and `RetinaNet` are models of this
+    class.
+
+    Args:
+        inputs: As for a functional `keras.Model`.
+        outputs: As for a functional `keras.Model`.
+        name: String, name of the model.
+
+    Example:
+
+    >>> import keras
+    >>> from keras_sasa import SelfAttention2D
+    >>> from keras_sasa.fusion import FusedModel
+    >>> inputs = keras.Input((8, 8, 4))
+    >>> x = SelfAttention2D(8, 3, num_heads=2)(inputs)
+    >>> x = keras.layers.BatchNormalization()(x)
+    >>> model = FusedModel(inputs, keras.layers.ReLU()(x))
+    >>> model.output_shape
+    (None, 8, 8, 8)
+    """
+
+    def call(self, inputs, training=None, mask=None, **kwargs):
+        if training or mask is not None or kwargs or exporting():
+            return super().call(inputs, training=training, mask=mask, **kwargs)
+        return call_with(self, inputs, training, self._functions)
+
+    @functools.cached_property
+    def _functions(self):
+        """The functions to call in place of layers, by the layers' identity."""
+        functions = {}
+        for chain in find_attention_chains(self):
+            first, *others = chain.layers
+            functions[id(first)] = chain.call
+            functions.update((id(layer), _identity) for layer in others)
+        return functions
+
+
+def _identity(inputs, **options):
+    return inputs
