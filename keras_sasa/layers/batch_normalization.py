@@ -3,9 +3,11 @@
 import keras
 from keras import ops
 
+from keras_sasa.ops.exporters import exporting
 from keras_sasa.ops.fused_batch_normalization import (
     fused_operation_computes,
     normalize_by_batch,
+    normalize_by_statistics,
 )
 
 
@@ -13,11 +15,11 @@ from keras_sasa.ops.fused_batch_normalization import (
 class BatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` in fewer passes over the map.
 
-    While it trains on TensorFlow, it takes the fused operation wherever that
-    computes the same function: for maps `(batch, height, width, channels)` with
-    `axis=-1`, without mask, `renorm` and `synchronized`, except in float64.
-    Elsewhere it is Keras' layer. Arguments, weights, config and results are
-    those of Keras' layer.
+    On TensorFlow, it takes the fused operation wherever that computes the same
+    function: for maps `(batch, height, width, channels)` with `axis=-1`,
+    without mask, `renorm` and `synchronized`, except in float64. Elsewhere, and
+    in exported files, it is Keras' layer. Arguments, weights, config and
+    results are those of Keras' layer.
 
     Args:
         Those of `keras.layers.BatchNormalization`.
@@ -37,33 +39,43 @@ class BatchNormalization(keras.layers.BatchNormalization):
         maps = ops.cast(
             inputs, keras.backend.result_type(inputs.dtype, "float32")
         )
-        if not (
-            training
-            and self.trainable
-            and mask is None
+        if not self._fusible(maps, mask):
+            return super().call(inputs, training=training, mask=mask)
+        channels = maps.shape[-1:]
+        scale = self.gamma if self.scale else ops.ones(channels)
+        offset = self.beta if self.center else ops.zeros(channels)
+        mean, variance = self.moving_mean, self.moving_variance
+        scale, offset, mean, variance = (
+            ops.cast(tensor, "float32")
+            for tensor in (scale, offset, mean, variance)
+        )
+        if training and self.trainable:
+            outputs, *current = normalize_by_batch(
+                maps, scale, offset, self.epsilon
+            )
+            for weight, moving, new in zip(
+                (self.moving_mean, self.moving_variance),
+                (mean, variance),
+                current,
+                strict=True,
+            ):
+                weight.assign(
+                    moving * self.momentum + new * (1.0 - self.momentum)
+                )
+        else:
+            outputs = normalize_by_statistics(
+                maps, scale, offset, mean, variance, self.epsilon
+            )
+        return ops.cast(outputs, self.compute_dtype)
+
+    def _fusible(self, maps, mask):
+        """Returns whether the fused operation computes the same function."""
+        return (
+            mask is None
             and self.axis in (-1, len(maps.shape) - 1)
             and not self.synchronized
             and not getattr(self, "renorm", False)
             and fused_operation_computes(maps)
-        ):
-            return super().call(inputs, training=training, mask=mask)
-        channels = maps.shape[-1:]
-        outputs, mean, variance = normalize_by_batch(
-            maps,
-            ops.cast(self.gamma, "float32")
-            if self.scale
-            else ops.ones(channels),
-            ops.cast(self.beta, "float32")
-            if self.center
-            else ops.zeros(channels),
-            self.epsilon,
+            # Files stay as they are.
+            and not exporting()
         )
-        for statistic, current in (
-            (self.moving_mean, mean),
-            (self.moving_variance, variance),
-        ):
-            moving = ops.cast(statistic, "float32")
-            statistic.assign(
-                moving * self.momentum + current * (1.0 - self.momentum)
-            )
-        return ops.cast(outputs, self.compute_dtype)

@@ -1,10 +1,13 @@
 """Batch normalization against Keras' layer."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 
 from keras_sasa.layers import BatchNormalization, batch_normalization
+from keras_sasa.ops.local_attention import portable
 from tests.support.backend import (
     BACKEND,
     MODES,
@@ -19,16 +22,21 @@ TOLERANCE = {"rtol": 3e-5, "atol": 3e-5}
 
 @pytest.fixture
 def fused_calls(monkeypatch):
-    """The shapes that the fused operation was called with."""
-    shapes = []
-    original = batch_normalization.normalize_by_batch
+    """The names of the functions that called the fused operation."""
+    calls = []
+    for name in ("normalize_by_batch", "normalize_by_statistics"):
 
-    def record(inputs, *arguments):
-        shapes.append(tuple(inputs.shape))
-        return original(inputs, *arguments)
+        def record(*arguments, name=name, function=None):
+            calls.append(name)
+            return function(*arguments)
 
-    monkeypatch.setattr(batch_normalization, "normalize_by_batch", record)
-    return shapes
+        original = getattr(batch_normalization, name)
+        monkeypatch.setattr(
+            batch_normalization,
+            name,
+            functools.partial(record, function=original),
+        )
+    return calls
 
 
 def pair(channels=CHANNELS, axis=-1, rank=4, **options):
@@ -84,6 +92,7 @@ def check_same(ours, theirs, inputs, training=True, mode=MODES[0], **call):
         )
 
 
+# Shapes, arguments of the layer and of its call.
 FUSED = {
     "default": ((2, 5, 7, CHANNELS), {}),
     "one_pixel": ((1, 1, 1, CHANNELS), {}),
@@ -91,28 +100,33 @@ FUSED = {
     "no_scale": ((2, 3, 4, CHANNELS), {"scale": False}),
     "no_center": ((2, 3, 4, CHANNELS), {"center": False, "momentum": 0.5}),
     "axis_3": ((2, 3, 4, CHANNELS), {"axis": 3, "epsilon": 1e-7}),
+    "frozen": ((2, 3, 4, CHANNELS), {"trainable": False}),
 }
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow's operation")
 @pytest.mark.parametrize(
-    "name, mode",
+    "name, mode, training",
     product(
         FUSED,
         MODES,
-        quick=lambda name, mode: mode == MODES[0] or name == "default",
+        [True, False],
+        quick=lambda name, mode, training: (
+            mode == MODES[0] or (name == "default" and training)
+        ),
     ),
 )
-def test_fused(name, mode, fused_calls):
+def test_fused(name, mode, training, fused_calls):
     shape, options = FUSED[name]
     ours, theirs = pair(**options)
-    check_same(ours, theirs, maps(*shape), mode=mode)
-    assert fused_calls
+    check_same(ours, theirs, maps(*shape), training, mode)
+    batch = training and name != "frozen"
+    assert set(fused_calls) == {
+        "normalize_by_batch" if batch else "normalize_by_statistics"
+    }
 
 
 ALONE = {
-    "inference": ({}, {"training": False}),
-    "frozen": ({"trainable": False}, {}),
     "mask": ({}, {"mask": np.arange(24).reshape(2, 3, 4) % 3 > 0}),
     "axis_1": ({"axis": 1}, {}),
     "renorm": ({"renorm": True}, {}),
@@ -211,14 +225,25 @@ def test_gradients_of_gradients():
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_nan_stays_in_its_channel():
-    ours, theirs = pair()
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_nan_and_infinity_stay_where_they_are(number):
     inputs = maps(2, 3, 4, CHANNELS)
-    inputs[0, 1, 2, 1] = np.nan
-    for layer in (ours, theirs):
+    inputs[0, 1, 2, 1] = number
+    for layer in pair():
+        outputs = keras.ops.convert_to_numpy(layer(inputs, training=False))
+        finite = np.isfinite(outputs)
+        assert not finite[0, 1, 2, 1] and finite.sum() == finite.size - 1
         outputs = keras.ops.convert_to_numpy(layer(inputs, training=True))
         assert np.isnan(outputs[..., 1]).all()
         assert np.isfinite(outputs[..., [0, 2]]).all()
+
+
+def test_exported_files_contain_what_keras_computes(fused_calls):
+    ours, theirs = pair()
+    inputs = maps(2, 3, 4, CHANNELS)
+    with portable():
+        np.testing.assert_array_equal(ours(inputs), theirs(inputs))
+    assert not fused_calls
 
 
 def test_it_is_keras_layer_in_files(tmp_path):
