@@ -15,6 +15,9 @@ LAYERS = (
     "test_derivatives.py",
     "layers/test_self_attention_2d.py",
     "layers/test_attention_stem.py",
+    "layers/test_batch_normalization.py",
+    "fusion/test_fused_model.py",
+    "ops/test_epilogue.py",
     "ops/test_native_dispatch.py",
     "kernels/test_kernel.py",
 )

@@ -74,6 +74,7 @@ def saved_models(folder):
             keras_sasa.layers.ImageRescaling(["cat", "dog"], image_size=8),
             keras_sasa.AttentionStem(8, num_heads=2),
             keras_sasa.SelfAttention2D(8, 3, num_heads=2),
+            keras_sasa.layers.BatchNormalization(),
             keras.layers.GlobalAveragePooling2D(),
             keras.layers.Dense(2),
         ]
@@ -105,7 +106,7 @@ def test_fresh_process(tmp_path):
     assert "keras_sasa" in seen["imported"]
     assert not OPTIONAL & set(seen["imported"])
     assert not OPTIONAL & set(seen["imported_with_all_modules"])
-    assert seen["loaded"] == ["Sequential", "RetinaNet", "Functional"]
+    assert seen["loaded"] == ["Sequential", "RetinaNet", "FusedModel"]
     assert set(seen["registered"]) == set().union(*map(registered_names, paths))
     assert seen["registered_later"] == []
     assert {"data", "local_attention", "training"} <= set(seen["lazy"])
