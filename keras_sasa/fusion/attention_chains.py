@@ -125,10 +125,10 @@ def inference_scale_and_offset(
     scale = ops.rsqrt(variance + normalization.epsilon)
     if normalization.scale:
         scale = scale * ops.cast(normalization.gamma, dtype)
-    offset = -mean * scale
+    offset = mean * scale
     if normalization.center:
-        offset = offset + ops.cast(normalization.beta, dtype)
-    return scale, offset
+        return scale, ops.cast(normalization.beta, dtype) - offset
+    return scale, -offset
 
 
 def find_attention_chains(model: keras.Model) -> list[AttentionChain]:

@@ -2,6 +2,7 @@
 
 import keras
 from keras import ops
+from keras.backend import standardize_dtype
 
 from keras_sasa.ops.exporters import exporting
 from keras_sasa.ops.fused_batch_normalization import (
@@ -35,13 +36,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """
 
     def call(self, inputs, training=None, mask=None):
-        # Keras computes in float32 as well, or in float64.
-        maps = ops.cast(
-            inputs, keras.backend.result_type(inputs.dtype, "float32")
-        )
-        if not self._fusible(maps, mask):
+        if not self._fusible(inputs, mask):
             return super().call(inputs, training=training, mask=mask)
-        channels = maps.shape[-1:]
+        channels = inputs.shape[-1:]
         scale = self.gamma if self.scale else ops.ones(channels)
         offset = self.beta if self.center else ops.zeros(channels)
         mean, variance = self.moving_mean, self.moving_variance
@@ -51,7 +48,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         )
         if training and self.trainable:
             outputs, *current = normalize_by_batch(
-                maps, scale, offset, self.epsilon
+                inputs, scale, offset, self.epsilon
             )
             for weight, moving, new in zip(
                 (self.moving_mean, self.moving_variance),
@@ -62,20 +59,20 @@ class BatchNormalization(keras.layers.BatchNormalization):
                 weight.assign(
                     moving * self.momentum + new * (1.0 - self.momentum)
                 )
-        else:
-            outputs = normalize_by_statistics(
-                maps, scale, offset, mean, variance, self.epsilon
-            )
-        return ops.cast(outputs, self.compute_dtype)
+            return outputs
+        return normalize_by_statistics(
+            inputs, scale, offset, mean, variance, self.epsilon
+        )
 
-    def _fusible(self, maps, mask):
+    def _fusible(self, inputs, mask):
         """Returns whether the fused operation computes the same function."""
         return (
             mask is None
-            and self.axis in (-1, len(maps.shape) - 1)
+            and self.axis in (-1, len(inputs.shape) - 1)
             and not self.synchronized
             and not getattr(self, "renorm", False)
-            and fused_operation_computes(maps)
+            and standardize_dtype(inputs.dtype) == self.compute_dtype
+            and fused_operation_computes(inputs)
             # Files stay as they are.
             and not exporting()
         )

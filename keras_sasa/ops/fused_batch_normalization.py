@@ -9,6 +9,9 @@ from typing import Any
 import keras
 from keras import ops
 
+# Half precision is computed in float32.
+_DTYPES = ("float32", "bfloat16", "float16")
+
 
 def fused_operation_computes(inputs: Any) -> bool:
     """Returns whether the operation takes these inputs here.
@@ -19,7 +22,7 @@ def fused_operation_computes(inputs: Any) -> bool:
     return (
         keras.backend.backend() == "tensorflow"
         and len(inputs.shape) == 4
-        and keras.backend.standardize_dtype(inputs.dtype) == "float32"
+        and keras.backend.standardize_dtype(inputs.dtype) in _DTYPES
     )
 
 
@@ -29,13 +32,14 @@ def normalize_by_batch(
     """Normalizes with the moments of the batch; TensorFlow only.
 
     Args:
-        inputs: `(batch, height, width, channels)` in float32.
-        scale: `(channels,)`.
+        inputs: `(batch, height, width, channels)`.
+        scale: `(channels,)` in float32.
         offset: `(channels,)`.
         epsilon: Float that is added to the variance.
 
     Returns:
-        The outputs, the mean and the (biased) variance of the batch.
+        The outputs in the type of the inputs; the mean and the (biased)
+        variance of the batch in float32.
     """
     outputs, mean, variance = _fused_operation(
         inputs, scale, offset, [], [], epsilon, is_training=True

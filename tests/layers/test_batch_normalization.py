@@ -160,20 +160,49 @@ def test_other_ranks(rank, fused_calls):
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow's operation")
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
 def test_half_types(dtype, fused_calls):
+    """Computed in float32, and rounded as often as in Keras' layer."""
     ours, theirs = pair(dtype=dtype)
     inputs = maps(2, 5, 7, CHANNELS)
-    outputs = ours(inputs, training=True)
-    expected = theirs(inputs, training=True)
-    assert outputs.dtype == expected.dtype == ours.compute_dtype
-    np.testing.assert_allclose(
-        keras.ops.cast(outputs, "float32"),
-        keras.ops.cast(expected, "float32"),
-        rtol=2**-7,
-        atol=2**-7,
-    )
+    cotangent = np.random.default_rng(2).normal(size=inputs.shape)
+    results = [
+        value_and_gradients(
+            layer,
+            keras.ops.convert_to_numpy(
+                keras.ops.cast(inputs, layer.compute_dtype)
+            ),
+            cotangent,
+            training=True,
+        )
+        for layer in (ours, theirs)
+    ]
+    rounding = {"rtol": 2**-7, "atol": 2**-7}
+    for name, tolerance in (
+        ("inputs", rounding),
+        ("gamma", TOLERANCE),
+        ("beta", TOLERANCE),
+    ):
+        one, other = (
+            np.asarray(result.gradients[name], "float32") for result in results
+        )
+        np.testing.assert_allclose(one, other, **tolerance)
+    one, other = (np.asarray(r.outputs, "float32") for r in results)
+    np.testing.assert_allclose(one, other, **rounding)
+    assert results[0].outputs.dtype == results[1].outputs.dtype
     for one, other in zip(statistics(ours), statistics(theirs), strict=True):
         np.testing.assert_allclose(one, other, **TOLERANCE)
     assert fused_calls
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow's operation")
+def test_inputs_of_another_type(fused_calls):
+    ours, theirs = pair(autocast=False)
+    inputs = keras.ops.cast(maps(2, 5, 7, CHANNELS), "bfloat16")
+    outputs, expected = (
+        layer(inputs, training=True) for layer in (ours, theirs)
+    )
+    assert outputs.dtype == expected.dtype == "float32"
+    np.testing.assert_array_equal(outputs, expected)
+    assert not fused_calls
 
 
 def test_maps_far_from_zero():
