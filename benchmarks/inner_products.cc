@@ -249,8 +249,11 @@ void BM_Softmax(benchmark::State& state) {
   const int64_t count = kWindow * kWindow;
   const Floats logits(count * kLanes);
   Vector largest, total;
+  SoftmaxLogits s{};
+  s.logits = logits.data();
+  s.rows = s.taps = kWindow;
   for (auto _ : state) {
-    ComputeSoftmax(logits.data(), count, 0, &largest, &total);
+    ComputeSoftmax<kWindow, true>(s, &largest, &total);
     benchmark::ClobberMemory();
   }
   state.SetItemsProcessed(state.iterations() * count * kLanes);

@@ -225,13 +225,16 @@ class BackwardTasks : public Tasks {
       s.tap_stride = plane_stride;
       s.row_sums = row_sums + begin * kLanes;
       s.column_sums = row_sums + layout_.rows.kernel * kLanes;
-      if (!rings_.finite) {
-        ComputeSoftmaxGradient<false, false>(s);
-      } else if (!call_.masks_.inside(vector)) {
-        ComputeSoftmaxGradient<false, true>(s);
-      } else {
-        ComputeSoftmaxGradient<true, true>(s);
-      }
+      const bool inside = call_.masks_.inside(vector);
+      WithKnownTaps(taps, [&](auto known_taps) {
+        if (!rings_.finite) {
+          ComputeSoftmaxGradient<known_taps, false, false>(s);
+        } else if (!inside) {
+          ComputeSoftmaxGradient<known_taps, false, true>(s);
+        } else {
+          ComputeSoftmaxGradient<known_taps, true, true>(s);
+        }
+      });
       for (int64_t entry = 0; entry < entries_; ++entry) {
         Store(row_sums_ + (row * entries_ + entry) * plane_stride + lane,
               Load(row_sums + entry * kLanes));

@@ -124,15 +124,22 @@ class ForwardTasks : public Tasks {
                                           int64_t vector, float* weights,
                                           Vector* largest,
                                           Vector* total) const {
-    const int64_t taps = layout_.columns.kernel;
     int64_t begin, end;
     strip.WindowRows(row, &begin, &end);
-    float* logits = weights + (row * layout_.window + begin * taps) * kLanes;
-    if (!masks_.inside(vector)) {
-      MaskLogits(logits, end - begin, taps, masks_.OfQueries(vector));
-    }
-    const int64_t count = (end - begin) * taps;
-    ComputeSoftmax(logits, count, layout_.window - count, largest, total);
+    SoftmaxLogits s{};
+    s.rows = end - begin;
+    s.taps = layout_.columns.kernel;
+    s.logits = weights + (row * layout_.window + begin * s.taps) * kLanes;
+    s.masks = masks_.OfQueries(vector);
+    s.outside = layout_.window - s.rows * s.taps;
+    const bool inside = masks_.inside(vector);
+    WithKnownTaps(s.taps, [&](auto known_taps) {
+      if (inside) {
+        ComputeSoftmax<known_taps, true>(s, largest, total);
+      } else {
+        ComputeSoftmax<known_taps, false>(s, largest, total);
+      }
+    });
   }
 
   const WindowInputs inputs_;

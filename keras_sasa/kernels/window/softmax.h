@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
 
 #include "keras_sasa/kernels/base/compiler.h"
 #include "keras_sasa/kernels/base/exponentials.h"
@@ -14,54 +15,104 @@
 namespace keras_sasa {
 namespace KERAS_SASA_LEVEL {
 
-// Masks `rows` rows of `taps` logits each; `masks` has one mask a tap.
-inline void MaskLogits(float* logits, int64_t rows, int64_t taps,
-                       const Bits* masks) {
-  const Vector masked = Broadcast(kMaskedLogit);
-  for (int64_t i = 0; i < rows * taps; i += taps) {
-    for (int64_t tap = 0; tap < taps; ++tap) {
-      float* logit = logits + (i + tap) * kLanes;
-      Store(logit, Select(masks[tap], Load(logit), masked));
+// The functions below know the number of taps of a row when they are compiled,
+// if `known_taps` is not 0. Masks and sums of columns are then in registers.
+
+// Calls body(known_taps) for windows of `taps` columns.
+template <typename Body>
+inline void WithKnownTaps(int64_t taps, Body body) {
+  if (taps == 7) return body(std::integral_constant<int, 7>());
+  if (taps == 3) return body(std::integral_constant<int, 3>());
+  body(std::integral_constant<int, 0>());
+}
+
+// Calls body(tap, half) for the taps of a row, where halves alternate: sums of
+// halves wait less for each other.
+template <int known_taps, typename Body>
+KERAS_SASA_ALWAYS_INLINE void ForEachTap(int64_t taps, Body body) {
+  if constexpr (known_taps > 0) {
+    KERAS_SASA_UNROLL
+    for (int tap = 0; tap < known_taps; ++tap) body(tap, tap % 2);
+  } else {
+    for (int64_t tap = 0; tap < taps; tap += 2) {
+      body(tap, 0);
+      if (tap + 1 < taps) body(tap + 1, 1);
     }
   }
 }
 
-// Replaces `count` logits in base 2 by exp2(logit - largest), and computes the
-// largest logit and the total of these weights. `outside` more keys, in rows
-// outside the image, are masked.
-inline void ComputeSoftmax(float* logits, int64_t count, int64_t outside,
-                           Vector* largest, Vector* total) {
+// Which keys of a row are not masked, one mask a tap.
+template <int known_taps>
+class TapMasks {
+ public:
+  explicit TapMasks(const Bits* masks) {
+    KERAS_SASA_UNROLL
+    for (int tap = 0; tap < known_taps; ++tap) masks_[tap] = masks[tap];
+  }
+  Bits operator[](int64_t tap) const { return masks_[tap]; }
+
+ private:
+  Bits masks_[known_taps];
+};
+template <>
+class TapMasks<0> {
+ public:
+  explicit TapMasks(const Bits* masks) : masks_(masks) {}
+  Bits operator[](int64_t tap) const { return masks_[tap]; }
+
+ private:
+  const Bits* masks_;
+};
+
+// The logits of a window, in base 2: `rows` rows of `taps` taps each, a vector
+// each, row by row.
+struct SoftmaxLogits {
+  float* logits;
+  int64_t rows;
+  int64_t taps;
+  const Bits* masks;  // One a tap.
+  int64_t outside;    // More keys, in rows outside the image, all masked.
+};
+
+// Replaces the logits by exp2(logit - largest), and computes the largest logit
+// and the total of these weights. `inside`: no tap is masked.
+template <int known_taps, bool inside>
+inline void ComputeSoftmax(const SoftmaxLogits& s, Vector* largest,
+                           Vector* total) {
+  // Copies, because the compiler must assume that stores change the members.
+  const int64_t rows = s.rows;
+  const int64_t taps = known_taps > 0 ? known_taps : s.taps;
+  const TapMasks<known_taps> masks(s.masks);
+  const Vector masked = Broadcast(kMaskedLogit);
   // The keys outside matter only where all others are at -infinity.
-  Vector maximum = Broadcast(outside > 0 ? kMaskedLogit : -INFINITY);
-  Vector odd = maximum;
-  int64_t i = 0;
-  for (; i + 1 < count; i += 2) {
-    maximum = Larger(Load(logits + i * kLanes), maximum);
-    odd = Larger(Load(logits + (i + 1) * kLanes), odd);
+  Vector maximum = s.outside > 0 ? masked : Broadcast(-INFINITY);
+  Vector maxima[2] = {maximum, maximum};
+  float* logits = s.logits;
+  for (int64_t row = 0; row < rows; ++row) {
+    ForEachTap<known_taps>(taps, [&](int64_t tap, int half) {
+      Vector logit = Load(logits + tap * kLanes);
+      if (!inside) logit = Select(masks[tap], logit, masked);
+      maxima[half] = Larger(logit, maxima[half]);
+    });
+    logits += taps * kLanes;
   }
-  if (i < count) maximum = Larger(Load(logits + i * kLanes), maximum);
-  maximum = Larger(odd, maximum);
+  maximum = Larger(maxima[1], maxima[0]);
   const Vector lowest = Broadcast(kLowestExponent);
-  Vector sum = static_cast<float>(outside) *
-               Exp2(Broadcast(kMaskedLogit) - maximum, lowest);
-  odd = Vector{};
-  for (i = 0; i + 1 < count; i += 2) {
-    float* logit = logits + i * kLanes;
-    const Vector first = Exp2(Load(logit) - maximum, lowest);
-    const Vector second = Exp2(Load(logit + kLanes) - maximum, lowest);
-    Store(logit, first);
-    Store(logit + kLanes, second);
-    sum += first;
-    odd += second;
+  Vector sums[2] = {static_cast<float>(s.outside) *
+                    Exp2(masked - maximum, lowest)};
+  logits = s.logits;
+  for (int64_t row = 0; row < rows; ++row) {
+    ForEachTap<known_taps>(taps, [&](int64_t tap, int half) {
+      Vector logit = Load(logits + tap * kLanes);
+      if (!inside) logit = Select(masks[tap], logit, masked);
+      const Vector weight = Exp2(logit - maximum, lowest);
+      Store(logits + tap * kLanes, weight);
+      sums[half] += weight;
+    });
+    logits += taps * kLanes;
   }
-  if (i < count) {
-    const Vector last = Exp2(Load(logits + i * kLanes) - maximum, lowest);
-    Store(logits + i * kLanes, last);
-    sum += last;
-  }
-  sum += odd;
   *largest = maximum;
-  *total = sum;
+  *total = sums[0] + sums[1];
 }
 
 struct SoftmaxGradient {
@@ -73,7 +124,7 @@ struct SoftmaxGradient {
   float* products;     // With the upstream; become the gradients of the logits.
   int64_t tap_stride;  // Of both: floats from one tap to the next.
   float* row_sums;     // Of the gradients: a vector a row.
-  float* column_sums;  // The gradients are added to a vector a tap.
+  float* column_sums;  // The same of a tap; zeros before.
 };
 
 // With p a weight and g the product of the value and the gradient of the
@@ -81,50 +132,61 @@ struct SoftmaxGradient {
 //
 // `inside`: no key is masked. `finite`: no number is infinite or NaN; such
 // numbers must not reach the lanes that do not see them.
-template <bool inside, bool finite>
+template <int known_taps, bool inside, bool finite>
 inline void ComputeSoftmaxGradient(const SoftmaxGradient& s) {
   // Copies, because the compiler must assume that stores change the members.
   const int64_t rows = s.rows;
-  const int64_t taps = s.taps;
+  const int64_t taps = known_taps > 0 ? known_taps : s.taps;
   const int64_t tap_stride = s.tap_stride;
-  const Bits* masks = s.masks;
+  const TapMasks<known_taps> masks(s.masks);
   const Vector log_sum_exp = s.log_sum_exp;
   const Vector lowest = Broadcast(kLowestExponent);
-  Vector total{};
-  float* logit = s.logits;
-  float* product = s.products;
+  const Vector masked = Broadcast(kMaskedLogit);
+  Vector totals[2] = {};
+  float* logits = s.logits;
+  float* products = s.products;
   for (int64_t row = 0; row < rows; ++row) {
-    for (int64_t tap = 0; tap < taps; ++tap) {
-      Vector number = Load(logit);
-      if (!inside) {
-        number = Select(masks[tap], number, Broadcast(kMaskedLogit));
-      }
-      Vector weight = Exp2(number - log_sum_exp, lowest);
+    ForEachTap<known_taps>(taps, [&](int64_t tap, int half) {
+      Vector logit = Load(logits);
+      if (!inside) logit = Select(masks[tap], logit, masked);
+      Vector weight = Exp2(logit - log_sum_exp, lowest);
+      Vector product = Load(products);
       if (!finite) {
         weight = ZeroUnless(masks[tap], weight);
-        Store(product, ZeroUnless(masks[tap], Load(product)));
+        product = ZeroUnless(masks[tap], product);
+        Store(products, product);
       }
-      Store(logit, weight);
-      total += weight * Load(product);
-      logit += tap_stride;
-      product += tap_stride;
-    }
+      Store(logits, weight);
+      totals[half] += weight * product;
+      logits += tap_stride;
+      products += tap_stride;
+    });
   }
-  logit = s.logits;
-  product = s.products;
+  const Vector total = totals[0] + totals[1];
+  Vector columns[known_taps > 0 ? known_taps : 1] = {};
+  logits = s.logits;
+  products = s.products;
   for (int64_t row = 0; row < rows; ++row) {
-    Vector row_sum{};
-    for (int64_t tap = 0; tap < taps; ++tap) {
-      Vector gradient = Load(logit) * (Load(product) - total);
+    Vector row_sums[2] = {};
+    ForEachTap<known_taps>(taps, [&](int64_t tap, int half) {
+      Vector gradient = Load(logits) * (Load(products) - total);
       if (!finite) gradient = ZeroUnless(masks[tap], gradient);
-      Store(product, gradient);
-      row_sum += gradient;
-      float* column_sum = s.column_sums + tap * kLanes;
-      Store(column_sum, Load(column_sum) + gradient);
-      logit += tap_stride;
-      product += tap_stride;
-    }
-    Store(s.row_sums + row * kLanes, row_sum);
+      Store(products, gradient);
+      row_sums[half] += gradient;
+      if constexpr (known_taps > 0) {
+        columns[tap] += gradient;
+      } else {
+        float* column_sum = s.column_sums + tap * kLanes;
+        Store(column_sum, Load(column_sum) + gradient);
+      }
+      logits += tap_stride;
+      products += tap_stride;
+    });
+    Store(s.row_sums + row * kLanes, row_sums[0] + row_sums[1]);
+  }
+  KERAS_SASA_UNROLL
+  for (int tap = 0; tap < known_taps; ++tap) {
+    Store(s.column_sums + tap * kLanes, columns[tap]);
   }
 }
 
