@@ -55,6 +55,16 @@ inline Vector Larger(Vector a, Vector b) { return a > b ? a : b; }
 inline Vector ZeroUnless(Bits condition, Vector value) {
   return reinterpret_cast<Vector>(reinterpret_cast<Bits>(value) & condition);
 }
+#if defined(__AVX512F__)
+// The lanes from `count` on of both, one after the other. GCC would take a
+// slower instruction, and warns about its own function for this one.
+template <int count>
+inline Vector ShiftLanes(Vector a, Vector b) {
+  Vector lanes;
+  asm("valignd %3, %1, %2, %0" : "=v"(lanes) : "v"(a), "v"(b), "i"(count));
+  return lanes;
+}
+#endif
 // Adds the lanes up, from the first to the last.
 inline float SumOfLanes(const float* lanes) {
   float sum = 0;

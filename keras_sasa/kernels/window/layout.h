@@ -37,6 +37,7 @@ struct TapGroup {
   int64_t tap_stride = 0;  // and from one to the next.
   int64_t key_offset = 0;  // Floats from a query to the first of its keys,
   int64_t key_stride = 0;  // and from one to the next.
+  bool centered = false;   // See `TapProducts`.
   TileSizes tiles;
 };
 
@@ -174,7 +175,14 @@ struct Layout {
       }
     }
     for (int64_t phase = 0; phase < column_phases; ++phase) {
-      tap_groups[phase].tiles = TileSizes(tap_groups[phase].count, kTileTaps);
+      TapGroup& group = tap_groups[phase];
+      group.tiles = TileSizes(group.count, kTileTaps);
+      group.centered =
+          !segmented && kLanes == kCacheLineFloats && group.key_stride == 1 &&
+          group.count % 2 == 1 &&
+          group.key_offset == phase * key_plane_stride - group.count / 2 &&
+          group.tiles.size[1] == group.count &&
+          group.tiles.size[2] == group.count;
     }
   }
 

@@ -87,6 +87,7 @@ class StripProducts {
     for (int64_t phase = 0; phase < layout_.column_phases; ++phase) {
       const TapGroup& group = layout_.phase_taps[phase];
       p.key_tap_stride = group.key_stride;
+      p.centered = group.centered;
       p.tap_bias_tap_stride = group.tap_stride * kLanes;
       p.output_tap_stride = group.tap_stride * tap_stride;
       for (int64_t i = 0; i < strip_.step_end - strip_.step_begin; ++i) {

@@ -7,16 +7,48 @@ namespace keras_sasa {
 namespace KERAS_SASA_LEVEL {
 namespace {
 
-// Computes `taps` taps from `first` on. `adjacent`: their keys are one float
-// apart. `unit`: channels computed at a time; their number is a multiple of it.
-template <int rows, int taps, bool adjacent, int unit>
+// How the keys of the taps of a tile are read: at any distance, one float
+// apart, or that and around a key that is aligned, so that they are shifted in
+// registers instead of loaded across cache lines.
+enum class Keys { kStrided, kAdjacent, kCentered };
+
+#if defined(__AVX512VL__)
+constexpr bool kCanShift = true;
+
+template <int taps, int tap>
+KERAS_SASA_ALWAYS_INLINE Vector ShiftKeys(const Vector (&line)[3]) {
+  constexpr int kShift = tap - taps / 2;
+  if constexpr (kShift < 0) {
+    return ShiftLanes<kLanes + kShift>(line[0], line[1]);
+  }
+  if constexpr (kShift > 0) return ShiftLanes<kShift>(line[1], line[2]);
+  return line[1];
+}
+
+template <int taps, int tap = 0>
+KERAS_SASA_ALWAYS_INLINE void ShiftAllKeys(const Vector (&line)[3],
+                                           Vector (&keys)[taps]) {
+  keys[tap] = ShiftKeys<taps, tap>(line);
+  if constexpr (tap + 1 < taps) ShiftAllKeys<taps, tap + 1>(line, keys);
+}
+#else
+constexpr bool kCanShift = false;
+
+template <int taps>
+void ShiftAllKeys(const Vector (&line)[3], Vector (&keys)[taps]) = delete;
+#endif
+
+// Computes `taps` taps from `first` on. `unit`: channels computed at a time;
+// their number is a multiple of it.
+template <int rows, int taps, Keys access, int unit>
 KERAS_SASA_NOINLINE void TapProductTile(const TapProducts& p, int64_t first) {
   // Copies, because the compiler must assume that stores change the members.
   const int64_t channels = p.channels;
   const int64_t query_row_stride = p.query_row_stride;
   const int64_t query_channel_stride = p.query_channel_stride;
   const int64_t key_channel_stride = p.key_channel_stride;
-  const int64_t key_tap_stride = adjacent ? 1 : p.key_tap_stride;
+  const int64_t key_tap_stride =
+      access == Keys::kStrided ? p.key_tap_stride : 1;
   const int64_t tap_bias_tap_stride = p.tap_bias_tap_stride;
   const int64_t output_tap_stride = p.output_tap_stride;
   const float* row_bias = p.row_bias;
@@ -43,12 +75,21 @@ KERAS_SASA_NOINLINE void TapProductTile(const TapProducts& p, int64_t first) {
         for (int row = 0; row < rows; ++row) {
           queries[row] = LoadRegister(query + row * query_row_stride);
         }
+        Vector keys[taps];
+        if constexpr (access == Keys::kCentered) {
+          const float* center = key + taps / 2;
+          const Vector line[] = {Load(center - kLanes), Load(center),
+                                 Load(center + kLanes)};
+          ShiftAllKeys<taps>(line, keys);
+        }
         KERAS_SASA_UNROLL
         for (int tap = 0; tap < taps; ++tap) {
-          const Vector keys = LoadRegister(key + tap * key_tap_stride);
+          if constexpr (access != Keys::kCentered) {
+            keys[tap] = LoadRegister(key + tap * key_tap_stride);
+          }
           KERAS_SASA_UNROLL
           for (int row = 0; row < rows; ++row) {
-            sums[row][tap] += queries[row] * keys;
+            sums[row][tap] += queries[row] * keys[tap];
           }
         }
         query += query_channel_stride;
@@ -77,13 +118,19 @@ inline void ComputeTaps(const TapProducts& p, int64_t first, int64_t count) {
   constexpr int kUnit = kTileUnits[rows];
   if constexpr (kUnit > 1) {
     if (p.channels % kUnit != 0) {
-      return TapProductTile<rows, taps, false, 1>(p, first);
+      return TapProductTile<rows, taps, Keys::kStrided, 1>(p, first);
+    }
+  }
+  // Three rows share every load, so that it may take longer.
+  if constexpr (kCanShift && rows < kQueryRows && (taps == 7 || taps == 3)) {
+    if (p.centered) {
+      return TapProductTile<rows, taps, Keys::kCentered, kUnit>(p, first);
     }
   }
   if (p.key_tap_stride == 1) {
-    return TapProductTile<rows, taps, true, kUnit>(p, first);
+    return TapProductTile<rows, taps, Keys::kAdjacent, kUnit>(p, first);
   }
-  TapProductTile<rows, taps, false, kUnit>(p, first);
+  TapProductTile<rows, taps, Keys::kStrided, kUnit>(p, first);
 }
 
 template <int rows>

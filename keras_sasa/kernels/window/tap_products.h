@@ -20,6 +20,10 @@ struct TapProducts {
   int64_t steps;
   const float* const* keys;  // One pointer a step.
   int64_t key_tap_stride;
+  // Whether the keys of the middle tap are aligned, with a vector on either side
+  // of them, those of the other taps one float apart, and all of them in one
+  // tile.
+  bool centered;
   int64_t key_channel_stride;
   int64_t channels;
   const float* row_bias;  // One vector a row and step.
