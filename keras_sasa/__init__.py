@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING
 
 from keras_sasa import applications, detection, layers, optimizers
 from keras_sasa._version import __version__
-from keras_sasa.layers import AttentionStem, SelfAttention2D
+from keras_sasa.layers import (
+    AttentionStem,
+    NeighborhoodAttention2D,
+    SelfAttention2D,
+)
 
 if TYPE_CHECKING:
     from keras_sasa import conversion, data, profile, training, visualize
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AttentionStem",
+    "NeighborhoodAttention2D",
     "SelfAttention2D",
     "__version__",
     "applications",

@@ -84,6 +84,15 @@ def fraction(value, name):
     return value
 
 
+def dropout_rate(value, name):
+    """Returns `value`; `ValueError` unless it is from 0 to below 1."""
+    if not _is_number(value) or not 0 <= value < 1:
+        raise ValueError(
+            f"`{name}` must be a number in [0, 1). Received: {name}={value!r}."
+        )
+    return value
+
+
 def check_choice(value, name, choices):
     """Raises `ValueError` unless `value` is one of `choices`."""
     if value not in choices:

@@ -75,6 +75,7 @@ def saved_models(folder):
             keras_sasa.AttentionStem(8, num_heads=2),
             keras_sasa.SelfAttention2D(8, 3, num_heads=2),
             keras_sasa.layers.BatchNormalization(),
+            keras_sasa.NeighborhoodAttention2D(2, 3),
             keras.layers.GlobalAveragePooling2D(),
             keras.layers.Dense(2),
         ]

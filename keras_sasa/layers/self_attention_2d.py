@@ -4,7 +4,11 @@ from typing import Any
 import keras
 from keras import activations, ops, regularizers
 
-from keras_sasa._argument_checks import check_heads, positive_integer
+from keras_sasa._argument_checks import (
+    check_heads,
+    dropout_rate,
+    positive_integer,
+)
 from keras_sasa.layers.image_layer import (
     ConstraintLike,
     ImageLayer,
@@ -231,14 +235,7 @@ class SelfAttention2D(ImageLayer):
                 '`position_encoding` must be `"relative"`. Received: '
                 f"position_encoding={self.position_encoding!r}."
             )
-        if (
-            not isinstance(self.dropout, (int, float))
-            or not 0 <= self.dropout < 1
-        ):
-            raise ValueError(
-                "`dropout` must be a number in [0, 1). "
-                f"Received: dropout={self.dropout!r}."
-            )
+        dropout_rate(self.dropout, "dropout")
         check_implementation(self.implementation)
 
     def build(self, input_shape):
@@ -261,7 +258,7 @@ class SelfAttention2D(ImageLayer):
         position = self._problem.position
         if position is not None:
             shapes = position.weight_shapes(
-                self.kernel_size, self.num_heads, self.filters
+                self._problem.offsets, self.num_heads, self.filters
             )
             for name, shape in zip(position.weight_names, shapes, strict=True):
                 self._set("embedding", name, *shape)

@@ -22,6 +22,14 @@ def arange(size: Any) -> Any:
     return ops.arange(size, dtype="int32")
 
 
+def clip(index: Any, lowest: Any, highest: Any) -> Any:
+    """Limits an index, in NumPy where index and limits are known."""
+    values = (index, lowest, highest)
+    if all(isinstance(value, (int, np.ndarray)) for value in values):
+        return np.minimum(np.maximum(index, lowest), highest)
+    return ops.minimum(ops.maximum(index, lowest), highest)
+
+
 def reshape(index: Any, shape: tuple[int, ...]) -> Any:
     """Reshapes an index table, in NumPy where it is known."""
     known = isinstance(index, np.ndarray)

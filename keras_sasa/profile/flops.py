@@ -73,6 +73,39 @@ def self_attention_flops(
     return total + queries * attend
 
 
+def neighborhood_attention_flops(
+    image: Shape,
+    channels: int,
+    num_heads: int,
+    kernel_size: Shape,
+    use_bias: bool = True,
+) -> int:
+    """Returns the FLOPs of `NeighborhoodAttention2D`.
+
+    Args:
+        image: Height and width, at least those of a dilated window.
+        channels: Channels of input and output.
+        num_heads: Number of heads.
+        kernel_size: Height and width of the window.
+        use_bias: As in `NeighborhoodAttention2D`.
+    """
+    pixels = math.prod(image)
+    total = self_attention_flops(
+        image,
+        image,
+        channels,
+        channels,
+        num_heads,
+        kernel_size,
+        position_encoding=None,
+        use_bias=use_bias,
+    )
+    # The position biases, and the projection of the output.
+    total += pixels * num_heads * math.prod(kernel_size)
+    total += convolution_flops(pixels, (), channels, channels)
+    return total + (pixels * channels if use_bias else 0)
+
+
 def attention_stem_flops(
     image: Shape,
     channels: int,

@@ -10,11 +10,16 @@ from keras import layers
 
 from keras_sasa.detection.feature_pyramid import UpsampleLike
 from keras_sasa.detection.raw_outputs import RawOutputs
-from keras_sasa.layers import AttentionStem, SelfAttention2D
+from keras_sasa.layers import (
+    AttentionStem,
+    NeighborhoodAttention2D,
+    SelfAttention2D,
+)
 from keras_sasa.profile.flops import (
     Shape,
     attention_stem_flops,
     convolution_flops,
+    neighborhood_attention_flops,
     self_attention_flops,
 )
 
@@ -99,6 +104,24 @@ def _count_self_attention(layer, inputs, output):
     )
 
 
+def _count_neighborhood_attention(layer, inputs, output):
+    return neighborhood_attention_flops(
+        tuple(
+            max(size, rate * kernel)
+            for size, rate, kernel in zip(
+                _sizes(layer, inputs[0]),
+                layer.dilation_rate,
+                layer.kernel_size,
+                strict=True,
+            )
+        ),
+        _channels(layer, inputs[0]),
+        layer.num_heads,
+        layer.kernel_size,
+        layer.use_bias,
+    )
+
+
 def _count_attention_stem(layer, inputs, output):
     count = functools.partial(
         attention_stem_flops,
@@ -174,6 +197,7 @@ _KERAS_COUNTS: dict[str, Count] = _table(
 # Subclasses count as their base class.
 COUNTS: dict[type, Count] = {
     SelfAttention2D: _count_self_attention,
+    NeighborhoodAttention2D: _count_neighborhood_attention,
     AttentionStem: _count_attention_stem,
     RawOutputs: _count_for_each_element(0),
     UpsampleLike: _count_for_each_element(0),

@@ -160,10 +160,10 @@ class HeadBiases(PositionTerm):
 
     weight_names = ("biases",)
 
-    def weight_shapes(self, window, num_heads, filters):
-        return ((num_heads, *window),)
+    def weight_shapes(self, offsets, num_heads, filters):
+        return ((num_heads, *offsets),)
 
-    def logits(self, query, weights):
+    def logits(self, query, weights, key_offsets):
         (biases,) = weights
         return biases
 
@@ -171,7 +171,7 @@ class HeadBiases(PositionTerm):
 def test_a_new_position_term():
     """Implementations that do not know it leave it to the next one."""
     problem = Problem(*window_axes(3), 2, content=False, position=HeadBiases())
-    (shape,) = problem.position.weight_shapes(problem.window, 2, 4)
+    (shape,) = problem.position.weight_shapes(problem.offsets, 2, 4)
     biases = np.full(shape, -1e9, "float32")
     # One head looks at the pixel above, the other at the pixel itself.
     biases[0, 0, 1] = biases[1, 1, 1] = 0.0

@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_sasa import AttentionStem, SelfAttention2D
+from keras_sasa import (
+    AttentionStem,
+    NeighborhoodAttention2D,
+    SelfAttention2D,
+)
 from keras_sasa.applications import NUM_BLOCKS, ResNet
 from keras_sasa.profile import plot_profile, profile, walk
 from keras_sasa.profile import published as published_networks
@@ -330,6 +334,27 @@ def test_self_attention_by_hand(options, flops, separable):
     shape = (3, 4, 5) if channels_first else (4, 5, 3)
     counted = profile(keras.Sequential([keras.Input(shape), layer]))
     assert (counted.flops, counted.flops_separable) == (flops, separable)
+    assert counted.parameters == layer.count_params()
+
+
+# 5x6 pixels, 4 channels, 2 heads, windows of 3x3. Four projections of a pixel:
+# 4 * 2 * 4 * 4 = 128, biases 16. For a query: q.k and the weighted sum, 2 * 9 *
+# 4 = 72 each; position biases and softmax, 2 * 9 = 18 each. A window of 3x3
+# dilated by 2 covers 6x6 pixels, to which the image is padded.
+NEIGHBORHOODS = {
+    "default": ({}, 30 * (128 + 16 + 72 + 72 + 18 + 18)),
+    "no bias": ({"use_bias": False}, 30 * (128 + 72 + 72 + 18 + 18)),
+    "dilation": ({"dilation_rate": 2}, 36 * (128 + 16 + 72 + 72 + 18 + 18)),
+}
+
+
+@pytest.mark.parametrize(
+    "options, flops", NEIGHBORHOODS.values(), ids=NEIGHBORHOODS
+)
+def test_neighborhood_attention_by_hand(options, flops):
+    layer = NeighborhoodAttention2D(2, 3, **options)
+    counted = profile(keras.Sequential([keras.Input((5, 6, 4)), layer]))
+    assert counted.flops == counted.flops_separable == flops
     assert counted.parameters == layer.count_params()
 
 

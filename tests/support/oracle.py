@@ -203,6 +203,121 @@ def epilogue(outputs, scale, offset, *, relu=False, pool=1):
     return results
 
 
+def neighborhood_attention(
+    inputs,
+    weights,
+    *,
+    num_heads,
+    kernel_size,
+    dilation_rate=(1, 1),
+    data_format="channels_last",
+):
+    """Attention to the nearest pixels, with an output projection.
+
+    Along each axis, a query sees the pixels whose distance from it is a
+    multiple of the dilation. Of all `kernel_size` successive ones, it attends
+    to those whose middle is nearest to it.
+
+    Args:
+        inputs: (batch, height, width, channels), or (batch, channels, height,
+            width) with `data_format="channels_first"`.
+        weights: dict of arrays: `query_kernel`, `key_kernel`, `value_kernel`,
+            `output_kernel` (channels, channels); `query_bias` and so on
+            (channels,), optional; `position_bias` (num_heads,
+            2 * kernel_height - 1, 2 * kernel_width - 1).
+        num_heads: number of heads.
+        kernel_size: odd integer, or pair of them (height, width).
+        dilation_rate: integer or pair.
+        data_format: `"channels_last"` or `"channels_first"`.
+
+    Returns:
+        outputs: of the shape of `inputs`.
+        scores: (batch, height, width, num_heads, kernel_height, kernel_width).
+    """
+    kernel_height, kernel_width = _pair(kernel_size)
+    row_dilation, column_dilation = _pair(dilation_rate)
+    images = np.asarray(inputs, dtype=np.float64)
+    if data_format == "channels_first":
+        images = np.transpose(images, (0, 2, 3, 1))
+    batch, height, width, channels = images.shape
+    weights = _as_float64(weights)
+    # Zeros to the right and below, up to the size of a window.
+    high = max(height, kernel_height * row_dilation)
+    wide = max(width, kernel_width * column_dilation)
+    padded = np.zeros((batch, high, wide, channels))
+    padded[:, :height, :width] = images
+    queries, keys, values = (
+        _project(padded, weights[f"{name}_kernel"], weights.get(f"{name}_bias"))
+        for name in ("query", "key", "value")
+    )
+    position_bias = weights["position_bias"]
+    _check_shape(
+        position_bias, (num_heads, 2 * kernel_height - 1, 2 * kernel_width - 1)
+    )
+
+    head_width = _head_width(channels, num_heads)
+    attended = np.zeros((batch, height, width, channels))
+    scores = np.zeros(
+        (batch, height, width, num_heads, kernel_height, kernel_width)
+    )
+    for image in range(batch):
+        for query_row in range(height):
+            rows = _nearest(query_row, high, kernel_height, row_dilation)
+            for query_column in range(width):
+                columns = _nearest(
+                    query_column, wide, kernel_width, column_dilation
+                )
+                for head in range(num_heads):
+                    first = head * head_width
+                    last = first + head_width
+                    query = queries[image, query_row, query_column, first:last]
+                    logits = []
+                    for row in rows:
+                        for column in columns:
+                            key = keys[image, row, column, first:last]
+                            below = (row - query_row) // row_dilation
+                            right = (column - query_column) // column_dilation
+                            logits.append(
+                                np.dot(query, key) / math.sqrt(head_width)
+                                + position_bias[
+                                    head,
+                                    below + kernel_height - 1,
+                                    right + kernel_width - 1,
+                                ]
+                            )
+                    shares = iter(_softmax(logits))
+                    for a, row in enumerate(rows):
+                        for b, column in enumerate(columns):
+                            score = next(shares)
+                            value = values[image, row, column, first:last]
+                            scores[
+                                image, query_row, query_column, head, a, b
+                            ] = score
+                            attended[
+                                image, query_row, query_column, first:last
+                            ] += score * value
+    outputs = _project(
+        attended, weights["output_kernel"], weights.get("output_bias")
+    )
+    if data_format == "channels_first":
+        outputs = np.transpose(outputs, (0, 3, 1, 2))
+    return outputs, scores
+
+
+def _nearest(query, size, kernel, dilation):
+    """Coordinates of the `kernel` keys of a query along one axis."""
+    visible = [
+        position
+        for position in range(size)
+        if (position - query) % dilation == 0
+    ]
+    windows = [
+        visible[start : start + kernel]
+        for start in range(len(visible) - kernel + 1)
+    ]
+    return min(windows, key=lambda window: abs(window[kernel // 2] - query))
+
+
 def attention_stem(
     inputs, weights, *, num_heads, block_size, values="spatially_aware"
 ):

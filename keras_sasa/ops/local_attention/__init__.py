@@ -5,8 +5,10 @@ For a query pixel (i, j), its window N(i, j) and one head:
     y_ij = sum over (a, b) in N(i, j) of
            softmax_ab(q_ij . k_ab + q_ij . r_{a-i, b-j}) v_ab
 
-with r_{a-i, b-j} = concat(row embedding of a-i, column embedding of b-j).
-Keys outside the image are masked.
+with r_{a-i, b-j} = concat(row embedding of a-i, column embedding of b-j). Keys
+outside the image are masked. Instead, windows may move inwards at the border,
+the term q.r may be a number for each head and offset, and q.k may be scaled:
+that is neighborhood attention.
 """
 
 from typing import Any
@@ -17,7 +19,10 @@ from keras import ops
 from keras_sasa.ops import dispatch
 from keras_sasa.ops.exporters import portable as portable
 from keras_sasa.ops.local_attention.epilogue import Epilogue
-from keras_sasa.ops.local_attention.position import RowColumnEmbeddings
+from keras_sasa.ops.local_attention.position import (
+    PositionBias,
+    RowColumnEmbeddings,
+)
 from keras_sasa.ops.local_attention.problem import Problem, request
 from keras_sasa.ops.local_attention.projections import Projections
 from keras_sasa.ops.local_attention.table import IMPLEMENTATIONS
@@ -58,6 +63,9 @@ def local_attention(
     strides: int | tuple[int, int] = 1,
     padding: str = "same",
     dilation_rate: int | tuple[int, int] = 1,
+    border: str = "mask",
+    position_bias: Any = None,
+    scale: float = 1.0,
     mask: Any = None,
     dropout_mask: Any = None,
     return_attention_scores: bool = False,
@@ -73,13 +81,24 @@ def local_attention(
         value: `(batch, height, width, filters)`.
         row_embedding: `(kernel_height, num_heads, d / 2)`; index 0 is the
             offset `-(kernel_height // 2)`. Without it and `column_embedding`
-            the logits have no term q.r.
+            the logits have no term q.r. With `border="shift"`, there are
+            `2 * kernel_height - 1` offsets and index 0 is
+            `-(kernel_height - 1)`.
         column_embedding: `(kernel_width, num_heads, d / 2)` or `None`.
         kernel_size: Odd integer, or pair (height, width).
         num_heads: Number of heads.
         strides: Integer or pair; distance between queries.
         padding: `"same"` or `"valid"`.
         dilation_rate: Integer or pair; distance between keys.
+        border: `"mask"` to mask keys outside the image, or `"shift"` to move
+            windows inwards, so that every query has all its keys. Windows that
+            move need `strides=1`, `padding="same"` and images of at least
+            `kernel_size * dilation_rate` pixels along each axis.
+        position_bias: `(num_heads, kernel_height, kernel_width)`, with
+            `border="shift"` `(num_heads, 2 * kernel_height - 1,
+            2 * kernel_width - 1)`: added to the logits, in the place of the
+            embeddings. Index 0 as above.
+        scale: Float, factor of q.k.
         mask: Booleans `(batch, height, width)`, true where a pixel may be
             attended to. A query without any key gets zeros.
         dropout_mask: Factors of the attention weights, of the shape of the
@@ -101,9 +120,12 @@ def local_attention(
             the named implementation does not run here.
     """
     check_implementation(implementation)
-    rows, columns = window_axes(kernel_size, strides, padding, dilation_rate)
-    position = _position_term(row_embedding, column_embedding)
-    weights = () if position is None else (row_embedding, column_embedding)
+    rows, columns = window_axes(
+        kernel_size, strides, padding, dilation_rate, border
+    )
+    position, weights = _position_term(
+        row_embedding, column_embedding, position_bias
+    )
     dtype = keras.backend.standardize_dtype(value.dtype)
     problem = Problem(
         rows,
@@ -123,11 +145,14 @@ def local_attention(
     def cast(tensor):
         return None if tensor is None else ops.cast(tensor, problem.dtype)
 
+    key = cast(key)
+    if key is not None and scale != 1:
+        key = key * scale
     chosen = dispatch.choose(IMPLEMENTATIONS, implementation, problem)
     output, scores = chosen.compute(
         problem,
         cast(query),
-        cast(key),
+        key,
         cast(value),
         tuple(map(cast, weights)),
         mask,
@@ -207,16 +232,24 @@ def projected_attention(
     return (output, ops.cast(scores, dtype)) if problem.scores else output
 
 
-def _position_term(row_embedding, column_embedding):
+def _position_term(row_embedding, column_embedding, position_bias):
+    """Returns the position term, or `None`, and its weights."""
+    if position_bias is not None:
+        if row_embedding is not None or column_embedding is not None:
+            raise ValueError(
+                "`position_bias` takes the place of `row_embedding` and "
+                "`column_embedding`. Received: all or two of them."
+            )
+        return PositionBias(), (position_bias,)
     if row_embedding is None and column_embedding is None:
-        return None
+        return None, ()
     if row_embedding is None or column_embedding is None:
         missing = "row" if row_embedding is None else "column"
         raise ValueError(
             "`row_embedding` and `column_embedding` must be passed together. "
             f"Received: {missing}_embedding=None."
         )
-    return RowColumnEmbeddings()
+    return RowColumnEmbeddings(), (row_embedding, column_embedding)
 
 
 def _check_mask(mask, value):
@@ -255,19 +288,43 @@ def _check_shapes(problem, query, value, weights):
             f"{axis.output_size(size)}. Received: query.shape="
             f"{tuple(query.shape)}, value.shape={tuple(value.shape)}."
         )
+    _check_sizes(problem, value)
     if problem.position is None:
         return
     for name, weight, expected in zip(
         problem.position.weight_names,
         weights,
         problem.position.weight_shapes(
-            problem.window, problem.num_heads, filters
+            problem.offsets, problem.num_heads, filters
         ),
         strict=True,
     ):
         if tuple(weight.shape) != expected:
             raise ValueError(
-                f"`{name}` must have the shape (kernel_size, num_heads, "
-                f"filters / num_heads / 2) = {expected}. "
+                f"`{name}` must have the shape {expected}, for {problem.window}"
+                f" keys, {problem.num_heads} heads and {filters} filters. "
                 f"Received: {name}.shape={tuple(weight.shape)}."
             )
+
+
+def _check_sizes(problem, value):
+    """Fails where windows that move do not fit; in a graph when it runs."""
+    for name, axis, known, size in zip(
+        ("height", "width"),
+        problem.axes,
+        value.shape[1:3],
+        ops.shape(value)[1:3],
+        strict=True,
+    ):
+        requirement = (
+            'With `border="shift"` images must have kernel_size * dilation_rate'
+            f" = {axis.smallest_size} pixels or more along each axis. "
+            f"Received: a {name} of "
+        )
+        if known is not None:
+            if known < axis.smallest_size:
+                raise ValueError(f"{requirement}{known}.")
+        elif axis.smallest_size and keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            tf.debugging.Assert(size >= axis.smallest_size, [requirement, size])

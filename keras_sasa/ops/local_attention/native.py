@@ -49,6 +49,7 @@ class NativeAttention(NativeImplementation, LocalAttention):
             (problem.masked, "takes no mask"),
             (problem.dropout, "takes no dropout"),
             (problem.scores, "returns no attention scores"),
+            (problem.shifts, "moves no windows at the border"),
             (
                 not isinstance(problem.position, RowColumnEmbeddings | None),
                 "knows no other positions than row and column embeddings",

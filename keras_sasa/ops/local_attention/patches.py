@@ -48,7 +48,14 @@ class PatchesAttention(LocalAttention):
             content = ops.einsum("bpqnd,bpqknd->bpqnk", query, windows(key))
             logits = logits + ops.reshape(content, scores_shape)
         if problem.position is not None:
-            logits = logits + problem.position.logits(query, position)
+            logits = logits + problem.position.logits(
+                query,
+                position,
+                (
+                    problem.rows.key_offsets(height),
+                    problem.columns.key_offsets(width),
+                ),
+            )
 
         attendable = ops.ones_like(value[:, :, :, :1])
         if mask is not None:
@@ -85,18 +92,23 @@ def extract_windows(problem: Problem, maps, queries):
     Returns:
         `(B, P, Q, K, L, C)`.
     """
-    # The padding is made here because "SAME" of TensorFlow moves the window
-    # with the parity of a strided map.
-    margins = [(axis.margin, axis.margin) for axis in problem.axes]
-    maps = ops.pad(maps, ((0, 0), *margins, (0, 0)))
-    if keras.backend.backend() == "tensorflow":
-        patches = _extract_patches(problem.axes, maps)
-        shape = (ops.shape(maps)[0], *queries, *problem.window, maps.shape[-1])
-        return ops.reshape(patches, shape)
     rows, columns = (
-        axis.keys(number) + axis.margin
+        axis.keys(number)
         for axis, number in zip(problem.axes, queries, strict=True)
     )
+    if not problem.shifts:
+        # The padding is made here because "SAME" of TensorFlow moves the window
+        # with the parity of a strided map.
+        margins = [axis.margin for axis in problem.axes]
+        maps = ops.pad(
+            maps, ((0, 0), *((margin, margin) for margin in margins), (0, 0))
+        )
+        rows, columns = rows + margins[0], columns + margins[1]
+        if keras.backend.backend() == "tensorflow":
+            patches = _extract_patches(problem.axes, maps)
+            batch = ops.shape(maps)[0]
+            shape = (batch, *queries, *problem.window, maps.shape[-1])
+            return ops.reshape(patches, shape)
     # (B, P, K, W, C), then (B, P, K, Q, L, C).
     maps = ops.take(ops.take(maps, rows, axis=1), columns, axis=3)
     return ops.transpose(maps, (0, 1, 3, 2, 4, 5))

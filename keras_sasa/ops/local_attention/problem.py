@@ -46,6 +46,16 @@ class Problem:
         return self.rows.kernel_size, self.columns.kernel_size
 
     @property
+    def offsets(self) -> tuple[int, int]:
+        """Numbers of different offsets between a query and its keys."""
+        return self.rows.offsets, self.columns.offsets
+
+    @property
+    def shifts(self) -> bool:
+        """Whether windows move inwards at the border."""
+        return self.rows.shifts
+
+    @property
     def query_everywhere(self) -> bool:
         """Whether every pixel is a query."""
         return self.rows.query_everywhere and self.columns.query_everywhere

@@ -45,6 +45,8 @@ class TiledAttention(LocalAttention):
     portable = True
 
     def unsupported_reason(self, problem):
+        if problem.shifts:
+            return "its windows do not move at the border"
         if isinstance(problem.position, RowColumnEmbeddings | None):
             return None
         return "it knows no other positions than row and column embeddings"

@@ -1,0 +1,358 @@
+"""Neighborhood attention: its numbers, and the layer as Keras knows it."""
+
+import dataclasses
+import functools
+
+import keras
+import numpy as np
+import pytest
+from keras.src.testing import TestCase
+
+from keras_sasa import NeighborhoodAttention2D, local_attention
+from tests.support import oracle
+from tests.support.backend import BACKEND, MODES, value_and_gradients
+from tests.support.cases import Reference, central_differences
+from tests.support.config import assert_config_complete
+from tests.support.parameters import in_turn, large_on_jax, product
+
+IMAGES = np.random.default_rng(0).normal(size=(2, 9, 8, 4)).astype("float32")
+TOLERANCE = {"rtol": 1e-9, "atol": 1e-11}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One layer and the size of the images it sees."""
+
+    height: int
+    width: int
+    arguments: dict = dataclasses.field(default_factory=dict)
+    channels: int = 4
+    batch: int = 2
+
+    @property
+    def layer_arguments(self):
+        return {"num_heads": 2, "kernel_size": 3, **self.arguments}
+
+    @property
+    def input_shape(self):
+        if self.arguments.get("data_format") == "channels_first":
+            return self.batch, self.channels, self.height, self.width
+        return self.batch, self.height, self.width, self.channels
+
+    def make_layer(self, dtype="float64", **options):
+        layer = NeighborhoodAttention2D(
+            **self.layer_arguments, dtype=dtype, **options
+        )
+        layer.build(self.input_shape)
+        random = np.random.default_rng(2)
+        for weight in layer.weights:
+            weight.assign(random.normal(scale=0.5, size=weight.shape))
+        return layer
+
+    def make_inputs(self):
+        return np.random.default_rng(1).normal(size=self.input_shape)
+
+    def oracle(self, arrays):
+        weights = dict(arrays)
+        inputs = weights.pop("inputs")
+        arguments = self.layer_arguments
+        arguments.pop("use_bias", None)
+        return oracle.neighborhood_attention(inputs, weights, **arguments)
+
+
+CASES = {
+    "default": Case(6, 7),
+    "as_large_as_the_window": Case(3, 3),
+    "smaller_than_the_window": Case(2, 4, {"kernel_size": (5, 3)}),
+    "one_pixel": Case(1, 1),
+    "window_1": Case(3, 4, {"kernel_size": 1}),
+    "window_11": Case(12, 11, {"kernel_size": 11}, batch=1),
+    "rectangular_window": Case(8, 6, {"kernel_size": (3, 5)}),
+    "dilation": Case(8, 6, {"dilation_rate": 2}),
+    "dilation_that_does_not_divide": Case(11, 7, {"dilation_rate": (3, 2)}),
+    "dilation_of_window_5": Case(
+        12, 5, {"kernel_size": (5, 3), "dilation_rate": (2, 1)}, batch=1
+    ),
+    "dilation_wider_than_the_image": Case(5, 4, {"dilation_rate": 3}),
+    "channels_first": Case(5, 6, {"data_format": "channels_first"}),
+    "one_head": Case(5, 4, {"num_heads": 1}),
+    "no_bias": Case(5, 4, {"use_bias": False}),
+    "smaller_without_bias": Case(2, 2, {"use_bias": False}),
+}
+
+
+@functools.cache
+def reference(name):
+    case = CASES[name]
+    arrays = {
+        "inputs": case.make_inputs(),
+        **{
+            weight.name: keras.ops.convert_to_numpy(weight)
+            for weight in case.make_layer().weights
+        },
+    }
+    outputs, scores = case.oracle(arrays)
+    return Reference(outputs, scores, *central_differences(case.oracle, arrays))
+
+
+@pytest.mark.parametrize(
+    "mode, name",
+    product(
+        MODES,
+        CASES,
+        quick=lambda mode, name: (
+            mode == "eager"
+            or (mode, name) in in_turn(MODES[1:] or MODES, list(CASES)[:8])
+        ),
+    ),
+)
+def test_values_scores_and_gradients(mode, name):
+    case, expected = CASES[name], reference(name)
+    cotangents = expected.cotangents()
+    result = value_and_gradients(
+        case.make_layer(), case.make_inputs(), *cotangents, mode=mode
+    )
+    np.testing.assert_allclose(result.outputs, expected.outputs, **TOLERANCE)
+    np.testing.assert_allclose(result.scores, expected.scores, **TOLERANCE)
+    expected.check_gradients(result.gradients, *cotangents)
+    alone = value_and_gradients(
+        case.make_layer(), case.make_inputs(), cotangents[0], mode=mode
+    )
+    np.testing.assert_allclose(alone.outputs, expected.outputs, **TOLERANCE)
+    expected.check_gradients(alone.gradients, cotangents[0])
+
+
+def test_every_pixel_has_the_same_neighbors_in_the_corner():
+    """What the window of a corner contains, written down."""
+    layer = NeighborhoodAttention2D(1, 3)
+    layer.build((1, 4, 5, 2))
+    layer.position_bias.assign(np.arange(25.0).reshape(1, 5, 5))
+    layer.query_kernel.assign(np.zeros((2, 2)))
+    _, scores = layer(np.zeros((1, 4, 5, 2)), return_attention_scores=True)
+    logits = np.log(keras.ops.convert_to_numpy(scores)[0, :, :, 0])
+    # The top left pixel sees itself and what is below and to the right.
+    offsets = logits - logits[..., :1, :1]
+    np.testing.assert_allclose(
+        offsets[0, 0], [[0, 1, 2], [5, 6, 7], [10, 11, 12]], atol=1e-4
+    )
+    # Differences are the same everywhere; the first entries are not.
+    np.testing.assert_allclose(
+        offsets, np.broadcast_to(offsets[0, 0], offsets.shape), atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments, weights, seeds",
+    [
+        ({}, 9, 0),
+        large_on_jax({"dilation_rate": 2, "use_bias": False}, 5, 0),
+        large_on_jax({"attention_dropout": 0.2, "dropout": 0.1}, 9, 1),
+    ],
+    ids=["default", "dilation", "dropout"],
+)
+@pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning")
+def test_as_a_keras_layer(arguments, weights, seeds):
+    TestCase().run_layer_test(
+        NeighborhoodAttention2D,
+        {"num_heads": 2, "kernel_size": 3, **arguments},
+        input_shape=IMAGES.shape,
+        expected_output_shape=IMAGES.shape,
+        expected_num_trainable_weights=weights,
+        expected_num_non_trainable_weights=0,
+        expected_num_seed_generators=seeds,
+        expected_num_losses=0,
+        supports_masking=False,
+    )
+
+
+def test_config_holds_every_argument():
+    assert_config_complete(
+        NeighborhoodAttention2D,
+        num_heads=3,
+        kernel_size=(3, 5),
+        dilation_rate=(2, 1),
+        use_bias=False,
+        attention_dropout=0.25,
+        dropout=0.5,
+        data_format="channels_first",
+        implementation="patches",
+        kernel_initializer=keras.initializers.HeNormal(seed=1),
+        embedding_initializer=keras.initializers.RandomNormal(0.0, 0.5, 2),
+        bias_initializer=keras.initializers.Constant(0.5),
+        kernel_regularizer=keras.regularizers.L2(0.1),
+        embedding_regularizer=keras.regularizers.L2(0.2),
+        bias_regularizer=keras.regularizers.L2(0.3),
+        activity_regularizer=keras.regularizers.L2(0.4),
+        kernel_constraint=keras.constraints.MaxNorm(1),
+        embedding_constraint=keras.constraints.MaxNorm(2),
+        bias_constraint=keras.constraints.MaxNorm(3),
+        seed=11,
+    )
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float16", "float64"])
+def test_precision(policy):
+    case = CASES["default"]
+    layer = case.make_layer(dtype=policy)
+    outputs, scores = layer(case.make_inputs(), return_attention_scores=True)
+    expected = reference("default")
+    tolerance = 1e-9 if policy == "float64" else 0.1
+    for actual, wanted in (
+        (outputs, expected.outputs),
+        (scores, expected.scores),
+    ):
+        assert keras.backend.standardize_dtype(actual.dtype) == (
+            layer.compute_dtype
+        )
+        actual = keras.ops.convert_to_numpy(keras.ops.cast(actual, "float64"))
+        np.testing.assert_allclose(actual, wanted, atol=tolerance)
+
+
+def test_dropouts_keep_the_mean_and_are_of_training_alone():
+    """Half of the weights, then half of the outputs."""
+    plain = NeighborhoodAttention2D(1, 5, bias_initializer="ones")
+    plain.build((1, 10, 10, 8))
+    ones = np.ones((64, 10, 10, 8), "float32")
+    for options in ({"attention_dropout": 0.5}, {"dropout": 0.5}):
+        layer = NeighborhoodAttention2D(1, 5, seed=3, **options)
+        layer.build((1, 10, 10, 8))
+        layer.set_weights([*plain.get_weights(), *layer.get_weights()[9:]])
+        expected = keras.ops.convert_to_numpy(plain(ones))
+        np.testing.assert_allclose(
+            keras.ops.convert_to_numpy(layer(ones)), expected, rtol=1e-5
+        )
+        dropped = keras.ops.convert_to_numpy(layer(ones, training=True))
+        assert np.std(dropped) > 0.01
+        np.testing.assert_allclose(
+            dropped.mean((0, 1, 2)), expected.mean((0, 1, 2)), rtol=0.05
+        )
+        if "dropout" in options:
+            assert np.mean(dropped == 0) == pytest.approx(0.5, abs=0.02)
+
+
+def test_symbolic_call_with_unknown_sizes():
+    images = keras.Input((None, None, 4))
+    layer = NeighborhoodAttention2D(2, 3, dilation_rate=2)
+    outputs, scores = layer(images, return_attention_scores=True)
+    assert outputs.shape == (None, None, None, 4)
+    assert scores.shape == (None, None, None, 2, 3, 3)
+    model = keras.Model(images, [outputs, scores])
+    # The last is smaller than a window.
+    for size in ((9, 8), (6, 7), (2, 5)):
+        inputs = np.random.default_rng(0).normal(size=(3, *size, 4))
+        results = model.predict(inputs, verbose=0)
+        expected = layer(inputs, return_attention_scores=True)
+        for actual, wanted in zip(results, expected, strict=True):
+            assert actual.shape[:3] == (3, *size)
+            np.testing.assert_allclose(
+                actual, keras.ops.convert_to_numpy(wanted), atol=1e-5
+            )
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"kernel_size": 4}, "`kernel_size` must be odd"),
+        ({"num_heads": 0}, "`num_heads` must be a positive integer"),
+        ({"dilation_rate": 0}, "`dilation_rate` must be a positive integer or"),
+        ({"dropout": 1}, r"`dropout` must be a number in \[0, 1\).*=1"),
+        ({"attention_dropout": -1}, "`attention_dropout` must be a number in"),
+        ({"implementation": "magic"}, "`implementation` must be one of"),
+        ({"data_format": "last"}, "`data_format` must be one of"),
+    ],
+)
+def test_wrong_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        NeighborhoodAttention2D(**{"num_heads": 2, **arguments})
+
+
+def test_wrong_channels():
+    with pytest.raises(ValueError, match="multiple of `num_heads`.*=3"):
+        NeighborhoodAttention2D(3)(IMAGES)
+
+
+def test_function():
+    """The pure function behind the layer, with the weights of a layer."""
+    case = CASES["dilation_that_does_not_divide"]
+    layer = case.make_layer(use_bias=False)
+    layer.output_kernel.assign(np.eye(4))
+    images = case.make_inputs()
+    query, key, value = (
+        images @ keras.ops.convert_to_numpy(getattr(layer, f"{name}_kernel"))
+        for name in ("query", "key", "value")
+    )
+    options = {
+        "kernel_size": 3,
+        "num_heads": 2,
+        "dilation_rate": (3, 2),
+        "border": "shift",
+    }
+    position_bias = keras.ops.convert_to_numpy(layer.position_bias)
+    outputs = local_attention.local_attention(
+        query,
+        key,
+        value,
+        position_bias=position_bias,
+        scale=0.5**0.5,
+        **options,
+    )
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(outputs),
+        keras.ops.convert_to_numpy(layer(images)),
+        **TOLERANCE,
+    )
+    for changes, message in (
+        (
+            {"strides": 2, "dilation_rate": 1},
+            'needs `strides=1` and `padding="same"`',
+        ),
+        ({"padding": "valid"}, "needs `strides=1`"),
+        ({"border": "wrap"}, "`border` must be one of"),
+        ({"kernel_size": 5}, "= 15 pixels or more .*a height of 11"),
+        ({"position_bias": position_bias[:, 1:]}, "`position_bias` must have"),
+        ({"row_embedding": query}, "takes the place of `row_embedding`"),
+    ):
+        arguments = {"position_bias": position_bias, **options, **changes}
+        with pytest.raises(ValueError, match=message):
+            local_attention.local_attention(query, key, value, **arguments)
+
+
+def test_embeddings_of_windows_that_move():
+    """Twice as many offsets; a bias is a product with a query of ones."""
+    random = np.random.default_rng(0)
+    query = np.ones((1, 5, 6, 4))
+    key, value = random.normal(size=(2, 1, 5, 6, 4))
+    rows, columns = random.normal(size=(2, 5, 2, 1))
+    options = {"kernel_size": 3, "num_heads": 2, "border": "shift"}
+    bias = rows[:, None, :, 0] + columns[None, :, :, 0]
+    np.testing.assert_allclose(
+        *(
+            keras.ops.convert_to_numpy(
+                local_attention.local_attention(
+                    query, key, value, **embeddings, **options
+                )
+            )
+            for embeddings in (
+                {"row_embedding": rows, "column_embedding": columns},
+                {"position_bias": bias.transpose(2, 0, 1)},
+            )
+        ),
+        **TOLERANCE,
+    )
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="a feature of TensorFlow")
+def test_images_too_small_for_the_function_in_a_graph():
+    import tensorflow as tf
+
+    @tf.function(input_signature=[tf.TensorSpec((1, None, None, 4))])
+    def attend(images):
+        return local_attention.local_attention(
+            images, images, images, kernel_size=3, num_heads=2, border="shift"
+        )
+
+    assert attend(tf.ones((1, 3, 4, 4))).shape == (1, 3, 4, 4)
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"height of \] \[2\]"
+    ):
+        attend(tf.ones((1, 2, 4, 4)))
