@@ -176,8 +176,12 @@ ALONE = {
     "pool_strides": lambda: chain_with(pool(strides=1)),
     "pool_valid": lambda: chain_with(pool(padding="valid")),
     "relu_6": lambda: [*chain_with(), layers.ReLU(6.0)],
-    "renorm": lambda: [attention(), layers.BatchNormalization(renorm=True)],
 }
+if hasattr(layers.BatchNormalization(), "renorm"):  # Since Keras 3.14.
+    ALONE["renorm"] = lambda: [
+        attention(),
+        layers.BatchNormalization(renorm=True),
+    ]
 
 
 @pytest.mark.parametrize("name", ALONE)
