@@ -278,6 +278,43 @@ void CheckCase(size_t number, const Case& c) {
   CheckSame(number, result.rows, reverse.rows);
 }
 
+// The steps behind attention, whose output without them is `attended`.
+void CheckEpilogue(size_t number, const WindowShape& shape,
+                   const WindowInputs& inputs,
+                   const std::vector<double>& attended, bool average) {
+  const int64_t filters = shape.filters(), pool = average ? 2 : 1;
+  const int64_t height = shape.rows.queries, width = shape.columns.queries;
+  const int64_t rows = (height + pool - 1) / pool;
+  const int64_t columns = (width + pool - 1) / pool;
+  const Numbers scale = Normal(filters), offset = Normal(filters);
+  const bool relu = number % 2 == 0;
+  std::vector<double> expected(shape.batch * rows * columns * filters);
+  for (size_t place = 0; place < expected.size(); ++place) {
+    const int64_t filter = place % filters;
+    const int64_t column = place / filters % columns;
+    const int64_t row = place / filters / columns % rows;
+    const int64_t image = place / filters / columns / rows;
+    double sum = 0;
+    int count = 0;
+    for (int64_t i = row * pool; i < row * pool + pool && i < height; ++i)
+      for (int64_t j = column * pool; j < column * pool + pool && j < width;
+           ++j) {
+        sum += attended[((image * height + i) * width + j) * filters + filter];
+        ++count;
+      }
+    sum = sum / count * scale[filter] + offset[filter];
+    expected[place] = relu ? std::fmax(sum, 0) : sum;
+  }
+  Numbers output(expected.size(), NAN);
+  auto forward =
+      kWindow.forward(shape, inputs,
+                      {{output.data(), filters},
+                       nullptr,
+                       {scale.data(), offset.data(), relu, average}});
+  for (int64_t i = 0; i < forward->count(); ++i) forward->Run(i);
+  Check(average ? "averaged" : "scaled", number, output, expected);
+}
+
 // Maps that the kernel projects from an image itself, and nothing else.
 void CheckProjected(size_t number, const Case& c, int64_t channels) {
   Data data(c);
@@ -331,8 +368,13 @@ void CheckProjected(size_t number, const Case& c, int64_t channels) {
       forward->Run(reverse ? tasks - 1 - i : i);
     }
   }
-  Check("projected", number, outputs[0], Loops(c, data).output);
+  const Expected expected = Loops(c, data);
+  Check("projected", number, outputs[0], expected.output);
   CheckSame(number, outputs[0], outputs[1]);
+  for (bool average : {false, true}) {
+    if (average && c.dilation[0] > 1) continue;
+    CheckEpilogue(number, data.shape, inputs, expected.output, average);
+  }
 }
 
 // One pixel whose own logits are not finite; those of its block are.

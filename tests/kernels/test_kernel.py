@@ -16,6 +16,7 @@ from keras_sasa import AttentionStem, SelfAttention2D
 from keras_sasa.applications import ResNet
 from keras_sasa.kernels import targets, tensorflow_call
 from keras_sasa.ops.local_attention import local_attention
+from keras_sasa.ops.local_attention.epilogue import Epilogue
 from tests.support import kernel_driver, process
 from tests.support.backend import BACKEND, value_and_gradients
 from tests.support.networks import open_blocks
@@ -206,6 +207,17 @@ PROJECTED_CALL = {
     "dilation_rate": (1, 1),
     "content": 1,
     "relative": 1,
+    "epilogue": 0,
+    "relu": 0,
+    "pool_size": 1,
+}
+EPILOGUE_CALL = {
+    **PROJECTED_CALL,
+    "operands": [*PROJECTED_CALL["operands"], (8,), (8,)],
+    "results": [(2, 3, 3, 8)],
+    "epilogue": 1,
+    "relu": 1,
+    "pool_size": 2,
 }
 WRONG_PROJECTED = {
     "image": (
@@ -249,6 +261,18 @@ WRONG_PROJECTED = {
     "strides": ({"strides": (2, 2)}, "output must be"),
     "strides_0": ({"strides": (1, 0)}, "strides"),
     "dilation_0": ({"dilation_rate": (1, 0)}, "dilation_rate"),
+    "relu": ({"relu": 1}, "need `epilogue`"),
+    "pool_size": ({"pool_size": 2}, "need `epilogue`"),
+}
+WRONG_EPILOGUE = {
+    "scale": (with_operand(6, (4,), EPILOGUE_CALL), "scale has the shape"),
+    "no_offset": (
+        {"operands": EPILOGUE_CALL["operands"][:7]},
+        "missing: offset",
+    ),
+    "output": (with_result(0, MAP, EPILOGUE_CALL), "output must be"),
+    "pool_size_3": ({"pool_size": 3}, "must be 1 or 2"),
+    "dilation": ({"dilation_rate": (2, 1)}, "cannot be combined"),
 }
 
 
@@ -337,6 +361,7 @@ WRONG_BLOCK_BACKWARD = {
             (FORWARD_CALL, WRONG),
             (BACKWARD_CALL, WRONG_BACKWARD),
             (PROJECTED_CALL, WRONG_PROJECTED),
+            (EPILOGUE_CALL, WRONG_EPILOGUE),
             (BLOCK_CALL, WRONG_BLOCK),
             (POOLED_CALL, WRONG_POOLED),
             (BLOCK_BACKWARD_CALL, WRONG_BLOCK_BACKWARD),
@@ -459,14 +484,21 @@ THREADS = """
 """
 
 
-def projected(images, filters, training=False, **options):
+def projected(images, filters, training=False, pool=None, **options):
     """What the layer makes of images, as an array.
 
-    The kernel projects where it predicts, the backend while it trains.
+    The kernel projects where it predicts, the backend while it trains. `pool`:
+    that of an epilogue.
     """
     keras.utils.set_random_seed(4)
     layer = SelfAttention2D(filters, implementation="native", **options)
-    return ops.convert_to_numpy(layer(images, training=training))
+    epilogue = None
+    if pool is not None:
+        weights = map(ops.convert_to_tensor, normal((filters,), (filters,)))
+        epilogue = Epilogue(*weights, relu=True, pool=pool)
+    return ops.convert_to_numpy(
+        layer(images, training=training, epilogue=epilogue)
+    )
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 6, 8), (2, 0, 6, 8), (2, 5, 0, 8)])
@@ -494,13 +526,17 @@ def test_projected_as_by_the_backend(native_calls, channels, filters, strides):
 
 
 @pytest.mark.parametrize("special", [np.nan, np.inf])
-def test_nan_in_an_image(native_calls, special):
+@pytest.mark.parametrize("pool", [None, 1, 2])
+def test_nan_in_an_image(native_calls, special, pool):
     (images,) = normal((1, 9, 8, 5))
     images[0, 2, 7, 3] = special
-    outputs = projected(images, 8, kernel_size=3, num_heads=2)
+    outputs = projected(images, 8, pool=pool, kernel_size=3, num_heads=2)
     found = ~np.isfinite(outputs).any(-1)
     expected = np.zeros((1, 9, 8), bool)
     expected[0, 1:4, 6:] = True
+    if pool == 2:
+        expected = np.zeros((1, 5, 4), bool)
+        expected[0, :2, 3] = True
     np.testing.assert_array_equal(found, expected)
     assert np.isfinite(outputs[~found]).all()
     assert len(native_calls) == 1
@@ -509,7 +545,10 @@ def test_nan_in_an_image(native_calls, special):
 def digests():
     arrays = normal(*[(3, 15, 17, 32)] * 3)
     results = attend(arrays, kernel_size=7, num_heads=4)
-    results["projected"] = projected(arrays[0], 32, kernel_size=7, num_heads=4)
+    for name, pool in {"projected": None, "finished": 1, "averaged": 2}.items():
+        results[name] = projected(
+            arrays[0], 32, pool=pool, kernel_size=7, num_heads=4
+        )
     (images,) = normal((3, 31, 37, 3))
     stem = AttentionStem(16, implementation="native")
     stem.build(images.shape)
@@ -531,7 +570,7 @@ def digests():
 @pytest.mark.large_on_jax
 def test_same_bits_from_run_to_run(native_calls):
     first = digests()
-    assert len(native_calls) == 4
+    assert len(native_calls) == 6
     assert len(set(first.values())) == len(first)
     for _ in range(5):
         assert digests() == first

@@ -78,11 +78,23 @@ struct WindowInputs {
   }
 };
 
+// The steps relu(average(y) * scale + offset) that follow attention in a
+// network; without a scale there are none.
+struct WindowEpilogue {
+  const float* scale = nullptr;  // A number a channel.
+  const float* offset = nullptr;
+  bool relu = false;
+  // Whether squares of 2 x 2 pixels are averaged, which takes rows without
+  // dilation. At the bottom and right border, only the pixels that exist count.
+  bool average = false;
+};
+
 struct WindowOutputs {
   Map<float> output;
   // (batch, heads, query rows, query columns): log2 of the sum of exp(logit),
   // from which the gradient recomputes the weights. May be null.
   float* log_sum_exp;
+  WindowEpilogue epilogue{};
 };
 
 struct WindowUpstream {

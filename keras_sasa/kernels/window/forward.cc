@@ -13,6 +13,7 @@
 #include "keras_sasa/kernels/window/key_rings.h"
 #include "keras_sasa/kernels/window/layout.h"
 #include "keras_sasa/kernels/window/masks.h"
+#include "keras_sasa/kernels/window/output.h"
 #include "keras_sasa/kernels/window/packing.h"
 #include "keras_sasa/kernels/window/position_tables.h"
 #include "keras_sasa/kernels/window/projection.h"
@@ -29,7 +30,6 @@ namespace {
 // Floats of a pixel that a task should read together: much is good for the
 // caches. A task that projects keeps more rows, which should not leave them.
 constexpr int64_t kContiguousFloats = 64;
-constexpr int64_t kProjectedContiguousFloats = 64;
 
 class ForwardTasks : public Tasks {
  public:
@@ -48,8 +48,7 @@ class ForwardTasks : public Tasks {
                                      inputs.projected())),
         value_packing_(Packing::OfKeys(layout_, PixelStride(inputs.value),
                                        inputs.projected())),
-        output_packing_(
-            Packing::OfQueries(layout_, outputs.output.pixel_stride)) {}
+        writer_(layout_, outputs) {}
 
   int64_t count() const override { return layout_.tasks; }
 
@@ -59,7 +58,7 @@ class ForwardTasks : public Tasks {
     Strip strip(layout_, task);
     KeyRings rings(layout_, inputs_, key_packing_, value_packing_, projector);
     const StripProducts products(layout_, masks_, positions_, strip, rings);
-    float *row_logits, *column_logits, *weights, *sums;
+    float *row_logits, *column_logits, *weights, *sums, *pooled;
     AllocateScratch(
         scratch_call_,
         {{&rings.keys.data, rings.keys.size()},
@@ -70,6 +69,7 @@ class ForwardTasks : public Tasks {
          {&column_logits, kQueryRows * layout_.columns.kernel * kLanes}},
         {{&weights, kQueryRows * layout_.window * kLanes},
          {&sums, kQueryRows * width * kLanes},
+         {&pooled, writer_.sums_size()},
          {&rings.projected, projector ? projector->size() : 0}});
     const int64_t channels = inputs_.content() ? width : 0;
     const int64_t query_row_stride = rings.queries.row_stride;
@@ -81,9 +81,7 @@ class ForwardTasks : public Tasks {
       rings.FillQueries(query_packing_, strip, first);
       for (int64_t vector = 0; vector < layout_.vectors; ++vector) {
         for (int64_t row = 0; row < count; ++row) {
-          output_packing_.PrefetchUnpack(vector, 0, outputs_.output.data,
-                                         strip.QueryImageRow(first + row),
-                                         strip.first_head);
+          writer_.Prefetch(strip, first + row, vector);
         }
         const float* queries = rings.queries.Row(first) + vector * kLanes;
         products.ComputePositionLogits(queries, query_row_stride, vector,
@@ -99,16 +97,19 @@ class ForwardTasks : public Tasks {
         products.ComputeWeighted(rings.values, weights, kLanes, vector,
                                  /*add=*/false, factors, sums);
         for (int64_t row = 0; row < count; ++row) {
-          const int64_t image_row = strip.QueryImageRow(first + row);
-          output_packing_.Unpack(sums + row * width * kLanes, vector, 0,
-                                 outputs_.output.data, image_row,
-                                 strip.first_head);
+          writer_.Write(sums + row * width * kLanes, strip, first + row, vector,
+                        pooled);
           if (outputs_.log_sum_exp != nullptr) {
-            scalar_maps_.Scatter(largest[row] + Log2(totals[row]), vector,
-                                 scalar_maps_.Row(outputs_.log_sum_exp,
-                                                  image_row, strip.first_head));
+            scalar_maps_.Scatter(
+                largest[row] + Log2(totals[row]), vector,
+                scalar_maps_.Row(outputs_.log_sum_exp,
+                                 strip.QueryImageRow(first + row),
+                                 strip.first_head));
           }
         }
+      }
+      for (int64_t row = first; row < first + count; ++row) {
+        writer_.FinishRow(strip, row, pooled);
       }
     }
   }
@@ -149,7 +150,8 @@ class ForwardTasks : public Tasks {
   const PositionTables positions_;
   const ScalarMaps scalar_maps_;
   const Projector projector_;
-  const Packing query_packing_, key_packing_, value_packing_, output_packing_;
+  const Packing query_packing_, key_packing_, value_packing_;
+  const OutputWriter writer_;
   const int64_t scratch_call_ = NewScratchCall();
 };
 

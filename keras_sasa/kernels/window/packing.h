@@ -10,6 +10,8 @@
 #include "keras_sasa/kernels/base/integers.h"
 #include "keras_sasa/kernels/base/squares.h"
 #include "keras_sasa/kernels/base/vectors.h"
+#include "keras_sasa/kernels/window/attention.h"
+#include "keras_sasa/kernels/window/epilogue.h"
 #include "keras_sasa/kernels/window/layout.h"
 
 namespace keras_sasa {
@@ -145,40 +147,88 @@ class Packing {
   }
 
   // Writes one vector of lanes to its pixels; `planes` has a vector a channel.
-  KERAS_SASA_NOINLINE void Unpack(const float* planes, int64_t vector,
-                                  int64_t phase, float* map, int64_t image_row,
-                                  int64_t first_head) const {
+  void Unpack(const float* planes, int64_t vector, int64_t phase, float* map,
+              int64_t image_row, int64_t first_head,
+              const WindowEpilogue& epilogue = {}) const {
+    if (epilogue.scale == nullptr) {
+      UnpackVector<false>(planes, vector, phase, map, image_row, first_head,
+                          epilogue);
+    } else {
+      UnpackVector<true>(planes, vector, phase, map, image_row, first_head,
+                         epilogue);
+    }
+  }
+
+ private:
+  template <bool finish>
+  KERAS_SASA_NOINLINE void UnpackVector(const float* planes, int64_t vector,
+                                        int64_t phase, float* map,
+                                        int64_t image_row, int64_t first_head,
+                                        const WindowEpilogue& epilogue) const {
     const int64_t width = layout_.width;
-    const int64_t* offsets =
-        offsets_.data() + phase * layout_.lanes + vector * kLanes;
+    const int64_t column_stride = phases_ * pixel_stride_;
     float* row_start =
         map + image_row * columns_ * pixel_stride_ + first_head * width;
-    int64_t channel = 0;
-    for (; channel + kSide <= width; channel += kSide) {
-      for (int64_t first = 0; first < kLanes; first += kSide) {
+    for (int64_t first = 0; first < kLanes; first += kSide) {
+      const int64_t lane = vector * kLanes + first;
+      const int64_t* offsets = offsets_.data() + phase * layout_.lanes + lane;
+      const int64_t* heads = layout_.lane_head.data() + lane;
+      // Whether the lanes are adjacent pixels of a head. There is no need to
+      // test each of them then.
+      const bool whole =
+          offsets[0] >= 0 &&
+          offsets[kSide - 1] == offsets[0] + (kSide - 1) * column_stride;
+      int64_t channel = 0;
+      for (; channel + kSide <= width; channel += kSide) {
         Side square[kSide];
         KERAS_SASA_UNROLL
         for (int64_t i = 0; i < kSide; ++i) {
           square[i] = LoadSide(planes + (channel + i) * kLanes + first);
         }
         Transpose(square);
+        if (whole) {
+          if constexpr (finish) {
+            const EpilogueSteps<Side> steps(
+                epilogue, (first_head + heads[0]) * width + channel);
+            KERAS_SASA_UNROLL
+            for (int64_t i = 0; i < kSide; ++i) {
+              square[i] = steps.Apply(square[i]);
+            }
+          }
+          float* to = row_start + offsets[0] + channel;
+          KERAS_SASA_UNROLL
+          for (int64_t i = 0; i < kSide; ++i) {
+            StoreSide(to, square[i]);
+            to += column_stride;
+          }
+          continue;
+        }
         KERAS_SASA_UNROLL
         for (int64_t i = 0; i < kSide; ++i) {
-          const int64_t offset = offsets[first + i];
-          if (offset >= 0) StoreSide(row_start + offset + channel, square[i]);
+          if (offsets[i] < 0) continue;
+          if constexpr (finish) {
+            const EpilogueSteps<Side> steps(
+                epilogue, (first_head + heads[i]) * width + channel);
+            square[i] = steps.Apply(square[i]);
+          }
+          StoreSide(row_start + offsets[i] + channel, square[i]);
         }
       }
-    }
-    for (; channel < width; ++channel) {
-      for (int64_t i = 0; i < kLanes; ++i) {
-        if (offsets[i] >= 0) {
-          row_start[offsets[i] + channel] = planes[channel * kLanes + i];
+      for (; channel < width; ++channel) {
+        for (int64_t i = 0; i < kSide; ++i) {
+          if (offsets[i] < 0) continue;
+          float number = planes[channel * kLanes + first + i];
+          if constexpr (finish) {
+            const EpilogueSteps<float> steps(
+                epilogue, (first_head + heads[i]) * width + channel);
+            number = steps.Apply(number);
+          }
+          row_start[offsets[i] + channel] = number;
         }
       }
     }
   }
 
- private:
   const Layout& layout_;
   const int64_t columns_, phases_, pixel_stride_, ahead_;
   // Floats from the row to the pixel of a lane, [phase][lane]; -1 for none.

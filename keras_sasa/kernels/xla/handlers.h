@@ -20,10 +20,11 @@ XLA_FFI_DECLARE_HANDLER_SYMBOL(keras_sasa_forward);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(keras_sasa_backward);
 
 // image, query_kernel, [key_kernel], value_kernel, [row_embedding,
-// column_embedding] -> output
+// column_embedding], [scale, offset] -> output
 //
 // It computes queries, keys and values itself, as products with matrices
-// (channels, filters), with "same" padding.
+// (channels, filters), with "same" padding. With scale and offset, it also
+// computes the steps of `WindowEpilogue`.
 XLA_FFI_DECLARE_HANDLER_SYMBOL(keras_sasa_projected);
 
 // Within blocks, with operands as in block/attention.h.

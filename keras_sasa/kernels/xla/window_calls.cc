@@ -16,11 +16,17 @@ namespace keras_sasa {
 namespace {
 
 // The forward pass of a call whose arguments have been read.
-ffi::Error Attend(ffi::ThreadPool& pool, const WindowArguments& arguments) {
+ffi::Error Attend(ffi::ThreadPool& pool, const WindowArguments& arguments,
+                  const WindowEpilogue& epilogue = {}) {
   WindowOutputs outputs{};
+  outputs.epilogue = epilogue;
   outputs.output.pixel_stride = arguments.shape.filters();
+  Dimensions output_shape = arguments.output_shape();
+  if (epilogue.average) {
+    for (int axis : {1, 2}) output_shape[axis] = (output_shape[axis] + 1) / 2;
+  }
   KERAS_SASA_RETURN_IF_ERROR(arguments.buffers.GetResult(
-      0, arguments.output_shape(), "output", &outputs.output.data));
+      0, output_shape, "output", &outputs.output.data));
   if (arguments.buffers.result_count() > 1) {
     KERAS_SASA_RETURN_IF_ERROR(arguments.buffers.GetResult(
         1, arguments.log_sum_exp_shape(), "log_sum_exp", &outputs.log_sum_exp));
@@ -51,7 +57,8 @@ ffi::Error Projected(ffi::ThreadPool pool, ffi::RemainingArgs operands,
                      int64_t num_heads, ffi::Span<const int64_t> kernel_size,
                      ffi::Span<const int64_t> strides,
                      ffi::Span<const int64_t> dilation_rate, int64_t content,
-                     int64_t relative) {
+                     int64_t relative, int64_t epilogue, int64_t relu,
+                     int64_t pool_size) {
   WindowAttributes attributes{};
   attributes.filters = filters;
   attributes.num_heads = num_heads;
@@ -62,7 +69,26 @@ ffi::Error Projected(ffi::ThreadPool pool, ffi::RemainingArgs operands,
   attributes.padding = "same";
   WindowArguments arguments(operands, results, attributes);
   KERAS_SASA_RETURN_IF_ERROR(arguments.ReadProjection(content != 0));
-  return Attend(pool, arguments);
+  WindowEpilogue steps{};
+  if (epilogue) {
+    if (pool_size != 1 && pool_size != 2) {
+      return InvalidCall("`pool_size` must be 1 or 2");
+    }
+    if (pool_size == 2 && dilation_rate[0] > 1) {
+      return InvalidCall(
+          "`pool_size` and a `dilation_rate` of rows cannot be combined");
+    }
+    steps.relu = relu;
+    steps.average = pool_size == 2;
+    const Dimensions filters_shape = {filters};
+    KERAS_SASA_RETURN_IF_ERROR(
+        arguments.buffers.ReadOperand(filters_shape, "scale", &steps.scale));
+    KERAS_SASA_RETURN_IF_ERROR(
+        arguments.buffers.ReadOperand(filters_shape, "offset", &steps.offset));
+  } else if (relu || pool_size != 1) {
+    return InvalidCall("`relu` and `pool_size` need `epilogue`");
+  }
+  return Attend(pool, arguments, steps);
 }
 
 ffi::Error Backward(ffi::ThreadPool pool, ffi::RemainingArgs operands,
@@ -149,7 +175,10 @@ auto ProjectedBinding() {
       .Attr<ffi::Span<const int64_t>>("strides")
       .Attr<ffi::Span<const int64_t>>("dilation_rate")
       .Attr<int64_t>("content")
-      .Attr<int64_t>("relative");
+      .Attr<int64_t>("relative")
+      .Attr<int64_t>("epilogue")
+      .Attr<int64_t>("relu")
+      .Attr<int64_t>("pool_size");
 }
 
 }  // namespace

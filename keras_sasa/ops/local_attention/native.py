@@ -14,6 +14,7 @@ from keras import ops
 
 from keras_sasa.kernels import custom_call, targets
 from keras_sasa.kernels.dimensions import dimension
+from keras_sasa.ops.local_attention.epilogue import Epilogue
 from keras_sasa.ops.local_attention.interface import LocalAttention
 from keras_sasa.ops.local_attention.position import RowColumnEmbeddings
 from keras_sasa.ops.local_attention.problem import Problem
@@ -85,20 +86,24 @@ class NativeAttention(NativeImplementation, LocalAttention):
         dropout_mask=None,
         epilogue=None,
     ):
-        # While training, the gradient needs queries, keys and values in memory.
+        finish = None  # The part of the epilogue that is not in the call.
         if (
+            # The gradient needs queries, keys and values in memory.
             problem.training
             or projections.use_bias
             or problem.rows.padding != "same"
         ):
+            finish = epilogue
             output = self._project_and_attend(
                 problem, inputs, projections, position
             )
         else:
-            output = self._fused(problem, inputs, projections, position)
-        if epilogue is not None:
-            output = epilogue.apply(output)
-        return output, None
+            if epilogue is not None and not _finishes(problem, epilogue):
+                finish, epilogue = epilogue, None
+            output = self._fused(
+                problem, inputs, projections, position, epilogue
+            )
+        return output if finish is None else finish.apply(output), None
 
     def _project_and_attend(self, problem, inputs, projections, position):
         """Projects by a product of the backend, in the type of the inputs."""
@@ -120,8 +125,8 @@ class NativeAttention(NativeImplementation, LocalAttention):
             position,
         )
 
-    def _fused(self, problem, inputs, projections, position):
-        """Projects and attends in one call, all in float32.
+    def _fused(self, problem, inputs, projections, position, epilogue):
+        """Projects, attends and finishes in one call, all in float32.
 
         Queries, keys and values are never in memory. A gradient, which needs
         them, computes them again.
@@ -131,6 +136,10 @@ class NativeAttention(NativeImplementation, LocalAttention):
             *(ops.cast(operand, "float32") for operand in (inputs, *kernels)),
             *position,
         ]
+        relu, pool = False, 1
+        if epilogue is not None:
+            operands += [epilogue.scale, epilogue.offset]
+            relu, pool = epilogue.relu, epilogue.pool
         attributes = {
             "filters": projections.filters,
             "num_heads": problem.num_heads,
@@ -139,21 +148,28 @@ class NativeAttention(NativeImplementation, LocalAttention):
             "dilation_rate": _dilation_rate(problem),
             "content": int(problem.content),
             "relative": int(problem.position is not None),
+            "epilogue": int(epilogue is not None),
+            "relu": int(relu),
+            "pool_size": pool,
         }
 
         def recompute(inputs, *weights):
             query, *key, value = weights[: len(kernels)]
-            return self._project_and_attend(
+            weights = weights[len(kernels) :]
+            output = self._project_and_attend(
                 problem,
                 inputs,
                 Projections(query, key[0] if key else None, value),
-                weights[len(kernels) :],
+                weights[: len(position)],
             )
+            if epilogue is None:
+                return output
+            return Epilogue(*weights[len(position) :], relu, pool).apply(output)
 
         def results(shapes):
             batch = dimension(shapes, 0, 0)
             sizes = (
-                dimension(shapes, 0, number + 1, axis.stride)
+                dimension(shapes, 0, number + 1, axis.stride * pool)
                 for number, axis in enumerate(problem.axes)
             )
             return [(batch, *sizes, projections.filters)]
@@ -237,6 +253,13 @@ class NativeAttention(NativeImplementation, LocalAttention):
             attributes=attributes,
             recompute=recompute,
         )
+
+
+def _finishes(problem, epilogue):
+    """Returns whether the call that projects computes the epilogue, too."""
+    # A task computes rows that are `dilation_rate` apart, but averages are of
+    # adjacent rows.
+    return epilogue.pool == 1 or problem.rows.dilation_rate == 1
 
 
 def _strides(problem):
