@@ -16,7 +16,7 @@ from keras_sasa.ops.precision import compute_dtype
 # Classes derived from these may compute something else.
 _NORMALIZATIONS = (layers.BatchNormalization, BatchNormalization)
 _POOLS = (layers.AveragePooling2D,)
-_RELUS = (layers.ReLU,)
+_ACTIVATIONS = (layers.ReLU, layers.Activation)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class AttentionChain:
     attention: SelfAttention2D
     pool: layers.AveragePooling2D | None
     normalization: layers.BatchNormalization
-    relu: layers.ReLU | None
+    relu: layers.ReLU | layers.Activation | None
 
     @property
     def layers(self) -> list[keras.Layer]:
@@ -82,14 +82,7 @@ class AttentionChain:
                     and pool.data_format == "channels_last"
                 )
             )
-            and (
-                relu is None
-                or (
-                    relu.max_value is None
-                    and not relu.negative_slope
-                    and not relu.threshold
-                )
-            )
+            and (relu is None or _is_relu(relu))
         )
 
     def _epilogue(self):
@@ -100,6 +93,16 @@ class AttentionChain:
             relu=self.relu is not None,
             pool=1 if self.pool is None else 2,
         )
+
+
+def _is_relu(layer):
+    if type(layer) is layers.Activation:
+        return layer.activation is keras.activations.relu
+    return (
+        layer.max_value is None
+        and not layer.negative_slope
+        and not layer.threshold
+    )
 
 
 def inference_scale_and_offset(
@@ -204,4 +207,4 @@ def _match(operations):
     normalization = take(_NORMALIZATIONS)
     if normalization is None:
         return None
-    return AttentionChain(attention, pool, normalization, take(_RELUS))
+    return AttentionChain(attention, pool, normalization, take(_ACTIVATIONS))
