@@ -120,14 +120,19 @@ class BackwardTasks : public Tasks {
         const int64_t count = Min(kQueryRows, strip_.queries - first);
         strip_.MoveTo(first, count);
         rings_.Fill(strip_);
-        for (int64_t row = first; row < first + count; ++row) Pack(row);
+        for (int64_t row = 0; row < count; ++row) {
+          Pack(first + row);
+          log_sum_exp_[row] = call_.scalar_maps_.Row(
+              call_.upstream_.log_sum_exp, strip_.QueryImageRow(first + row),
+              strip_.first_head);
+        }
         for (int64_t vector = 0; vector < layout_.vectors; ++vector) {
           ComputeQueryGradients(first, count, vector);
         }
         if (call_.positions_.relative()) {
           for (int64_t row = 0; row < count; ++row) {
             embedding_gradients_.Add(
-                queries_.Row(first + row),
+                queries_.Slot(row),
                 row_sums_ + row * entries_ * layout_.plane_stride,
                 !rings_.finite);
           }
@@ -162,19 +167,19 @@ class BackwardTasks : public Tasks {
             vector, 0, call_.gradients_.query.data,
             strip_.QueryImageRow(first + row), strip_.first_head);
       }
-      const float* queries = queries_.Row(first) + lane;
+      const float* queries = queries_.Slot(0) + lane;
       strip_products_.ComputePositionLogits(
           queries, queries_.row_stride, vector, row_logits_, column_logits_);
       strip_products_.Multiply(rings_.keys, content ? width : 0, queries,
                                queries_.row_stride, vector, row_logits_,
-                               column_logits_, weights_.Row(first) + lane,
+                               column_logits_, weights_.Slot(0) + lane,
                                layout_.plane_stride);
-      strip_products_.Multiply(
-          rings_.values, width, upstream_.Row(first) + lane,
-          upstream_.row_stride, vector, zeros, zeros,
-          logit_gradients_.Row(first) + lane, layout_.plane_stride);
+      strip_products_.Multiply(rings_.values, width, upstream_.Slot(0) + lane,
+                               upstream_.row_stride, vector, zeros, zeros,
+                               logit_gradients_.Slot(0) + lane,
+                               layout_.plane_stride);
       for (int64_t row = 0; row < count; ++row) {
-        ComputeLogitGradients(first, row, vector);
+        ComputeLogitGradients(row, vector);
       }
       const bool relative = call_.positions_.relative();
       if (relative) ComputePositionGradients(count, vector);
@@ -183,8 +188,8 @@ class BackwardTasks : public Tasks {
       }
       if (content) {
         strip_products_.ComputeWeighted(
-            rings_.keys, logit_gradients_.Row(first) + lane,
-            layout_.plane_stride, vector, /*add=*/relative,
+            rings_.keys, logit_gradients_.Slot(0) + lane, layout_.plane_stride,
+            vector, /*add=*/relative,
             /*factors=*/nullptr, output_);
       }
       for (int64_t row = 0; row < count; ++row) {
@@ -197,7 +202,7 @@ class BackwardTasks : public Tasks {
 
     // Of one row of queries. The logits become weights, and their products with
     // the upstream these gradients.
-    KERAS_SASA_NOINLINE void ComputeLogitGradients(int64_t first, int64_t row,
+    KERAS_SASA_NOINLINE void ComputeLogitGradients(int64_t row,
                                                    int64_t vector) {
       const int64_t taps = layout_.columns.kernel;
       const int64_t plane_stride = layout_.plane_stride;
@@ -205,11 +210,8 @@ class BackwardTasks : public Tasks {
       int64_t begin, end;
       strip_.WindowRows(row, &begin, &end);
       const int64_t start = begin * taps * plane_stride + lane;
-      const Vector log_sum_exp = call_.scalar_maps_.Gather(
-          call_.scalar_maps_.Row(call_.upstream_.log_sum_exp,
-                                 strip_.QueryImageRow(first + row),
-                                 strip_.first_head),
-          vector, -kMaskedLogit);
+      const Vector log_sum_exp =
+          call_.scalar_maps_.Gather(log_sum_exp_[row], vector, -kMaskedLogit);
       // 0 * x is 0 for finite numbers and NaN for the others.
       const Vector finite = log_sum_exp * 0.0f;
       for (int i = 0; i < kLanes; ++i) rings_.finite &= finite[i] == 0.0f;
@@ -220,8 +222,8 @@ class BackwardTasks : public Tasks {
       s.taps = taps;
       s.masks = call_.masks_.OfQueries(vector);
       s.log_sum_exp = log_sum_exp;
-      s.logits = weights_.Row(first + row) + start;
-      s.products = logit_gradients_.Row(first + row) + start;
+      s.logits = weights_.Slot(row) + start;
+      s.products = logit_gradients_.Slot(row) + start;
       s.tap_stride = plane_stride;
       s.row_sums = row_sums + begin * kLanes;
       s.column_sums = row_sums + layout_.rows.kernel * kLanes;
@@ -272,14 +274,13 @@ class BackwardTasks : public Tasks {
       return bands_.rows() * layout_.column_phases * layout_.lanes *
              layout_.width;
     }
-    int64_t SumsOffset(int64_t band, int64_t remainder, int64_t phase,
-                       int64_t vector) const {
-      const int64_t number =
-          (remainder * layout_.column_phases + phase) * layout_.vectors +
-          vector;
+    // Floats from the start of `value_sums_` and `key_sums_` to a band.
+    int64_t BandOffset(int64_t band, int64_t remainder) const {
       return band % bands_.slots() * BandSize() +
-             number * kQueryRows * layout_.width * kLanes;
+             remainder * layout_.column_phases * layout_.vectors * VectorSize();
     }
+    // Floats from one vector of a band to the next.
+    int64_t VectorSize() const { return kQueryRows * layout_.width * kLanes; }
 
     // Adds the queries from `first_query` to `end_query` to the gradients of
     // the keys that they see.
@@ -320,16 +321,19 @@ class BackwardTasks : public Tasks {
       // The queries were multiplied by log2(e).
       Vector factors[kQueryRows];
       for (Vector& factor : factors) factor = Broadcast(kLn2);
+      const bool content = call_.inputs_.content();
+      int64_t offset = BandOffset(band, remainder);
       for (int64_t phase = 0; phase < layout_.column_phases; ++phase) {
         for (int64_t vector = 0; vector < layout_.vectors; ++vector) {
-          const int64_t offset = SumsOffset(band, remainder, phase, vector);
           if (last) PrefetchKeys(first, count, phase, vector);
           key_gradients_.Compute(weights_, upstream_, phase, vector, masked,
                                  add, nullptr, value_sums_ + offset);
-          if (!call_.inputs_.content()) continue;
-          key_gradients_.Compute(logit_gradients_, queries_, phase, vector,
-                                 masked, add, last ? factors : nullptr,
-                                 key_sums_ + offset);
+          if (content) {
+            key_gradients_.Compute(logit_gradients_, queries_, phase, vector,
+                                   masked, add, last ? factors : nullptr,
+                                   key_sums_ + offset);
+          }
+          offset += VectorSize();
         }
       }
     }
@@ -353,7 +357,7 @@ class BackwardTasks : public Tasks {
     void FinishBand() {
       const int64_t band = finished_++;
       if (band == started_) {  // No query sees it.
-        const int64_t offset = SumsOffset(band, 0, 0, 0);
+        const int64_t offset = BandOffset(band, 0);
         const int64_t bytes = BandSize() * sizeof(float);
         std::memset(value_sums_ + offset, 0, bytes);
         std::memset(key_sums_ + offset, 0, bytes);
@@ -363,14 +367,16 @@ class BackwardTasks : public Tasks {
            ++remainder) {
         int64_t first;
         const int64_t count = BandRows(band, remainder, &first);
+        int64_t offset = BandOffset(band, remainder);
         for (int64_t phase = 0; phase < layout_.column_phases; ++phase) {
           for (int64_t vector = 0; vector < layout_.vectors; ++vector) {
-            const int64_t offset = SumsOffset(band, remainder, phase, vector);
             UnpackKeys(call_.value_unpacking_, call_.gradients_.value,
                        value_sums_ + offset, first, count, phase, vector);
-            if (!call_.inputs_.content()) continue;
-            UnpackKeys(call_.key_unpacking_, call_.gradients_.key,
-                       key_sums_ + offset, first, count, phase, vector);
+            if (call_.inputs_.content()) {
+              UnpackKeys(call_.key_unpacking_, call_.gradients_.key,
+                         key_sums_ + offset, first, count, phase, vector);
+            }
+            offset += VectorSize();
           }
         }
       }
@@ -399,6 +405,7 @@ class BackwardTasks : public Tasks {
     // The current rows of queries, [channel], and of the weights of their
     // windows and the gradients of their logits, [tap].
     Ring queries_, upstream_, weights_, logit_gradients_;
+    const float* log_sum_exp_[kQueryRows];
     // Of the current rows of queries, for one vector.
     float *row_logits_, *column_logits_, *output_;
     // Gradients of the keys and values of the bands that are not finished.

@@ -79,11 +79,19 @@ class ForwardTasks : public Tasks {
       strip.MoveTo(first, count);
       rings.Fill(strip);
       rings.FillQueries(query_packing_, strip, first);
+      const float* first_queries = rings.queries.Row(first);
+      float* log_sum_exp[kQueryRows];
+      for (int64_t row = 0; row < count; ++row) {
+        if (outputs_.log_sum_exp == nullptr) break;
+        log_sum_exp[row] = scalar_maps_.Row(outputs_.log_sum_exp,
+                                            strip.QueryImageRow(first + row),
+                                            strip.first_head);
+      }
       for (int64_t vector = 0; vector < layout_.vectors; ++vector) {
         for (int64_t row = 0; row < count; ++row) {
           writer_.Prefetch(strip, first + row, vector);
         }
-        const float* queries = rings.queries.Row(first) + vector * kLanes;
+        const float* queries = first_queries + vector * kLanes;
         products.ComputePositionLogits(queries, query_row_stride, vector,
                                        row_logits, column_logits);
         products.Multiply(rings.keys, channels, queries, query_row_stride,
@@ -100,11 +108,8 @@ class ForwardTasks : public Tasks {
           writer_.Write(sums + row * width * kLanes, strip, first + row, vector,
                         pooled);
           if (outputs_.log_sum_exp != nullptr) {
-            scalar_maps_.Scatter(
-                largest[row] + Log2(totals[row]), vector,
-                scalar_maps_.Row(outputs_.log_sum_exp,
-                                 strip.QueryImageRow(first + row),
-                                 strip.first_head));
+            scalar_maps_.Scatter(largest[row] + Log2(totals[row]), vector,
+                                 log_sum_exp[row]);
           }
         }
       }

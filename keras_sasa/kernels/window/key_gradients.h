@@ -75,6 +75,7 @@ class KeyGradients {
     const int64_t stride = layout_.rows.stride;
     const int64_t kernel = layout_.rows.kernel;
     count_ = count;
+    first_query_ = first_query;
     entry_ = first - strip_.key_of_first_query + kernel / 2;
     span_count_ = 0;
     for (int64_t query = first_query; query < end_query; ++query) {
@@ -130,9 +131,9 @@ class KeyGradients {
       for (int64_t i = 0; i < steps; ++i) {
         const int64_t query = span.begin + i;
         const int64_t entry = entry_ + (span.low - query) * stride;
-        to[i] = weights.Row(query) +
+        to[i] = weights.Slot(query - first_query_) +
                 (entry * taps + group.first_tap) * plane_stride + lane - shift;
-        to[steps + i] = values.Row(query) + lane - shift;
+        to[steps + i] = values.Slot(query - first_query_) + lane - shift;
       }
       to += 2 * steps;
     }
@@ -144,6 +145,7 @@ class KeyGradients {
   const Masks& masks_;
   const Strip& strip_;
   int64_t count_ = 0;
+  int64_t first_query_ = 0;  // In slot 0.
   int64_t entry_ = 0;  // Of the window in which query row 0 sees the first row.
   int64_t span_count_ = 0;
   QuerySpan spans_[kQueryRows];

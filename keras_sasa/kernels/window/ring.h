@@ -23,6 +23,10 @@ struct Ring {
   }
   // Points to lane 0 of the first plane.
   float* Row(int64_t number) const { return data + RowOffset(number); }
+  // The same for a number below `slots`, without a division.
+  float* Slot(int64_t number) const {
+    return data + number * row_stride + left;
+  }
 };
 
 }  // namespace KERAS_SASA_LEVEL

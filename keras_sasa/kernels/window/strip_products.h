@@ -83,6 +83,7 @@ class StripProducts {
     p.row_bias_step_stride = row_bias == zeros ? 0 : kLanes;
     p.output_step_stride = taps * tap_stride;
     const int64_t* offsets = rings_.step_offsets();
+    const int64_t key_vector = layout_.KeyVector(vector);
     const float** pointers = pointers_.Reserve(2 * ring.slots);
     for (int64_t phase = 0; phase < layout_.column_phases; ++phase) {
       const TapGroup& group = layout_.phase_taps[phase];
@@ -91,8 +92,7 @@ class StripProducts {
       p.tap_bias_tap_stride = group.tap_stride * kLanes;
       p.output_tap_stride = group.tap_stride * tap_stride;
       for (int64_t i = 0; i < strip_.step_end - strip_.step_begin; ++i) {
-        pointers[i] = ring.data + offsets[i] + layout_.KeyVector(vector) +
-                      group.key_offset;
+        pointers[i] = ring.data + offsets[i] + key_vector + group.key_offset;
       }
       for (const KeySpan& span : strip_) {
         const int64_t entry = span.begin - span.first * stride;
@@ -128,6 +128,7 @@ class StripProducts {
     s.output = output;
     s.output_row_stride = layout_.width * kLanes;
     const int64_t* offsets = rings_.step_offsets();
+    const int64_t key_vector = layout_.KeyVector(vector);
     const int64_t last_phase = layout_.column_phases - 1;
     for (int64_t phase = 0; phase <= last_phase; ++phase) {
       const TapGroup& group = layout_.phase_taps[phase];
@@ -154,7 +155,7 @@ class StripProducts {
                                       tap_stride;
           pointers[steps + i] = ring.data +
                                 offsets[span.begin + i - strip_.step_begin] +
-                                layout_.KeyVector(vector) + group.key_offset;
+                                key_vector + group.key_offset;
         }
         pointers += 2 * steps;
       }
