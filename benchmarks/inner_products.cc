@@ -192,26 +192,29 @@ void BM_WeightedSums(benchmark::State& state) {
 }
 BENCHMARK(BM_WeightedSums)->ArgsProduct({{1, 2, 3}, {8, 16, 64}, {0, 1}});
 
-// Arguments: vectors of pixels, channels of the image.
+// Arguments: pixels, channels of the image and of the result.
 void BM_PixelProducts(benchmark::State& state) {
-  const int64_t vectors = state.range(0), channels = state.range(1);
-  const Floats pixels(channels * kPanelVectors * kLanes);
-  const Floats matrix(channels * kPanelColumns);
-  const Floats output(kPanelColumns * kPanelVectors * kLanes);
+  const int64_t count = state.range(0), channels = state.range(1);
+  const Floats pixels(count * channels);
+  const Floats matrix(channels * channels);
+  const Floats output(count * channels);
   PixelProducts p{};
   p.pixels = pixels.data();
-  p.matrix = matrix.data();
+  p.pixel_stride = channels;
+  p.count = count;
   p.channels = channels;
-  p.columns = kPanelColumns;
+  p.matrix = matrix.data();
+  p.matrix_stride = channels;
+  p.columns = channels;
   p.output = output.data();
-  p.output_column_stride = kPanelVectors * kLanes;
+  p.output_stride = channels;
   for (auto _ : state) {
-    ComputePixelProducts(p, vectors);
+    ComputePixelProducts(p);
     benchmark::ClobberMemory();
   }
-  SetRates(state, channels * kPanelColumns * vectors);
+  SetRates(state, count * channels * channels / kLanes);
 }
-BENCHMARK(BM_PixelProducts)->ArgsProduct({{1, 2, 3}, {64, 256}});
+BENCHMARK(BM_PixelProducts)->ArgsProduct({{14, 56}, {64, 256}});
 
 // Argument: columns of the second matrix, as wide as a head of the stem.
 void BM_LaneProducts(benchmark::State& state) {
