@@ -21,6 +21,11 @@ def pytest_addoption(parser):
         action="store_true",
         help="run the tests marked large, which take minutes",
     )
+    parser.addoption(
+        "--run-network",
+        action="store_true",
+        help="run the tests marked network, which download files",
+    )
 
 
 def pytest_configure(config):
@@ -48,6 +53,11 @@ def pytest_xdist_make_scheduler(config, log):
 def pytest_collection_modifyitems(config, items):
     # A worker that begins with the longest is not waited for in the end.
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+    if not config.getoption("--run-network"):
+        skip = pytest.mark.skip(reason="downloads; run with --run-network")
+        for item in items:
+            if item.get_closest_marker("network"):
+                item.add_marker(skip)
     if config.getoption("--run-large"):
         return
     names = ["large"]

@@ -1,9 +1,20 @@
-"""Attention ResNets and their convolutional twins."""
+"""Attention ResNets, their convolutional twins, and NAT and DiNAT."""
 
 from keras_sasa.applications.configurations import CONFIGURATIONS
 from keras_sasa.applications.imagenet import (
     decode_predictions,
     preprocess_input,
+)
+from keras_sasa.applications.named_nat import (
+    DiNATBase,
+    DiNATLarge,
+    DiNATMini,
+    DiNATSmall,
+    DiNATTiny,
+    NATBase,
+    NATMini,
+    NATSmall,
+    NATTiny,
 )
 from keras_sasa.applications.named_networks import (
     ConvResNet26,
@@ -16,6 +27,15 @@ from keras_sasa.applications.named_networks import (
 from keras_sasa.applications.resnet import GROUP_OUTPUTS, NUM_BLOCKS, ResNet
 
 __all__ = [
+    "NATMini",
+    "NATTiny",
+    "NATSmall",
+    "NATBase",
+    "DiNATMini",
+    "DiNATTiny",
+    "DiNATSmall",
+    "DiNATBase",
+    "DiNATLarge",
     "CONFIGURATIONS",
     "GROUP_OUTPUTS",
     "NUM_BLOCKS",

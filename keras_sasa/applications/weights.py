@@ -2,11 +2,21 @@
 
 import os
 
+KERAS_SUFFIXES = (".weights.h5", ".keras")
 
-def check_weights(weights):
-    """Raises `ValueError` unless `weights` is `None` or a weights file."""
-    if weights is None:
+
+def check_weights(weights, suffixes=KERAS_SUFFIXES, published=False):
+    """Raises `ValueError` unless `weights` is `None` or a weights file.
+
+    Args:
+        weights: The argument.
+        suffixes: How the names of files may end.
+        published: Whether `"imagenet"` is allowed as well.
+    """
+    if weights is None or (published and weights == "imagenet"):
         return
+    allowed = '`None`, "imagenet"' if published else "`None`"
+    endings = ", ".join(f"`{suffix}`" for suffix in suffixes)
     if weights == "imagenet":
         raise ValueError(
             '`weights="imagenet"` is not available: no pretrained weights of '
@@ -17,14 +27,13 @@ def check_weights(weights):
         weights
     ):
         raise ValueError(
-            "`weights` must be `None` or the path of an existing "
-            "`.weights.h5` or `.keras` file. "
-            f"Received: weights={weights!r}."
+            f"`weights` must be {allowed} or the path of an existing file "
+            f"({endings}). Received: weights={weights!r}."
         )
-    if not str(weights).endswith((".weights.h5", ".keras")):
+    if not str(weights).endswith(suffixes):
         raise ValueError(
-            "The name of the file of `weights` must end in `.weights.h5` or "
-            f"`.keras`. Received: weights={weights!r}."
+            "The name of the file of `weights` must end in one of "
+            f"{endings}. Received: weights={weights!r}."
         )
 
 
