@@ -38,11 +38,12 @@ namespace {
 using namespace keras_sasa::KERAS_SASA_LEVEL;
 
 // A window of 7 x 7 keys. As in the kernel, the keys that a vector of queries
-// sees in a row are in one cache line a channel if they fit, otherwise in two.
+// sees in a row are in one cache line a channel if they fit, otherwise around
+// an aligned vector.
 constexpr int64_t kWindow = 7;
-constexpr int64_t kKeyFloats = kLanes + kWindow - 1 <= kCacheLineFloats
-                                   ? kCacheLineFloats
-                                   : 2 * kCacheLineFloats;
+constexpr bool kCentered = kLanes + kWindow - 1 > kCacheLineFloats;
+constexpr int64_t kKeyFloats = kCentered ? 3 * kLanes : kCacheLineFloats;
+constexpr int64_t kFirstKey = kCentered ? kLanes - kWindow / 2 : 0;
 
 class Floats {
  public:
@@ -62,7 +63,7 @@ class Floats {
 std::vector<const float*> Rows(const Floats& keys, int64_t channels) {
   std::vector<const float*> rows;
   for (int64_t row = 0; row < kWindow; ++row) {
-    rows.push_back(keys.data() + row * channels * kKeyFloats);
+    rows.push_back(keys.data() + row * channels * kKeyFloats + kFirstKey);
   }
   return rows;
 }
@@ -142,6 +143,7 @@ void BM_TapProducts(benchmark::State& state) {
   p.steps = kWindow;
   p.keys = pointers.data();
   p.key_tap_stride = 1;
+  p.centered = kCentered;
   p.key_channel_stride = kKeyFloats;
   p.channels = channels;
   p.row_bias = p.tap_bias = zeros.data();
