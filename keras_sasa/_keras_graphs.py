@@ -155,6 +155,21 @@ def run_with(
     return graph._run_through_graph(inputs, operation_fn=replace)
 
 
+def in_training(training: bool | None) -> bool:
+    """Returns whether layers train that are called with this argument now.
+
+    Args:
+        training: The argument `training` of a call; `None` takes the value of
+            the call around it.
+    """
+    from keras.src.backend.common import global_state
+
+    if training is None:
+        context = global_state.get_global_attribute("current_call_ctx")
+        training = context is not None and context.get_value("training")
+    return bool(training)
+
+
 def call_with(
     model: keras.Model,
     inputs: Any,

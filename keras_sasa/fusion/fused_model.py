@@ -4,7 +4,7 @@ import functools
 
 import keras
 
-from keras_sasa._keras_graphs import call_with
+from keras_sasa._keras_graphs import call_with, in_training
 from keras_sasa.fusion.attention_chains import find_attention_chains
 from keras_sasa.ops.exporters import exporting
 
@@ -43,7 +43,7 @@ class FusedModel(keras.Model):
     """
 
     def call(self, inputs, training=None, mask=None, **kwargs):
-        if training or mask is not None or kwargs or exporting():
+        if in_training(training) or mask is not None or kwargs or exporting():
             return super().call(inputs, training=training, mask=mask, **kwargs)
         return call_with(self, inputs, training, self._functions)
 

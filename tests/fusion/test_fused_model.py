@@ -206,6 +206,28 @@ def test_training_and_exports_are_not_fused(epilogues):
     assert set(epilogues) == {None}
 
 
+def test_training_of_a_layer_around_it(epilogues):
+    """`call` alone leaves `training` to the call around it."""
+
+    class Around(layers.Layer):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def call(self, inputs):
+            return self.model.call(inputs)
+
+    model = build(*FUSED["relu"]())
+    around = Around(model)
+    expected = to_numpy(model(IMAGES, training=True))
+    epilogues.clear()
+    np.testing.assert_array_equal(around(IMAGES, training=True), expected)
+    assert epilogues == [None]
+    around(IMAGES)
+    model.call(IMAGES)
+    assert epilogues[1] and epilogues[2]
+
+
 def test_frozen_normalization_while_training(epilogues):
     chain = FUSED["relu"]()
     model = build(*chain)
