@@ -115,7 +115,7 @@ struct Layout {
     // the next task, many leave threads without a task. The choice, and with it
     // the result, must not depend on the number of threads.
     constexpr double kTasks = 8;
-    double best = -1;
+    double best = -1, best_used = 0;
     for (int64_t count = 1; count <= all_heads; ++count) {
       if (all_heads % count != 0) continue;
       const double used = static_cast<double>(count * head_stride) /
@@ -126,8 +126,10 @@ struct Layout {
           static_cast<double>(count * width) / contiguous_floats;
       const double score =
           used * (parallel < 1 ? parallel : 1) * (read < 1 ? read : 1);
-      if (score > best) {
+      // Of equal choices the one with less work.
+      if (score > best || (score == best && used > best_used)) {
         best = score;
+        best_used = used;
         heads = count;
       }
     }
