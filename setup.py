@@ -285,7 +285,7 @@ setup(
     ext_modules=[
         Extension(
             "keras_sasa.kernels._native",
-            sources=sources("base", "levels", "xla"),
+            sources=sources("base", "levels", "tensorflow", "xla"),
             depends=[
                 str(EXPORTS),
                 *MATHEMATICS,

@@ -1,13 +1,16 @@
 """One call of the compiled kernel by TensorFlow, and its registration.
 
 TensorFlow calls XLA through `XlaCallModule`, which takes a StableHLO module as
-text. The module holds nothing but the custom call.
+text. The module holds nothing but the custom call. XLA compiles it for every
+shape of its operands; where sizes change from call to call, the call therefore
+takes a table of the tensors instead of the tensors (`table_call`).
 """
 
 import ctypes
 import functools
 import pathlib
 
+from keras_sasa.kernels import table_call
 from keras_sasa.kernels.dimensions import DynamicDimension
 
 # A converter that refuses the call shows its location, the name of a file: the
@@ -29,9 +32,10 @@ def register(library: ctypes.CDLL) -> str | None:
     library.keras_sasa_register.argtypes = [ctypes.c_void_p]
     library.keras_sasa_register.restype = ctypes.c_char_p
     message = library.keras_sasa_register(get_api())
-    if message is None:
-        return None
-    return f"XLA rejects it: {message.decode()}"
+    if message is not None:
+        return f"XLA rejects it: {message.decode()}"
+    table_call.register(library)
+    return None
 
 
 def ffi_api_function():
@@ -64,17 +68,57 @@ def call(target: str, operands, result_shapes, attributes):
         The list of results.
     """
     import tensorflow as tf
-    from tensorflow.compiler.tf2xla.python import xla
 
     shapes = tuple(tuple(operand.shape) for operand in operands)
     result_shapes = tuple(map(tuple, result_shapes))
-    return xla.call_module(
+    static_shapes = [tf.TensorShape(_static(shape)) for shape in result_shapes]
+    if table_call.is_better(result_shapes):
+        return table_call.call(
+            functools.partial(_call_with_table, target, attributes),
+            list(operands),
+            result_shapes,
+            static_shapes,
+        )
+    return _call_module(
+        target,
+        _module(target, shapes, result_shapes, attributes),
         # Forward mode would look for a gradient of the call itself.
         [tf.stop_gradient(operand) for operand in operands],
+        [tf.float32] * len(result_shapes),
+        static_shapes,
+    )
+
+
+def _call_with_table(target, attributes, table, size, operands, result_shapes):
+    """Makes the custom call with a table of `size` integers before operands.
+
+    Without results the call has no operands but the table, and returns a
+    number that means nothing.
+    """
+    import tensorflow as tf
+
+    if not result_shapes:
+        module = _table_module(target, size, attributes)
+        return _call_module(target, module, [table], [tf.int64], [(1,)])
+    shapes = tuple(tuple(operand.shape) for operand in operands)
+    return _call_module(
+        target,
+        _module(target, shapes, result_shapes, attributes, table_size=size),
+        [table, *operands],
+        [tf.float32] * len(result_shapes),
+        [tf.TensorShape(_static(shape)) for shape in result_shapes],
+    )
+
+
+def _call_module(target, module, operands, result_types, result_shapes):
+    from tensorflow.compiler.tf2xla.python import xla
+
+    return xla.call_module(
+        operands,
         version=9,
-        module=_module(target, shapes, result_shapes, attributes),
-        Tout=[tf.float32] * len(result_shapes),
-        Sout=[tf.TensorShape(_static(shape)) for shape in result_shapes],
+        module=module,
+        Tout=result_types,
+        Sout=result_shapes,
         platforms=["CPU"],
         disabled_checks=[f"custom_call:{target}"],
     )
@@ -87,13 +131,19 @@ def _static(shape):
 
 
 @functools.cache
-def _module(target, shapes, result_shapes, attributes):
+def _module(target, shapes, result_shapes, attributes, table_size=None):
     """Returns the StableHLO of one custom call.
 
     With unknown sizes, the shape of every result becomes one more operand,
-    which the module computes from the shapes of the others.
+    which the module computes from the shapes of the others. A table, if there
+    is one, comes before all operands.
     """
     lines = []
+    types = [_type(shape) for shape in shapes]
+    if table_size is not None:
+        types.insert(0, f"tensor<{table_size}xi64>")
+    first = len(types) - len(shapes)
+    arguments = tuple(types)
 
     def new(line):
         lines.append(f"    %{len(lines)} = {line}")
@@ -106,7 +156,7 @@ def _module(target, shapes, result_shapes, attributes):
         if not isinstance(size, DynamicDimension):
             return constant(size)
         number = new(
-            f"stablehlo.get_dimension_size %arg{size.operand}, "
+            f"stablehlo.get_dimension_size %arg{first + size.operand}, "
             f"dim = {size.axis} : ({_type(shapes[size.operand])}) "
             "-> tensor<i32>"
         )
@@ -133,27 +183,57 @@ def _module(target, shapes, result_shapes, attributes):
 
     count = len(result_shapes)
     polymorphic = any(None in _static(shape) for shape in result_shapes)
-    types = [_type(shape) for shape in shapes]
-    values = [f"%arg{number}" for number in range(len(shapes))]
+    values = [f"%arg{number}" for number in range(len(types))]
     indices = ""
     if polymorphic:
         # XLA takes them in the order of the results: every result has one.
-        numbers = list(range(len(shapes), len(shapes) + count))
+        numbers = list(range(len(types), len(types) + count))
         indices = (
             f", indices_of_shape_operands = dense<{numbers}> : "
             f"tensor<{count}xi64>"
         )
         values += map(shape_operand, result_shapes)
         types += [f"tensor<{len(shape)}xi32>" for shape in result_shapes]
-    results = ", ".join(_type(_static(shape)) for shape in result_shapes)
-    signature = ", ".join(
-        f"%arg{number}: {_type(shape)}" for number, shape in enumerate(shapes)
+    return _module_text(
+        target,
+        attributes,
+        arguments=arguments,
+        lines=lines,
+        operands=[*zip(values, types, strict=True)],
+        results=[_type(_static(shape)) for shape in result_shapes],
+        indices=indices,
     )
+
+
+@functools.cache
+def _table_module(target, size, attributes):
+    """Returns the StableHLO of a custom call that takes a table."""
+    table = f"tensor<{size}xi64>"
+    return _module_text(
+        target,
+        attributes,
+        arguments=[table],
+        lines=[],
+        operands=[("%arg0", table)],
+        results=["tensor<1xi64>"],
+        indices="",
+    )
+
+
+def _module_text(
+    target, attributes, arguments, lines, operands, results, indices
+):
+    signature = ", ".join(
+        f"%arg{number}: {argument}" for number, argument in enumerate(arguments)
+    )
+    values, types = (", ".join(words) for words in zip(*operands, strict=True))
     config = ", ".join(
         f"{key} = {_attribute(value)}" for key, value in attributes
     )
+    count = len(results)
     returned = ", ".join(f"%result#{number}" for number in range(count))
-    flag = "true" if polymorphic else "false"
+    results = ", ".join(results)
+    flag = "true" if indices else "false"
     return "\n".join(
         [
             "module @keras_sasa attributes "
@@ -161,9 +241,9 @@ def _module(target, shapes, result_shapes, attributes):
             f"  func.func public @main({signature}) -> ({results}) {{",
             *lines,
             f"    %result:{count} = stablehlo.custom_call @{target}"
-            f"({', '.join(values)}) {{api_version = 4 : i32, "
+            f"({values}) {{api_version = 4 : i32, "
             f"backend_config = {{{config}}}{indices}}} : "
-            f"({', '.join(types)}) -> ({results}) loc({_LOCATION})",
+            f"({types}) -> ({results}) loc({_LOCATION})",
             f"    return {returned} : {results}",
             "  }",
             "}",

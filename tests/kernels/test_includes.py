@@ -12,6 +12,7 @@ MAY_INCLUDE = {
     "window": {"base"},
     "block": {"base"},
     "levels": {"window", "block"},
+    "tensorflow": {"base"},
     "xla": {"base", "window", "block", "levels"},
 }
 

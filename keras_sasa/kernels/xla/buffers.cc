@@ -1,11 +1,9 @@
 #include "keras_sasa/kernels/xla/buffers.h"
 
+#include "keras_sasa/kernels/base/tensor_table.h"
+
 namespace keras_sasa {
 namespace {
-
-Dimensions DimensionsOf(const ffi::AnyBuffer& buffer) {
-  return {buffer.dimensions().begin(), buffer.dimensions().end()};
-}
 
 std::string Text(const Dimensions& sizes) {
   std::string result = "(";
@@ -22,14 +20,50 @@ ffi::Error InvalidCall(const std::string& message) {
                     "keras_sasa kernel: " + message + ".");
 }
 
+Buffers::Buffer Buffers::BufferOf(const ffi::AnyBuffer& buffer) {
+  return {static_cast<float*>(buffer.untyped_data()),
+          {buffer.dimensions().begin(), buffer.dimensions().end()},
+          buffer.element_type() == ffi::DataType::F32};
+}
+
+Buffers::Buffers(const ffi::RemainingArgs& operands,
+                 const ffi::RemainingRets& results) {
+  const auto first = operands.get<ffi::AnyBuffer>(0);
+  const bool has_table = first.has_value() &&
+                         first->element_type() == ffi::DataType::S64 &&
+                         first->dimensions().size() == 1;
+  if (has_table) {
+    TensorTable table;
+    const auto* integers = static_cast<const int64_t*>(first->untyped_data());
+    if (table.Read(integers, first->dimensions()[0])) {
+      for (const TableTensor& tensor : table.operands) {
+        operands_.push_back({tensor.data, tensor.shape, true});
+      }
+      for (const TableTensor& tensor : table.results) {
+        results_.push_back({tensor.data, tensor.shape, true});
+      }
+      return;
+    }
+  }
+  for (size_t i = has_table ? 1 : 0; i < operands.size(); ++i) {
+    operands_.push_back(BufferOf(*operands.get<ffi::AnyBuffer>(i)));
+  }
+  for (size_t i = 0; i < results.size(); ++i) {
+    results_.push_back(BufferOf(**results.get<ffi::AnyBuffer>(i)));
+  }
+}
+
+bool Buffers::Has(const std::vector<Buffer>& buffers, int64_t number) {
+  return number < static_cast<int64_t>(buffers.size()) &&
+         buffers[number].is_float32;
+}
+
 ffi::Error Buffers::CheckRank(int64_t number, size_t rank,
                               const char* name) const {
   if (number >= static_cast<int64_t>(operands_.size())) {
     return InvalidCall(std::string("an operand is missing: ") + name);
   }
-  auto buffer = operands_.get<ffi::AnyBuffer>(number);
-  if (!buffer.has_value() || buffer->element_type() != ffi::DataType::F32 ||
-      buffer->dimensions().size() != rank) {
+  if (!Has(operands_, number) || operands_[number].shape.size() != rank) {
     return InvalidCall(std::string(name) + " must be float32 of rank " +
                        std::to_string(rank));
   }
@@ -37,12 +71,11 @@ ffi::Error Buffers::CheckRank(int64_t number, size_t rank,
 }
 
 Dimensions Buffers::OperandShape(int64_t number) const {
-  return DimensionsOf(*operands_.get<ffi::AnyBuffer>(number));
+  return operands_[number].shape;
 }
 
 const float* Buffers::OperandData(int64_t number) const {
-  return static_cast<const float*>(
-      operands_.get<ffi::AnyBuffer>(number)->untyped_data());
+  return operands_[number].data;
 }
 
 ffi::Error Buffers::ReadOperand(const Dimensions& expected, const char* name,
@@ -59,13 +92,12 @@ ffi::Error Buffers::ReadOperand(const Dimensions& expected, const char* name,
 
 ffi::Error Buffers::GetResult(size_t number, const Dimensions& expected,
                               const char* name, float** data) const {
-  auto buffer = results_.get<ffi::AnyBuffer>(number);
-  if (!buffer.has_value() || (*buffer)->element_type() != ffi::DataType::F32 ||
-      DimensionsOf(**buffer) != expected) {
+  if (!Has(results_, static_cast<int64_t>(number)) ||
+      results_[number].shape != expected) {
     return InvalidCall(std::string(name) +
                        " must be a float32 result of shape " + Text(expected));
   }
-  *data = static_cast<float*>((*buffer)->untyped_data());
+  *data = results_[number].data;
   return ffi::Error::Success();
 }
 

@@ -1,4 +1,7 @@
 // Operands and results of a call of XLA, checked for their types and shapes.
+//
+// A call has them itself, or its only operand is a `TensorTable` that says
+// where they are.
 
 #ifndef KERAS_SASA_KERNELS_XLA_BUFFERS_H_
 #define KERAS_SASA_KERNELS_XLA_BUFFERS_H_
@@ -29,8 +32,8 @@ using Dimensions = std::vector<int64_t>;
 // All operands and results are float32.
 class Buffers {
  public:
-  Buffers(const ffi::RemainingArgs& operands, const ffi::RemainingRets& results)
-      : operands_(operands), results_(results) {}
+  Buffers(const ffi::RemainingArgs& operands,
+          const ffi::RemainingRets& results);
 
   // Checks that there is an operand `number` of that rank.
   ffi::Error CheckRank(int64_t number, size_t rank, const char* name) const;
@@ -51,8 +54,17 @@ class Buffers {
   size_t result_count() const { return results_.size(); }
 
  private:
-  const ffi::RemainingArgs& operands_;
-  const ffi::RemainingRets& results_;
+  struct Buffer {
+    float* data;
+    Dimensions shape;
+    bool is_float32;
+  };
+
+  static Buffer BufferOf(const ffi::AnyBuffer& buffer);
+  // Whether there is an operand or a result `number` of float32.
+  static bool Has(const std::vector<Buffer>& buffers, int64_t number);
+
+  std::vector<Buffer> operands_, results_;
   int64_t next_ = 0;
 };
 
