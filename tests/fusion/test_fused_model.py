@@ -384,11 +384,12 @@ def test_networks_fuse_all_attention(epilogues, tmp_path):
     clone.set_weights(model.get_weights())
     np.testing.assert_array_equal(clone(SQUARES), outputs)
     assert fused(epilogues)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert type(loaded) is FusedModel
-    np.testing.assert_array_equal(loaded(SQUARES), outputs)
-    assert fused(epilogues)
+    for file in ("model.keras", "model.h5"):
+        model.save(tmp_path / file)
+        loaded = keras.models.load_model(tmp_path / file)
+        assert type(loaded) is FusedModel
+        np.testing.assert_array_equal(loaded(SQUARES), outputs)
+        assert fused(epilogues)
     name = "group2_block1_spatial_normalization"
     middle = model.get_layer(name).output
     FusedModel(model.input, middle)(SQUARES)
