@@ -66,7 +66,9 @@ CASES = {
     "smaller_than_the_window": Case(2, 4, {"kernel_size": (5, 3)}),
     "one_pixel": Case(1, 1),
     "window_1": Case(3, 4, {"kernel_size": 1}),
-    "window_11": Case(12, 11, {"kernel_size": 11}, batch=1),
+    "window_11": Case(
+        12, 11, {"kernel_size": 11, "num_heads": 1}, channels=2, batch=1
+    ),
     "rectangular_window": Case(8, 6, {"kernel_size": (3, 5)}),
     "dilation": Case(8, 6, {"dilation_rate": 2}),
     "dilation_that_does_not_divide": Case(11, 7, {"dilation_rate": (3, 2)}),
@@ -78,7 +80,18 @@ CASES = {
     "one_head": Case(5, 4, {"num_heads": 1}),
     "no_bias": Case(5, 4, {"use_bias": False}),
     "smaller_without_bias": Case(2, 2, {"use_bias": False}),
+    # Several tiles, and several bands of the tiled computation.
+    "many_bands": Case(37, 4, batch=1),
+    "many_bands_dilation": Case(75, 4, {"dilation_rate": (2, 1)}, batch=1),
 }
+# Those that compile to something different.
+COMPILED = (
+    "default",
+    "smaller_than_the_window",
+    "dilation_that_does_not_divide",
+    "many_bands",
+    "channels_first",
+)
 
 
 @functools.cache
@@ -96,27 +109,32 @@ def reference(name):
 
 
 @pytest.mark.parametrize(
-    "mode, name",
+    "implementation, mode, name",
     product(
+        ("tiled", "patches"),
         MODES,
         CASES,
-        quick=lambda mode, name: (
+        quick=lambda implementation, mode, name: (
             mode == "eager"
-            or (mode, name) in in_turn(MODES[1:] or MODES, list(CASES)[:8])
+            or (
+                implementation == "tiled"
+                and (mode, name) in in_turn(MODES[1:] or MODES, COMPILED)
+            )
         ),
     ),
 )
-def test_values_scores_and_gradients(mode, name):
+def test_values_scores_and_gradients(implementation, mode, name):
     case, expected = CASES[name], reference(name)
+    layer = case.make_layer(implementation=implementation)
     cotangents = expected.cotangents()
     result = value_and_gradients(
-        case.make_layer(), case.make_inputs(), *cotangents, mode=mode
+        layer, case.make_inputs(), *cotangents, mode=mode
     )
     np.testing.assert_allclose(result.outputs, expected.outputs, **TOLERANCE)
     np.testing.assert_allclose(result.scores, expected.scores, **TOLERANCE)
     expected.check_gradients(result.gradients, *cotangents)
     alone = value_and_gradients(
-        case.make_layer(), case.make_inputs(), cotangents[0], mode=mode
+        layer, case.make_inputs(), cotangents[0], mode=mode
     )
     np.testing.assert_allclose(alone.outputs, expected.outputs, **TOLERANCE)
     expected.check_gradients(alone.gradients, cotangents[0])

@@ -7,7 +7,13 @@ import keras
 import numpy as np
 import pytest
 
-from keras_sasa import AttentionStem, SelfAttention2D, local_attention, training
+from keras_sasa import (
+    AttentionStem,
+    NeighborhoodAttention2D,
+    SelfAttention2D,
+    local_attention,
+    training,
+)
 from keras_sasa.applications import CONFIGURATIONS, ResNet
 from keras_sasa.data import load_data
 from keras_sasa.detection import RetinaNet
@@ -278,6 +284,20 @@ def test_layers_of_unknown_size(name, keys, tmp_path):
     assert_equal_in_runtime(
         keras.Model(inputs, outputs), name, tmp_path, [images(2, 13, 9, 4)]
     )
+
+
+@pytest.mark.parametrize(
+    "name", ["litert", large("tf_saved_model"), large("onnx")]
+)
+def test_neighborhood_attention_of_unknown_size(name, tmp_path):
+    """The last image is smaller than a window."""
+    inputs = keras.Input((None, None, 4))
+    layer = NeighborhoodAttention2D(
+        2, 3, (2, 1), embedding_initializer="random_normal"
+    )
+    model = keras.Model(inputs, layer(inputs))
+    batches = [images(2, 13, 9, 4), images(1, 4, 5, 4)]
+    assert_equal_in_runtime(model, name, tmp_path, batches)
 
 
 # A batch of known size is 150 nodes of ONNX fewer for every attention, of which

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_sasa.ops.sizes import arange, ceil_divide
+from keras_sasa.ops.sizes import arange, ceil_divide, clip
 from keras_sasa.ops.softmax import MASKED_LOGIT
 
 
@@ -15,15 +15,17 @@ class AxisTiles:
     """Query tiles and the keys they see (tile and halo) along one axis.
 
     They belong to one dilation phase, in which neighbours in a window are
-    neighbours in memory.
+    neighbours in memory. A window that moves at the border is part of one that
+    does not move and has the keys of every offset.
 
     Attributes:
-        kernel_size: Keys of a window.
+        kernel_size: Keys of a window that does not move.
         stride: Keys between two queries.
         margin: Padding before the first key of the image.
         size: Keys of the image.
         queries: Number of queries.
         tile: Queries of a tile.
+        moving: Keys of a window that moves, or `None` if windows do not move.
     """
 
     kernel_size: int
@@ -32,6 +34,7 @@ class AxisTiles:
     size: Any
     queries: Any
     tile: int
+    moving: int | None = None
 
     @property
     def tiles(self) -> Any:
@@ -98,7 +101,14 @@ class AxisTiles:
         window = (self.relative_index() < self.kernel_size)[None, None]
         place = (self.tile_key_index() - self.margin)[None, :, None, :]
         phase = np.arange(phases, dtype="int32")[:, None, None, None]
-        inside = (place >= 0) & (place * phases + phase < size) & window
+        if self.moving is None:
+            inside = (place >= 0) & (place * phases + phase < size) & window
+        else:
+            # The window of every query, among the pixels of its phase.
+            last = ceil_divide(size - phase, phases) - self.moving
+            query = self.tile_query_index()[None, :, :, None]
+            first = clip(query - self.moving // 2, 0, last)
+            inside = (place >= first) & (place < first + self.moving)
         mask = ops.cast(ops.where(inside, 0.0, MASKED_LOGIT), dtype)
         return ops.reshape(mask, (phases, -1, self.tile_keys))
 

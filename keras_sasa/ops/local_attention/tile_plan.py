@@ -55,6 +55,8 @@ def make_plan(problem: Problem, keys, queries, one_band: bool) -> "TilePlan":
             queries[1],
             choose_tile(queries[1], columns.stride),
         ),
+        num_heads=problem.num_heads,
+        phases=phases[0] * phases[1],
         dtype=problem.dtype,
         masked=problem.masked,
     )
@@ -62,12 +64,17 @@ def make_plan(problem: Problem, keys, queries, one_band: bool) -> "TilePlan":
 
 def _axis_tiles(axis, keys, queries, tile):
     return AxisTiles(
-        kernel_size=axis.kernel_size,
+        kernel_size=axis.offsets,
         stride=axis.stride,
-        margin=axis.margin // axis.dilation_rate,
+        margin=(
+            axis.offsets // 2
+            if axis.shifts
+            else axis.margin // axis.dilation_rate
+        ),
         size=keys,
         queries=queries,
         tile=tile,
+        moving=axis.kernel_size if axis.shifts else None,
     )
 
 
@@ -81,6 +88,8 @@ class TilePlan:
             where sizes are not.
         rows: The rows of one band, cut into tiles.
         columns: The columns of the map, cut into tiles.
+        num_heads: Number of heads.
+        phases: Number of phases of the dilation.
         dtype: Type of the computation.
         masked: Whether a query may be left without any key.
     """
@@ -89,6 +98,8 @@ class TilePlan:
     num_bands: Any
     rows: AxisTiles
     columns: AxisTiles
+    num_heads: int
+    phases: int
     dtype: str
     masked: bool
 
@@ -220,6 +231,21 @@ class TilePlan:
             ],
             axis=1,
         ).astype(self.dtype)
+
+    def offset_index(self) -> np.ndarray:
+        """`(T, U)`: the offset of a key in the flattened `(K * L,)`.
+
+        Keys outside the window, which are masked, have any offset.
+        """
+        rows, columns = (
+            np.minimum(axis.relative_index(), axis.kernel_size - 1)
+            for axis in (self.rows, self.columns)
+        )
+        index = (
+            rows[:, None, :, None] * self.columns.kernel_size
+            + columns[None, :, None, :]
+        )
+        return index.reshape(self.tile_size, self.tile_keys).astype("int32")
 
     def window_mask(self) -> np.ndarray:
         """1 where a key is in the window of a query, else 0: `(T, U)`."""

@@ -6,11 +6,12 @@ query. Bands (a few rows of tiles) are computed one after the other and
 recomputed in the gradient, so no more than one band of attention weights is
 in memory at a time.
 
-Everything that depends on the offset between query and key splits into rows and
-columns: q.r, the border of the window, the border of the image. It is computed
-for the rows and for the columns of a tile's keys, and a key gets the sum of its
-two logits. The gradient sums over rows and columns by a product with a constant
-matrix of zeros and ones.
+Almost everything that depends on the offset between query and key splits into
+rows and columns: q.r, the border of the window, the border of the image. It is
+computed for the rows and for the columns of a tile's keys, and a key gets the
+sum of its two logits. The gradient sums over rows and columns by a product with
+a constant matrix of zeros and ones. A table of biases does not split; its
+entries lie in the same places of every tile.
 
 B batch x heads (x phases of the dilation), T queries of a tile,
 U keys of a tile, D channels per head, K and L window height and width.
@@ -20,13 +21,17 @@ import dataclasses
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_sasa import _derivatives
 from keras_sasa.ops.exporters import exporting, exporting_without_loops
 from keras_sasa.ops.local_attention.dilation import DilationPhases
 from keras_sasa.ops.local_attention.interface import LocalAttention
-from keras_sasa.ops.local_attention.position import RowColumnEmbeddings
+from keras_sasa.ops.local_attention.position import (
+    PositionBias,
+    RowColumnEmbeddings,
+)
 from keras_sasa.ops.local_attention.tile_plan import (
     TilePlan,
     make_plan,
@@ -45,11 +50,10 @@ class TiledAttention(LocalAttention):
     portable = True
 
     def unsupported_reason(self, problem):
-        if problem.shifts:
-            return "its windows do not move at the border"
-        if isinstance(problem.position, RowColumnEmbeddings | None):
+        known = RowColumnEmbeddings | PositionBias | None
+        if isinstance(problem.position, known):
             return None
-        return "it knows no other positions than row and column embeddings"
+        return "it knows no other positions than embeddings and biases"
 
     def compute(
         self,
@@ -66,7 +70,9 @@ class TiledAttention(LocalAttention):
         batch, height, width, filters = ops.shape(query)
         _, key_height, key_width, _ = ops.shape(value)
         explicit_weights = problem.dropout or problem.scores
-        exported = exporting()
+        # Exported files may be quantized, so there masks are not logits; where
+        # windows move, they are different masks for every tile.
+        exported = exporting() and not problem.shifts
         plan = make_plan(
             problem,
             keys=(key_height, key_width),
@@ -92,6 +98,9 @@ class TiledAttention(LocalAttention):
 
         query = plan.pad_queries(phases.split(heads_first(query)))
         value = plan.pad_keys(phases.split(heads_first(value)))
+        bias = None
+        if isinstance(problem.position, PositionBias):
+            bias = _tile_bias(plan, *position)
         position = _position_logits(
             problem,
             plan,
@@ -105,7 +114,6 @@ class TiledAttention(LocalAttention):
             key = plan.pad_keys(phases.split(heads_first(key)))
         elif mask is None or exported:
             query, key = query[..., :1], ops.zeros_like(value[..., :1])
-        # Exported files may be quantized, so there masks are not logits.
         attendable = None
         if exported:
             attendable = _attendable_keys(
@@ -127,10 +135,11 @@ class TiledAttention(LocalAttention):
         weights = None
         if not explicit_weights:
             output = _attend_by_bands(
-                plan, query, key, value, position, attendable
+                plan, query, key, value, position, bias, attendable
             )
         else:
             if dropout_mask is not None:
+                dropout_mask = _to_offsets(problem, dropout_mask)
                 dropout_mask = ops.transpose(dropout_mask, (0, 3, 1, 2, 4, 5))
                 dropout_mask = ops.reshape(
                     dropout_mask,
@@ -138,13 +147,21 @@ class TiledAttention(LocalAttention):
                 )
                 dropout_mask = plan.pad_queries(phases.split(dropout_mask))
             output, weights = _attend_at_once(
-                plan, query, key, value, position, dropout_mask, attendable
+                plan,
+                query,
+                key,
+                value,
+                position,
+                bias,
+                dropout_mask,
+                attendable,
             )
             weights = phases.join(plan.crop(weights), height, width)
             weights = ops.reshape(
-                weights, (batch, num_heads, height, width, *problem.window)
+                weights, (batch, num_heads, height, width, *problem.offsets)
             )
             weights = ops.transpose(weights, (0, 2, 3, 1, 4, 5))
+            weights = _from_offsets(problem, weights)
         output = phases.join(plan.crop(output), height, width)
         output = ops.reshape(
             output, (batch, num_heads, height, width, filters // num_heads)
@@ -174,7 +191,7 @@ def _position_logits(problem, plan, query, position, images, phases, sizes):
     # Not -1, which has no value where there are no images.
     number = images[0] * images[1]
     lines = phases.rows * phases.columns * high
-    if problem.position is None:
+    if not isinstance(problem.position, RowColumnEmbeddings):
         zeros = ops.zeros_like(query[..., :1])
         rows = ops.repeat(zeros, plan.rows.tile_keys, axis=-1)
         columns = ops.repeat(zeros, plan.columns.tile_keys, axis=-1)
@@ -258,6 +275,52 @@ def _for_each(embedding, tiles, queries):
     return ops.tile(embedding, (1, queries // tiles.tile, 1, 1))
 
 
+def _tile_bias(plan, table):
+    """Returns the biases of the keys of a tile: `(N, T, U)`."""
+    table = ops.reshape(table, (plan.num_heads, plan.window_size))
+    return ops.take(table, plan.offset_index(), axis=1)
+
+
+def _to_offsets(problem, windows):
+    """Moves numbers of keys to the offsets of the keys, among zeros.
+
+    Args:
+        problem: Description of the call.
+        windows: `(batch, P, Q, N, window height, window width)`.
+
+    Returns:
+        `(batch, P, Q, N, vertical offsets, horizontal offsets)`.
+    """
+    if not problem.shifts:
+        return windows
+    rows, columns = _offset_matrices(problem, windows)
+    windows = ops.einsum("bpqnkl,pkr->bpqnrl", windows, rows)
+    return ops.einsum("bpqnrl,qls->bpqnrs", windows, columns)
+
+
+def _from_offsets(problem, offsets):
+    """The inverse of `_to_offsets`."""
+    if not problem.shifts:
+        return offsets
+    rows, columns = _offset_matrices(problem, offsets)
+    offsets = ops.einsum("bpqnrs,pkr->bpqnks", offsets, rows)
+    return ops.einsum("bpqnks,qls->bpqnkl", offsets, columns)
+
+
+def _offset_matrices(problem, like):
+    """Returns ones where a key has an offset: `(queries, keys, offsets)`."""
+    return (
+        ops.cast(
+            axis.key_offsets(queries)[:, :, None]
+            == np.arange(axis.offsets, dtype="int32"),
+            like.dtype,
+        )
+        for axis, queries in zip(
+            problem.axes, ops.shape(like)[1:3], strict=True
+        )
+    )
+
+
 def _attendable_keys(plan, phases, mask, images, sizes):
     """Returns a map of the keys that may be attended to.
 
@@ -284,11 +347,11 @@ def _attendable_keys(plan, phases, mask, images, sizes):
     return keys
 
 
-def _tile_weights(plan, query, key, position, attendable=None):
+def _tile_weights(plan, query, key, position, bias=None, attendable=None):
     """Returns the attention weights `(B, tiles, T, U)`.
 
-    `attendable` is a mask of the keys, `(B or 1, tiles, U, 1)`, or `None` if
-    the position logits contain it.
+    `bias` is `(N, T, U)` or `None`. `attendable` is a mask of the keys, `(B or
+    1, tiles, U, 1)`, or `None` if the position logits contain it.
     """
     batch, number, _, _ = ops.shape(query)
     # A sum, not a product with ones: for weights of 8 bits, LiteRT rounds the
@@ -299,6 +362,10 @@ def _tile_weights(plan, query, key, position, attendable=None):
     logits = ops.einsum("bntd,bnud->bntu", query, key) + ops.reshape(
         position, (batch, number, plan.tile_size, plan.tile_keys)
     )
+    if bias is not None:
+        shape = ops.shape(logits)
+        logits = _divide_heads(plan, logits) + bias[:, None]
+        logits = ops.reshape(logits, shape)
     if attendable is not None:
         attendable = ops.transpose(attendable, (0, 1, 3, 2))
         return masked_softmax(logits, plan.window_mask(), attendable)
@@ -309,8 +376,17 @@ def _tile_weights(plan, query, key, position, attendable=None):
     return weights
 
 
+def _divide_heads(plan, tiles):
+    """`(B, tiles, T, U)` -> `(batch, N, phases * tiles, T, U)`."""
+    maps, number, *tile = ops.shape(tiles)
+    images = maps // (plan.num_heads * plan.phases)
+    return ops.reshape(
+        tiles, (images, plan.num_heads, plan.phases * number, *tile)
+    )
+
+
 def _attend_at_once(
-    plan, query, key, value, position, dropout_mask, attendable
+    plan, query, key, value, position, bias, dropout_mask, attendable
 ):
     """Attends to one band; differentiable, keeps the weights in memory.
 
@@ -322,6 +398,7 @@ def _attend_at_once(
         plan.gather_queries(query),
         plan.gather_keys(key),
         plan.gather_queries(position),
+        bias,
         None if attendable is None else plan.gather_keys(attendable),
     )
     scores = take_per_query(weights, plan.window_keys_index())
@@ -335,14 +412,14 @@ def _attend_at_once(
     return plan.scatter_queries(output), plan.scatter_queries(scores)
 
 
-def _attend_by_bands(plan, query, key, value, position, attendable):
+def _attend_by_bands(plan, query, key, value, position, bias, attendable):
     """Attends band by band, and recomputes the bands in the gradient.
 
     Returns:
         The output `(B, P, Q, D)`.
     """
 
-    def compute(query, key, value, position):
+    def compute(query, key, value, position, bias=None):
         def band_output(band):
             query_tiles = band.queries(query)
             weights = _tile_weights(
@@ -350,6 +427,7 @@ def _attend_by_bands(plan, query, key, value, position, attendable):
                 query_tiles,
                 band.keys(key),
                 band.queries(position),
+                bias,
                 None if attendable is None else band.keys(attendable),
             )
             output = ops.matmul(weights, band.keys(value))
@@ -360,15 +438,18 @@ def _attend_by_bands(plan, query, key, value, position, attendable):
         )
         return _stack_queries(output)
 
-    if attendable is not None:
+    operands = [query, key, value, position]
+    if bias is not None:
+        operands.append(bias)
+    if exporting():
         # Otherwise TensorFlow writes the gradient to the file as well.
-        return compute(query, key, value, position)
+        return compute(*operands)
 
     def gradient(operands, outputs, kept, upstreams):
-        return _attend_gradient(plan, *operands, *outputs, *upstreams)
+        return _attend_gradient(plan, operands, *outputs, *upstreams)
 
     (output,) = _derivatives.call(
-        [query, key, value, position],
+        operands,
         lambda *operands: ([compute(*operands)], []),
         lambda *operands: [compute(*operands)],
         gradient,
@@ -376,8 +457,9 @@ def _attend_by_bands(plan, query, key, value, position, attendable):
     return output
 
 
-def _attend_gradient(plan, query, key, value, position, output, upstream):
-    """Returns the gradients of query, key, value and position logits."""
+def _attend_gradient(plan, operands, output, upstream):
+    """Returns the gradients of query, key, value, position logits and bias."""
+    query, key, value, position, *bias = operands
     # With p the weights, o the output and g its gradient, the gradient of a
     # logit is p * (g.v - g.o). The last channels subtract within the product.
     correction = ops.sum(upstream * output, axis=-1, keepdims=True)
@@ -387,7 +469,9 @@ def _attend_gradient(plan, query, key, value, position, output, upstream):
 
     def band_gradient(band):
         queries, keys = band.queries(query), band.keys(key)
-        weights = _tile_weights(plan, queries, keys, band.queries(position))
+        weights = _tile_weights(
+            plan, queries, keys, band.queries(position), *bias
+        )
         gradient = band.queries(upstream)
         values = band.keys(value)
         logits = weights * ops.einsum("bntd,bnud->bntu", gradient, values)
@@ -403,9 +487,10 @@ def _attend_gradient(plan, query, key, value, position, output, upstream):
                 wide,
             ),
             plan.scatter_queries(sides),
+            *(ops.sum(_divide_heads(plan, logits), (0, 2)) for _ in bias),
         )
 
-    queries, keys, values, sides = _map_bands(
+    queries, keys, values, sides, *biases = _map_bands(
         plan,
         band_gradient,
         [
@@ -413,6 +498,7 @@ def _attend_gradient(plan, query, key, value, position, output, upstream):
             _key_band(plan, key),
             _key_band(plan, value),
             _query_band(plan, query, position),
+            *(part.shape for part in bias),
         ],
     )
     high = ops.shape(key)[1]
@@ -421,6 +507,7 @@ def _attend_gradient(plan, query, key, value, position, output, upstream):
         plan.add_bands(keys, high),
         plan.add_bands(values, high)[..., :-1],
         _stack_queries(sides),
+        *(ops.sum(part, axis=0) for part in biases),
     )
 
 
