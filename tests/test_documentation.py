@@ -12,12 +12,16 @@ import keras
 import numpy as np
 import pytest
 
-from keras_sasa import detection
+from keras_sasa import applications, detection
+from keras_sasa.applications import named_nat, published_file
+from keras_sasa.applications.nat import NAT
 from keras_sasa.command_line import resolve_output
 from keras_sasa.layers import ImageRescaling
 from keras_sasa.training import fit
 from tests.support.detectors import tiny_detector
+from tests.support.nat_tensors import TINY, checkpoint
 from tests.support.networks import linear_classifier
+from tests.support.tensor_files import write_safetensors
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = sorted(
@@ -60,11 +64,31 @@ def test_python_blocks_run(page, tmp_path, monkeypatch, request):
         monkeypatch.setitem(fit.__globals__, "ResNet", linear_classifier)
     if page == "docs/own_images.md":
         train_on_photos(tmp_path)
+    if page == "docs/pretrained.md":
+        download_random_weights(tmp_path, monkeypatch)
+        if not request.config.getoption("--run-large"):
+            monkeypatch.setattr(applications, "NATMini", small_nat)
     monkeypatch.setattr(keras.datasets.cifar10, "load_data", few_images)
     # One namespace: a reader types the blocks one after the other.
     namespace = {}
     for number, block in enumerate(blocks(page, "python")):
         exec(compile(block, f"{page}[{number}]", "exec"), namespace)
+
+
+def download_random_weights(folder, monkeypatch):
+    """Puts random weights in the place of the published ones of NATMini."""
+    path = folder / "hub.safetensors"
+    options = named_nat.VARIANTS["NATMini"]
+    tensors = checkpoint(options, classes=1000, kernel_size=7)
+    write_safetensors(path, tensors)
+    monkeypatch.setattr(
+        published_file.PublishedFile, "download", lambda self: str(path)
+    )
+
+
+def small_nat(weights, **options):
+    """Returns a network of two levels."""
+    return NAT(TINY, weights=None, kernel_size=3, **options)
 
 
 def few_images():
