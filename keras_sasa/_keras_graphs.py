@@ -170,6 +170,11 @@ def in_training(training: bool | None) -> bool:
     return bool(training)
 
 
+def keras_mask(tensor: Any) -> Any:
+    """Returns the mask that Keras passes along with a tensor, or `None`."""
+    return getattr(tensor, "_keras_mask", None)
+
+
 def call_with(
     model: keras.Model,
     inputs: Any,

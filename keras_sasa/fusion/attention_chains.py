@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from keras_sasa._keras_graphs import Call, calls_before
+from keras_sasa._keras_graphs import Call, calls_before, keras_mask
 from keras_sasa.layers import BatchNormalization, SelfAttention2D
 from keras_sasa.ops.local_attention.epilogue import Epilogue
 from keras_sasa.ops.precision import compute_dtype
@@ -33,7 +33,7 @@ class AttentionChain:
     relu: layers.ReLU | layers.Activation | None
 
     @property
-    def layers(self) -> list[keras.Layer]:
+    def members(self) -> list[keras.Layer]:
         """The layers in the order of their calls."""
         chain = self.attention, self.pool, self.normalization, self.relu
         return [layer for layer in chain if layer is not None]
@@ -48,7 +48,7 @@ class AttentionChain:
             inputs: The input of the attention.
             **options: Of its call in the graph; all are `None`.
         """
-        if self._fusible():
+        if self._fusible() and keras_mask(inputs) is None:
             return self.attention(
                 inputs, training=False, epilogue=self._epilogue()
             )
@@ -68,7 +68,7 @@ class AttentionChain:
                 "call" not in vars(layer)
                 and layer.activity_regularizer is None
                 and layer.compute_dtype == attention.compute_dtype
-                for layer in self.layers
+                for layer in self.members
             )
             and attention.data_format == "channels_last"
             and attention.activation is keras.activations.linear

@@ -52,7 +52,7 @@ class FusedModel(keras.Model):
         """The functions to call in place of layers, by the layers' identity."""
         functions = {}
         for chain in find_attention_chains(self):
-            first, *others = chain.layers
+            first, *others = chain.members
             functions[id(first)] = chain.call
             functions.update((id(layer), _identity) for layer in others)
         return functions

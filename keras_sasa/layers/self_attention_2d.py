@@ -110,6 +110,8 @@ class SelfAttention2D(ImageLayer):
         training: Boolean, whether dropout is applied.
         return_attention_scores: Boolean, whether to return
             `(outputs, attention_scores)`.
+        epilogue: The steps that `keras_sasa.fusion` adds, or `None`. It cannot
+            be combined with a mask.
 
     Input shape:
         `(batch_size, height, width, channels)`, or
@@ -275,6 +277,11 @@ class SelfAttention2D(ImageLayer):
         return_attention_scores=False,
         epilogue=None,
     ):
+        if epilogue is not None and mask is not None:
+            raise ValueError(
+                "`epilogue` cannot be combined with `mask`. Received: "
+                f"epilogue={epilogue}, mask={mask}."
+            )
         inputs = ops.cast(inputs, self.compute_dtype)
         if self.data_format == "channels_first":
             inputs = ops.transpose(inputs, (0, 2, 3, 1))

@@ -8,6 +8,7 @@ from keras import layers
 from keras_sasa import SelfAttention2D
 from keras_sasa.applications import ResNet
 from keras_sasa.fusion import FusedModel
+from keras_sasa.fusion.attention_chains import find_attention_chains
 from keras_sasa.layers import self_attention_2d
 from keras_sasa.ops.local_attention import portable
 from tests.support.backend import BACKEND, MODES, value_and_gradients
@@ -268,6 +269,24 @@ def test_masks(epilogues):
     with pytest.warns(UserWarning, match="does not support masking"):
         check_same(model, images, mask=mask)
     assert set(epilogues) == {None}
+
+
+def test_mask_that_is_not_in_the_graph(epilogues):
+    class Masking(layers.Layer):
+        def call(self, inputs):
+            outputs = keras.ops.abs(inputs)
+            mask = keras.ops.any(inputs[..., :1] > 0.5, axis=-1)
+            keras.src.backend.set_keras_mask(outputs, mask)
+            return outputs
+
+    check_same(build(Masking(), *FUSED["relu"]()))
+    assert set(epilogues) == {None}
+    model = build(*FUSED["relu"]())
+    epilogue = find_attention_chains(model)[0]._epilogue()
+    with pytest.raises(ValueError, match="`epilogue` cannot be combined"):
+        model.layers[1](
+            IMAGES, mask=np.ones(IMAGES.shape[:3], bool), epilogue=epilogue
+        )
 
 
 def test_other_consumers(epilogues):
