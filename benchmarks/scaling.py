@@ -95,7 +95,7 @@ def seconds_of_sizes(count):
 
 
 def main():
-    parser = common.make_parser(__doc__, "scaling.csv", 30)
+    parser = common.make_parser(__doc__, "scaling.csv", 12)
     parser.add_argument("--sizes", type=int, default=SIZES)
     parser.add_argument(
         "--memory",

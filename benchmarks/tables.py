@@ -357,7 +357,7 @@ def readme():
 
 
 def scaling(label):
-    rows = measured.rows_of_machine("scaling.csv", label)
+    rows = measured.rows_by_key("scaling.csv", label, "experiment", "what")
     lines = [
         [
             row["experiment"],
@@ -367,9 +367,11 @@ def scaling(label):
             else f"{number(row, 'mib', 0)} MiB",
             number(row, "ratio_of_medians", 2),
         ]
-        for row in {(r["experiment"], r["what"]): r for r in rows}.values()
+        for row in rows.values()
     ]
-    return with_source(table([label, "", "median", "ratio"], lines), *rows)
+    return with_source(
+        table([label, "", "median", "ratio"], lines), *rows.values()
+    )
 
 
 # Other implementations
