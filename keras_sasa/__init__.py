@@ -7,7 +7,7 @@ model can be loaded.
 import importlib
 from typing import TYPE_CHECKING
 
-from keras_sasa import applications, detection, layers, optimizers
+from keras_sasa import applications, detection, fusion, layers, optimizers
 from keras_sasa._version import __version__
 from keras_sasa.layers import (
     AttentionStem,
@@ -28,6 +28,7 @@ __all__ = [
     "conversion",
     "data",
     "detection",
+    "fusion",
     "layers",
     "local_attention",
     "optimizers",
