@@ -31,9 +31,14 @@ namespace keras_sasa {
 namespace KERAS_SASA_LEVEL {
 namespace {
 
-// Floats of a pixel that a task should read together. A task keeps k * k
-// weights a lane, which should not leave the caches, so that it is few.
-constexpr int64_t kContiguousFloats = 16;
+// Floats of a pixel that a task should read together: much, as in the forward
+// pass. But a task keeps k * k weights for each lane of a block, which should
+// not leave the caches: where more heads make the blocks wider, it is few.
+int64_t ContiguousFloats(const WindowShape& shape) {
+  constexpr int64_t kMany = 64, kFew = 16;
+  const Layout many(shape, kMany), few(shape, kFew);
+  return many.block_vectors <= few.vectors ? kMany : kFew;
+}
 
 class BackwardTasks : public Tasks {
  public:
@@ -43,7 +48,7 @@ class BackwardTasks : public Tasks {
       : inputs_(inputs),
         upstream_(upstream),
         gradients_(gradients),
-        layout_(shape, kContiguousFloats),
+        layout_(shape, ContiguousFloats(shape)),
         masks_(layout_),
         positions_(layout_, inputs),
         scalar_maps_(layout_),
@@ -86,7 +91,8 @@ class BackwardTasks : public Tasks {
       const int64_t plane_stride = layout_.plane_stride;
       queries_ = {nullptr, kQueryRows, layout_.width * plane_stride, left};
       upstream_ = queries_;
-      weights_ = {nullptr, kQueryRows, layout_.window * plane_stride, left};
+      weights_ = {nullptr, kQueryRows,
+                  layout_.window * layout_.block_plane_stride, left};
       logit_gradients_ = weights_;
       const bool relative = call_.positions_.relative();
       const int64_t bands_size = bands_.slots() * BandSize();
@@ -108,7 +114,7 @@ class BackwardTasks : public Tasks {
            {&value_sums_, bands_size},
            {&key_sums_, bands_size},
            {&sums_, kQueryRows * entries_ * kLanes},
-           {&row_sums_, kQueryRows * entries_ * plane_stride},
+           {&row_sums_, kQueryRows * entries_ * layout_.block_plane_stride},
            {&output_, kQueryRows * layout_.width * kLanes},
            {&embedding_gradients_.finite_queries,
             embedding_gradients_.finite_queries_size()}});
@@ -126,18 +132,11 @@ class BackwardTasks : public Tasks {
               call_.upstream_.log_sum_exp, strip_.QueryImageRow(first + row),
               strip_.first_head);
         }
-        for (int64_t vector = 0; vector < layout_.vectors; ++vector) {
-          ComputeQueryGradients(first, count, vector);
+        StartBands(first + count);
+        for (int64_t block = 0; block < layout_.blocks; ++block) {
+          RunBlock(first, count, block);
         }
-        if (call_.positions_.relative()) {
-          for (int64_t row = 0; row < count; ++row) {
-            embedding_gradients_.Add(
-                queries_.Slot(row),
-                row_sums_ + row * entries_ * layout_.plane_stride,
-                !rings_.finite);
-          }
-        }
-        AddToBands(first, first + count);
+        FinishBands(first + count);
       }
       while (finished_ < bands_.count()) FinishBand();
       if (call_.positions_.relative()) {
@@ -146,6 +145,28 @@ class BackwardTasks : public Tasks {
     }
 
    private:
+    void RunBlock(int64_t first, int64_t count, int64_t block) {
+      const int64_t begin = block * layout_.block_vectors;
+      const int64_t end = begin + layout_.block_vectors;
+      for (int64_t vector = begin; vector < end; ++vector) {
+        ComputeQueryGradients(first, count, vector, (vector - begin) * kLanes);
+      }
+      if (call_.positions_.relative()) {
+        for (int64_t row = 0; row < count; ++row) {
+          embedding_gradients_.Add(
+              queries_.Slot(row),
+              row_sums_ + row * entries_ * layout_.block_plane_stride, block,
+              !rings_.finite);
+        }
+      }
+      for (int64_t band = finished_; band < started_; ++band) {
+        for (int64_t remainder = 0; remainder < layout_.rows.stride;
+             ++remainder) {
+          AddToBand(band, remainder, first, first + count, begin, end);
+        }
+      }
+    }
+
     void Pack(int64_t row) {
       const int64_t image_row = strip_.QueryImageRow(row);
       rings_.finite &= call_.query_packing_.Pack(call_.inputs_.query.data,
@@ -156,8 +177,10 @@ class BackwardTasks : public Tasks {
           1.0f, upstream_.Row(row));
     }
 
-    // Weights, their gradients and the gradient of the queries.
-    void ComputeQueryGradients(int64_t first, int64_t count, int64_t vector) {
+    // Weights, their gradients and the gradient of the queries. `block_lane` is
+    // where the vector lies in the planes of its block.
+    void ComputeQueryGradients(int64_t first, int64_t count, int64_t vector,
+                               int64_t block_lane) {
       const int64_t lane = vector * kLanes;
       const int64_t width = layout_.width;
       const bool content = call_.inputs_.content();
@@ -172,14 +195,14 @@ class BackwardTasks : public Tasks {
           queries, queries_.row_stride, vector, row_logits_, column_logits_);
       strip_products_.Multiply(rings_.keys, content ? width : 0, queries,
                                queries_.row_stride, vector, row_logits_,
-                               column_logits_, weights_.Slot(0) + lane,
-                               layout_.plane_stride);
+                               column_logits_, weights_.Slot(0) + block_lane,
+                               layout_.block_plane_stride);
       strip_products_.Multiply(rings_.values, width, upstream_.Slot(0) + lane,
                                upstream_.row_stride, vector, zeros, zeros,
-                               logit_gradients_.Slot(0) + lane,
-                               layout_.plane_stride);
+                               logit_gradients_.Slot(0) + block_lane,
+                               layout_.block_plane_stride);
       for (int64_t row = 0; row < count; ++row) {
-        ComputeLogitGradients(row, vector);
+        ComputeLogitGradients(row, vector, block_lane);
       }
       const bool relative = call_.positions_.relative();
       if (relative) ComputePositionGradients(count, vector);
@@ -188,8 +211,8 @@ class BackwardTasks : public Tasks {
       }
       if (content) {
         strip_products_.ComputeWeighted(
-            rings_.keys, logit_gradients_.Slot(0) + lane, layout_.plane_stride,
-            vector, /*add=*/relative,
+            rings_.keys, logit_gradients_.Slot(0) + block_lane,
+            layout_.block_plane_stride, vector, /*add=*/relative,
             /*factors=*/nullptr, output_);
       }
       for (int64_t row = 0; row < count; ++row) {
@@ -202,14 +225,13 @@ class BackwardTasks : public Tasks {
 
     // Of one row of queries. The logits become weights, and their products with
     // the upstream these gradients.
-    KERAS_SASA_NOINLINE void ComputeLogitGradients(int64_t row,
-                                                   int64_t vector) {
+    KERAS_SASA_NOINLINE void ComputeLogitGradients(int64_t row, int64_t vector,
+                                                   int64_t block_lane) {
       const int64_t taps = layout_.columns.kernel;
-      const int64_t plane_stride = layout_.plane_stride;
-      const int64_t lane = vector * kLanes;
+      const int64_t plane_stride = layout_.block_plane_stride;
       int64_t begin, end;
       strip_.WindowRows(row, &begin, &end);
-      const int64_t start = begin * taps * plane_stride + lane;
+      const int64_t start = begin * taps * plane_stride + block_lane;
       const Vector log_sum_exp =
           call_.scalar_maps_.Gather(log_sum_exp_[row], vector, -kMaskedLogit);
       // 0 * x is 0 for finite numbers and NaN for the others.
@@ -238,7 +260,7 @@ class BackwardTasks : public Tasks {
         }
       });
       for (int64_t entry = 0; entry < entries_; ++entry) {
-        Store(row_sums_ + (row * entries_ + entry) * plane_stride + lane,
+        Store(row_sums_ + (row * entries_ + entry) * plane_stride + block_lane,
               Load(row_sums + entry * kLanes));
       }
     }
@@ -282,19 +304,16 @@ class BackwardTasks : public Tasks {
     // Floats from one vector of a band to the next.
     int64_t VectorSize() const { return kQueryRows * layout_.width * kLanes; }
 
-    // Adds the queries from `first_query` to `end_query` to the gradients of
-    // the keys that they see.
-    void AddToBands(int64_t first_query, int64_t end_query) {
+    // Starts the bands that queries before `end_query` see.
+    void StartBands(int64_t end_query) {
       while (started_ < bands_.count() &&
              bands_.FirstQuery(started_) < end_query) {
         ++started_;
       }
-      for (int64_t band = finished_; band < started_; ++band) {
-        for (int64_t remainder = 0; remainder < layout_.rows.stride;
-             ++remainder) {
-          AddToBand(band, remainder, first_query, end_query);
-        }
-      }
+    }
+
+    // Finishes the bands that only queries before `end_query` see.
+    void FinishBands(int64_t end_query) {
       while (finished_ < bands_.count() &&
              bands_.LastQuery(finished_) < end_query) {
         FinishBand();
@@ -309,12 +328,14 @@ class BackwardTasks : public Tasks {
                         CeilDiv(strip_.keys - *first, layout_.rows.stride)));
     }
 
+    // Adds the queries from `first_query` to `end_query` to the gradients of
+    // the keys that they see, for the vectors from `begin` to `end`.
     void AddToBand(int64_t band, int64_t remainder, int64_t first_query,
-                   int64_t end_query) {
+                   int64_t end_query, int64_t begin, int64_t end) {
       int64_t first;
       const int64_t count = BandRows(band, remainder, &first);
       if (count == 0) return;
-      key_gradients_.MoveTo(first, count, first_query, end_query);
+      key_gradients_.MoveTo(first, count, first_query, end_query, begin);
       const bool masked = !rings_.finite;
       const bool add = bands_.FirstQuery(band) < first_query;
       const bool last = bands_.LastQuery(band) < end_query;
@@ -322,9 +343,11 @@ class BackwardTasks : public Tasks {
       Vector factors[kQueryRows];
       for (Vector& factor : factors) factor = Broadcast(kLn2);
       const bool content = call_.inputs_.content();
-      int64_t offset = BandOffset(band, remainder);
+      const int64_t band_offset = BandOffset(band, remainder);
       for (int64_t phase = 0; phase < layout_.column_phases; ++phase) {
-        for (int64_t vector = 0; vector < layout_.vectors; ++vector) {
+        int64_t offset =
+            band_offset + (phase * layout_.vectors + begin) * VectorSize();
+        for (int64_t vector = begin; vector < end; ++vector) {
           if (last) PrefetchKeys(first, count, phase, vector);
           key_gradients_.Compute(weights_, upstream_, phase, vector, masked,
                                  add, nullptr, value_sums_ + offset);

@@ -90,21 +90,24 @@ class EmbeddingGradients {
 
   void Clear() { std::memset(sums, 0, sums_size() * sizeof(float)); }
 
-  // Adds the products of a row of queries and the gradients of their logits.
-  // `logit_sums` are the latter, added up along the other axis: a plane each
-  // entry. `masked`: numbers may be infinite or NaN.
-  void Add(const float* queries, const float* logit_sums, bool masked) {
+  // Adds the products of a row of queries and the gradients of their logits,
+  // for the heads of a block. `logit_sums` are the latter, added up along the
+  // other axis: a plane of the block each entry. `masked`: numbers may be
+  // infinite or NaN.
+  void Add(const float* queries, const float* logit_sums, int64_t block,
+           bool masked) {
     const int64_t columns = layout_.columns.queries;
     const int64_t plane_stride = layout_.plane_stride;
-    for (int64_t head = 0; head < layout_.heads; ++head) {
-      const int64_t start = head * layout_.head_stride;
+    for (int64_t i = 0; i < layout_.block_heads; ++i) {
+      const int64_t head = block * layout_.block_heads + i;
       // Lanes behind the head stay zero.
       for (int64_t entry = 0; entry < entries_; ++entry) {
         std::memcpy(head_sums + entry * head_lanes_,
-                    logit_sums + entry * plane_stride + start,
+                    logit_sums + entry * layout_.block_plane_stride +
+                        i * layout_.head_stride,
                     columns * sizeof(float));
       }
-      const float* head_queries = queries + start;
+      const float* head_queries = queries + head * layout_.head_stride;
       int64_t query_stride = plane_stride;
       if (masked) {
         for (int64_t channel = 0; channel < layout_.width; ++channel) {

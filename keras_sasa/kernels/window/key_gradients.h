@@ -69,13 +69,15 @@ class KeyGradients {
       : layout_(layout), masks_(masks), strip_(strip) {}
 
   // Moves to the rows of keys first + i * stride for the `count` values of i
-  // from 0 on, and to the queries from `first_query` to `end_query`.
+  // from 0 on, and to the queries from `first_query` to `end_query` of the
+  // block that starts with `first_vector`.
   void MoveTo(int64_t first, int64_t count, int64_t first_query,
-              int64_t end_query) {
+              int64_t end_query, int64_t first_vector) {
     const int64_t stride = layout_.rows.stride;
     const int64_t kernel = layout_.rows.kernel;
     count_ = count;
     first_query_ = first_query;
+    first_vector_ = first_vector;
     entry_ = first - strip_.key_of_first_query + kernel / 2;
     span_count_ = 0;
     for (int64_t query = first_query; query < end_query; ++query) {
@@ -95,22 +97,25 @@ class KeyGradients {
 
   // output[row][channel] = factor[row] * sum over queries and taps of weights *
   // values, for one vector of keys of a column phase. `masked`: numbers may be
-  // infinite or NaN. `add` and `factors` are those of `WeightedSums`.
+  // infinite or NaN. The weights are planes of a block. `add` and `factors` are
+  // those of `WeightedSums`.
   void Compute(const Ring& weights, const Ring& values, int64_t phase,
                int64_t vector, bool masked, bool add, const Vector* factors,
                float* output) const {
     const int64_t stride = layout_.rows.stride;
     const int64_t taps = layout_.columns.kernel;
-    const int64_t plane_stride = layout_.plane_stride;
+    const int64_t weight_plane_stride = layout_.block_plane_stride;
     const int64_t lane = vector * kLanes;
+    const int64_t block_lane = (vector - first_vector_) * kLanes;
     WeightedSums s{};
-    s.weight_row_stride = stride * taps * plane_stride;
-    s.value_channel_stride = plane_stride;
+    s.weight_row_stride = stride * taps * weight_plane_stride;
+    s.value_channel_stride = layout_.plane_stride;
     // From the key back to its queries.
     const TapGroup& group = layout_.phase_taps[phase];
     const int64_t shift =
         group.count > 0 ? layout_.tap_shift[group.first_tap] : 0;
-    s.weight_tap_stride = group.tap_stride * plane_stride - group.key_stride;
+    s.weight_tap_stride =
+        group.tap_stride * weight_plane_stride - group.key_stride;
     s.value_tap_stride = -group.key_stride;
     s.taps = group.count;
     s.mask_tap_stride = 1;
@@ -132,7 +137,8 @@ class KeyGradients {
         const int64_t query = span.begin + i;
         const int64_t entry = entry_ + (span.low - query) * stride;
         to[i] = weights.Slot(query - first_query_) +
-                (entry * taps + group.first_tap) * plane_stride + lane - shift;
+                (entry * taps + group.first_tap) * weight_plane_stride +
+                block_lane - shift;
         to[steps + i] = values.Slot(query - first_query_) + lane - shift;
       }
       to += 2 * steps;
@@ -145,7 +151,8 @@ class KeyGradients {
   const Masks& masks_;
   const Strip& strip_;
   int64_t count_ = 0;
-  int64_t first_query_ = 0;  // In slot 0.
+  int64_t first_query_ = 0;   // In slot 0.
+  int64_t first_vector_ = 0;  // Of the block.
   int64_t entry_ = 0;  // Of the window in which query row 0 sees the first row.
   int64_t span_count_ = 0;
   QuerySpan spans_[kQueryRows];

@@ -60,6 +60,7 @@ struct Layout {
     ChooseHeads(shape.batch, contiguous_floats);
     vectors = CeilDiv(heads * head_stride, kLanes);
     lanes = vectors * kLanes;
+    DivideIntoBlocks();
     groups = all_heads / heads;
     tasks = shape.batch * groups * row_subgrids;
     PlaceTaps();
@@ -90,10 +91,14 @@ struct Layout {
   const int64_t head_stride;  // Lanes from one head to the next.
   int64_t heads;              // Heads of a strip.
   int64_t vectors, lanes;     // Of a strip.
-  int64_t groups;             // Of heads, a strip each.
+  // Blocks of vectors that hold whole heads: no query sees a key of another
+  // block.
+  int64_t blocks, block_heads, block_vectors;
+  int64_t groups;  // Of heads, a strip each.
   int64_t tasks;
-  // Floats from the start of a plane to lane 0, and from one plane to the next.
-  int64_t left, plane_stride;
+  // Floats from the start of a plane to lane 0, and from one plane to the next;
+  // the latter also for planes of a block.
+  int64_t left, plane_stride, block_plane_stride;
   // Keys and values are kept in segments of a few vectors, if these fit into a
   // cache line a channel with all their windows: no load crosses a line, and a
   // vector reads its keys from adjacent lines. Otherwise the segment is the
@@ -135,6 +140,26 @@ struct Layout {
     }
   }
 
+  void DivideIntoBlocks() {
+    block_heads = 1;
+    while (block_heads < heads && (heads % block_heads != 0 ||
+                                   block_heads * head_stride % kLanes != 0)) {
+      ++block_heads;
+    }
+    blocks = heads / block_heads;
+    block_vectors = CeilDiv(block_heads * head_stride, kLanes);
+  }
+
+  int64_t PlaneStride(int64_t plane_lanes) const {
+    // Packing writes whole squares, which may end behind the last lane, and
+    // `CopyToSegments` reads whole lines.
+    const int64_t stride = RoundUp(
+        left + plane_lanes + Max(left, kCacheLineFloats), kCacheLineFloats);
+    // Planes that are a power of two apart would compete for few cache sets.
+    return stride / kCacheLineFloats % 2 == 0 ? stride + kCacheLineFloats
+                                              : stride;
+  }
+
   void PlaceTaps() {
     const int64_t taps = columns.kernel;
     int64_t* shifts = tap_shift.Reserve(taps);
@@ -149,14 +174,8 @@ struct Layout {
       behind = Max(behind, shifts[tap]);
     }
     left = RoundUp(Max(before, behind), kCacheLineFloats);
-    // Packing writes whole squares, which may end behind the last lane, and
-    // `CopyToSegments` reads whole lines.
-    plane_stride =
-        RoundUp(left + lanes + Max(left, kCacheLineFloats), kCacheLineFloats);
-    // Planes that are a power of two apart would compete for few cache sets.
-    if (plane_stride / kCacheLineFloats % 2 == 0) {
-      plane_stride += kCacheLineFloats;
-    }
+    plane_stride = PlaneStride(lanes);
+    block_plane_stride = PlaneStride(block_vectors * kLanes);
     segmented =
         column_phases == 1 && before + kLanes + behind <= kCacheLineFloats;
     segment_vectors =
