@@ -14,6 +14,9 @@ if os.environ.get("KERAS_BACKEND") == "jax":
         f"--xla_force_host_platform_device_count=2 {FASTER_COMPILATION}",
     )
 
+# Run by hand, with packages of their own.
+collect_ignore = ["reference"]
+
 
 def pytest_addoption(parser):
     parser.addoption(

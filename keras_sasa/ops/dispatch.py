@@ -122,8 +122,8 @@ def choose(
 @functools.cache
 def _warn(name, reason):
     warnings.warn(
-        f'The implementation "{name}" of attention does not run here, so a '
-        f"slower one computes the same: {reason}.",
+        f'The implementation "{name}" of attention does not run here: {reason}.'
+        " Attention falls back to a slower one with the same results.",
         RuntimeWarning,
         stacklevel=2,
     )

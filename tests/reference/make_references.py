@@ -1,0 +1,107 @@
+"""Writes random weights of the original networks, and what they compute.
+
+Runs in the environment of requirements.txt, without this package:
+
+    python tests/reference/make_references.py FOLDER
+"""
+
+import argparse
+import pathlib
+
+import numpy as np
+import torch
+
+# Names of torch.cuda that NATTEN 0.17.5 imports and a build for CPU lacks.
+torch.cuda._device_t = object
+torch.cuda.get_device_capability = lambda device=None: (0, 0)
+
+import natten  # noqa: E402
+import natten.functional  # noqa: E402
+
+# Names of NATTEN that transformers 4.53 imports.
+natten.functional.natten2dqkrpb = (
+    lambda query, key, rpb, kernel_size, dilation: natten.functional.na2d_qk(
+        query, key, kernel_size, dilation, rpb=rpb
+    )
+)
+natten.functional.natten2dav = lambda weights, value, kernel_size, dilation: (
+    natten.functional.na2d_av(weights, value, kernel_size, dilation)
+)
+
+from transformers import (  # noqa: E402
+    DinatConfig,
+    DinatForImageClassification,
+    NatConfig,
+    NatForImageClassification,
+)
+from transformers.models.deprecated.nat import modeling_nat  # noqa: E402
+from transformers.models.dinat import modeling_dinat  # noqa: E402
+
+for module in (modeling_nat, modeling_dinat):
+    module.natten2dqkrpb = natten.functional.natten2dqkrpb
+    module.natten2dav = natten.functional.natten2dav
+    module.requires_backends = lambda *arguments: None
+
+MINI = {
+    "depths": [3, 4, 6, 5],
+    "embed_dim": 64,
+    "mlp_ratio": 3.0,
+    "num_heads": [2, 4, 8, 16],
+    "drop_path_rate": 0.0,
+    "num_labels": 1000,
+}
+NETWORKS = {
+    "NATMini": (NatForImageClassification, NatConfig(**MINI)),
+    "DiNATMini": (
+        DinatForImageClassification,
+        DinatConfig(
+            **MINI,
+            dilations=[[1, 8, 1], [1, 4, 1, 4], [1, 2] * 3, [1] * 5],
+        ),
+    ),
+}
+# The second is no multiple of 32, and pads maps at the last level.
+SIZES = ((224, 224), (232, 288))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=pathlib.Path)
+    folder = parser.parse_args().folder
+    torch.manual_seed(0)
+    random = np.random.default_rng(0)
+    for name, (build, config) in NETWORKS.items():
+        model = build(config).eval()
+        with torch.no_grad():
+            for weight in model.parameters():
+                # As they are after training: no zeros, no ones.
+                weight += 0.05 * torch.randn_like(weight)
+        target = folder / name
+        model.save_pretrained(target, safe_serialization=False)
+        for number, size in enumerate(SIZES):
+            images = random.normal(size=(1, 3, *size)).astype("float32")
+            results = model(torch.from_numpy(images), output_hidden_states=True)
+            upstream = random.normal(size=(1, 1000)).astype("float32")
+            model.zero_grad()
+            (results.logits * torch.from_numpy(upstream)).sum().backward()
+            np.savez(
+                target / f"results_{number}.npz",
+                images=images.transpose(0, 2, 3, 1),
+                logits=results.logits.detach().numpy(),
+                upstream=upstream,
+                **{
+                    f"features {level}": features.detach().numpy()
+                    for level, features in enumerate(
+                        results.reshaped_hidden_states
+                    )
+                },
+                **{
+                    f"gradient {key}": weight.grad.numpy()
+                    for key, weight in model.named_parameters()
+                },
+            )
+            print(name, size, "written", flush=True)
+
+
+if __name__ == "__main__":
+    main()
