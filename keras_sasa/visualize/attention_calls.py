@@ -15,9 +15,12 @@ from keras_sasa._keras_graphs import (
     has_graph,
     run_calls,
 )
-from keras_sasa.layers import SelfAttention2D
+from keras_sasa.layers import NeighborhoodAttention2D, SelfAttention2D
 from keras_sasa.ops.local_attention.window import window_axes
 from keras_sasa.visualize.model_inputs import first_argument, to_numpy
+
+# The layers that attend within windows.
+ATTENTION_LAYERS = (SelfAttention2D, NeighborhoodAttention2D)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,13 +29,13 @@ class AttentionCall:
 
     Args:
         name: Name of the call in the model.
-        layer: The `SelfAttention2D`.
+        layer: The attention layer.
         arguments: Positional arguments of the call.
         options: Keyword arguments of the call.
     """
 
     name: str
-    layer: SelfAttention2D
+    layer: SelfAttention2D | NeighborhoodAttention2D
     arguments: tuple[Any, ...]
     options: dict[str, Any]
 
@@ -81,12 +84,13 @@ def offsets(layer):
     )
 
 
-def find_calls(model, layers=None):
+def find_calls(model, layers=None, classes=(SelfAttention2D,)):
     """Finds calls of attention layers.
 
     Args:
         model: A `keras.Model`.
         layers: Names of calls, a list or a single string; `None` for all.
+        classes: Classes of the layers, some of `ATTENTION_LAYERS`.
 
     Returns:
         A dict from the name of each call, in the order of the model, to a
@@ -94,19 +98,20 @@ def find_calls(model, layers=None):
         the layer, outermost first, then the call of the layer.
 
     Raises:
-        ValueError: If the model is not functional, contains no
-            `SelfAttention2D`, or has no call of one of the names.
+        ValueError: If the model is not functional, contains no such layer, or
+            has no call of one of the names.
     """
     check_graph(model)
-    calls = _all_calls(model)
+    calls = _all_calls(model, classes)
     if not calls:
         hidden = [
             layer.name
             for layer in all_layers(model)
-            if isinstance(layer, SelfAttention2D)
+            if isinstance(layer, classes)
         ]
+        names = " or ".join(f"`{each.__name__}`" for each in classes)
         raise ValueError(
-            "`model` must contain at least one `SelfAttention2D` layer, in "
+            f"`model` must contain at least one {names} layer, in "
             "itself or in functional models inside it. "
             f"Received: model={model.name!r} with the layers "
             f"{[layer.name for layer in model.layers]}"
@@ -124,20 +129,20 @@ def find_calls(model, layers=None):
     return {name: call for name, call in calls.items() if name in names}
 
 
-def _all_calls(model):
+def _all_calls(model, classes):
     before = sorted(calls_before(model.outputs), key=lambda call: call.index)
     found = {}
     for layer in model.layers:
         calls = [call for call in before if call.operation is layer]
         for number, call in enumerate(calls):
             name = f"{layer.name}:{number}" if number else layer.name
-            if isinstance(layer, SelfAttention2D):
+            if isinstance(layer, classes):
                 found[name] = (call,)
             # The calls inside a subclassed model are not known.
             elif isinstance(layer, keras.Model) and has_graph(layer):
                 found.update(
                     (f"{name}/{inner}", (call, *path))
-                    for inner, path in _all_calls(layer).items()
+                    for inner, path in _all_calls(layer, classes).items()
                 )
     return found
 
@@ -154,7 +159,7 @@ def attention_calls(model, inputs, calls, mask=None):
     for call, arguments, options in run_calls(
         model, inputs, list(inside), mask
     ):
-        if isinstance(call.operation, SelfAttention2D):
+        if isinstance(call.operation, ATTENTION_LAYERS):
             (name,) = inside[call]
             yield AttentionCall(name, call.operation, arguments, options)
         else:

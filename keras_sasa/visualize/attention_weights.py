@@ -8,7 +8,11 @@ import keras
 import numpy as np
 
 from keras_sasa._keras_graphs import standardized_inputs
-from keras_sasa.visualize.attention_calls import attention_calls, find_calls
+from keras_sasa.visualize.attention_calls import (
+    ATTENTION_LAYERS,
+    attention_calls,
+    find_calls,
+)
 from keras_sasa.visualize.model_inputs import as_batch
 
 
@@ -25,8 +29,9 @@ def attention_maps(
 
     Args:
         model: A functional or sequential `keras.Model` that contains
-            `SelfAttention2D` layers. `AttentionStem` layers are skipped, since
-            they attend within blocks instead of windows.
+            `SelfAttention2D` or `NeighborhoodAttention2D` layers.
+            `AttentionStem` layers are skipped, since they attend within blocks
+            instead of windows.
         images: Inputs of the model, for instance an array `(batch, height,
             width, channels)`. The weights take a lot of memory: pass a few
             images at a time, or one layer after the other. `pixel_attention`
@@ -45,9 +50,8 @@ def attention_maps(
         is the top or left, in either data format.
 
     Raises:
-        ValueError: If the model is not functional, contains no
-            `SelfAttention2D`, or has no layer of one of the names, or if there
-            is no image.
+        ValueError: If the model is not functional, contains no such layer, or
+            has no layer of one of the names, or if there is no image.
 
     Example:
 
@@ -62,7 +66,7 @@ def attention_maps(
     group1_block1_attention (2, 16, 16, 8, 7, 7)
     group2_block1_attention (2, 16, 16, 8, 7, 7)
     """
-    calls = find_calls(model, layers)
+    calls = find_calls(model, layers, ATTENTION_LAYERS)
     images = as_batch(model, images)
     maps = {
         call.name: call.weights()
@@ -116,7 +120,8 @@ def pixel_attention(
     Only the weights of one layer are in memory at a time.
 
     Args:
-        model: A model as for `attention_maps`.
+        model: A model as for `attention_maps`, with `SelfAttention2D` layers;
+            layers of other classes are skipped.
         images: Inputs of the model. If it has several inputs, the first one
             with four axes contains the images, which must have the data format
             of the layers.

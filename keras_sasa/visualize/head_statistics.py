@@ -60,7 +60,7 @@ def attention_statistics(
     with the weights of only one layer in memory.
 
     Args:
-        model: A model as for `attention_maps`.
+        model: A model as for `attention_maps`, with `SelfAttention2D` layers.
         images: Inputs of the model.
         layers: As for `attention_maps`.
 
@@ -187,7 +187,7 @@ def position_logits(
     place with the same content.
 
     Args:
-        model: A model as for `attention_maps`.
+        model: A model as for `attention_maps`, with `SelfAttention2D` layers.
         images: Inputs of the model. A few images are computed at a time, so
             their number is not limited by memory.
         layers: As for `attention_maps`, but only layers with

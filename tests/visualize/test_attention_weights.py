@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_sasa import SelfAttention2D
 from keras_sasa.applications import ResNet
+from keras_sasa.applications.nat import NAT
 from keras_sasa.visualize import (
     attention_calls,
     attention_maps,
@@ -22,6 +23,7 @@ from keras_sasa.visualize import (
     window_in_image,
 )
 from tests.support import oracle
+from tests.support.nat_tensors import TINY
 
 
 def images(*shape):
@@ -169,6 +171,23 @@ def test_what_no_later_layer_needs_is_let_go_of():
     assert seen == ["attend_0", "attend_1", "attend_2"]
     # Nothing behind the last attention layer is computed.
     assert len(Remember.outputs) == 6
+
+
+def test_neighborhood_attention():
+    """Maps of every layer; its windows have no fixed place around a query."""
+    model = NAT(
+        TINY, weights=None, kernel_size=3, input_shape=(20, 26, 3), classes=5
+    )
+    maps = attention_maps(model, images(2, 20, 26, 3))
+    assert {name: weights.shape for name, weights in maps.items()} == {
+        "group1_block1_attention": (2, 5, 7, 1, 3, 3),
+        "group2_block1_attention": (2, 3, 4, 2, 3, 3),
+        "group2_block2_attention": (2, 3, 4, 2, 3, 3),
+    }
+    for weights in maps.values():
+        np.testing.assert_allclose(weights.sum((-2, -1)), 1, atol=1e-5)
+    with pytest.raises(ValueError, match="at least one `SelfAttention2D`"):
+        pixel_attention(model, images(2, 20, 26, 3), (0, 0))
 
 
 def test_batch_normalization_is_not_training():
