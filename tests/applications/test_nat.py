@@ -15,6 +15,7 @@ from keras_sasa import NeighborhoodAttention2D, applications
 from keras_sasa.applications import nat, nat_weights, published_file
 from keras_sasa.applications.named_nat import VARIANTS
 from keras_sasa.applications.nat import NAT, NATOptions
+from keras_sasa.detection import RetinaNet
 from tests.support import oracle
 from tests.support.nat_tensors import TINY, checkpoint, on_the_hub
 from tests.support.parameters import large
@@ -106,6 +107,18 @@ def test_levels_and_dilations():
         if isinstance(layer, NeighborhoodAttention2D)
     ]
     assert rates == [1, 8, 1, 1, 4, 1, 4, *[1, 2] * 3, *[1] * 5]
+
+
+def test_backbone_of_a_detector():
+    backbone = tiny(
+        NATOptions("NATMini", (1, 1, 1, 1), 32, 2, 0.2),
+        dilations=(1, 1, 1, 1),
+        include_top=False,
+        input_shape=(64, 64, 3),
+    )
+    detector = RetinaNet(backbone, num_classes=3, filters=16, head_depth=1)
+    found = detector.predict_on_batch(np.zeros((1, 64, 64, 3), "float32"))
+    assert found["boxes"].shape == (1, 100, 4)
 
 
 def test_stochastic_depth_grows():
