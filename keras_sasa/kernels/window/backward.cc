@@ -35,7 +35,7 @@ namespace {
 // pass. But a task keeps k * k weights for each lane of a block, which should
 // not leave the caches: where more heads make the blocks wider, it is few.
 int64_t ContiguousFloats(const WindowShape& shape) {
-  constexpr int64_t kMany = 64, kFew = 16;
+  constexpr int64_t kMany = 128, kFew = 16;
   const Layout many(shape, kMany), few(shape, kFew);
   return many.block_vectors <= few.vectors ? kMany : kFew;
 }

@@ -27,9 +27,9 @@ namespace keras_sasa {
 namespace KERAS_SASA_LEVEL {
 namespace {
 
-// Floats of a pixel that a task should read together: much is good for the
-// caches. A task that projects keeps more rows, which should not leave them.
-constexpr int64_t kContiguousFloats = 64;
+// Floats of a pixel that a task should read together: much, because memory is
+// fast where it is read from one end to the other.
+constexpr int64_t kContiguousFloats = 128;
 
 class ForwardTasks : public Tasks {
  public:
