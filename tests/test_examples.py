@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_sasa import command_line
+from keras_sasa import applications, command_line
 from keras_sasa.applications import ResNet
+from keras_sasa.applications.nat import NAT, preprocess_input
 from keras_sasa.data import evaluation_batches, load_data
 from keras_sasa.detection import RetinaNet
 from keras_sasa.layers import ImageRescaling
@@ -35,8 +36,11 @@ from keras_sasa.training import (
 from tests.support.coco_folder import coco_folder
 from tests.support.detectors import FEATURES, tiny_backbone
 from tests.support.images import image_folder
+from tests.support.nat_tensors import TINY as TINY_NAT
+from tests.support.nat_tensors import checkpoint
 from tests.support.networks import linear_classifier, open_blocks
 from tests.support.parameters import large
+from tests.support.tensor_files import write_safetensors
 
 ROOT = pathlib.Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -374,6 +378,7 @@ def test_network_for_the_size_of_the_images(classifier, side, stem):
         "classify",
         "detect",
         "evaluate",
+        "finetune",
         "look_inside",
         "train_classifier",
         "train_detector",
@@ -562,6 +567,47 @@ def test_classify(load, tmp_path, capsys):
         assert min(pixels.shape[:2]) > 200 and pixels.std() > 10
     with pytest.raises(ValueError, match=r"more than once: \['0'\]"):
         classify.main([*arguments, arguments[1]])
+
+
+@pytest.mark.filterwarnings("ignore:The classifier of .* keeps its random")
+def test_finetune(load, tmp_path, capsys, monkeypatch):
+    """From a file of random weights; the result is classified."""
+    image_folder(tmp_path / "data", classes=["cat", "dog", "fox"], images=10)
+    write_safetensors(tmp_path / "hub.safetensors", checkpoint())
+    monkeypatch.setattr(
+        applications,
+        "NATMini",
+        lambda **arguments: NAT(
+            TINY_NAT, kernel_size=3, implementation="patches", **arguments
+        ),
+    )
+    load("finetune").main(
+        [
+            *("--data", str(tmp_path / "data"), "--image-size", "24"),
+            *("--weights", str(tmp_path / "hub.safetensors")),
+            *("--batch-size", "6", "--head-epochs", "1", "--epochs", "1"),
+            *("--output", str(tmp_path / "run")),
+        ]
+    )
+    output = capsys.readouterr().out
+    assert "best validation accuracy: " in output
+    best, last = (
+        load_trained(tmp_path / "run" / f"{name}.keras", "classifier")
+        for name in ("best", "model")
+    )
+    assert best[1].class_names == last[1].class_names
+    model, description = last
+    assert description.class_names == ["cat", "dog", "fox"]
+    assert model.input_shape == (None, 24, 24, 3)
+    image = np.random.default_rng(0).uniform(0, 255, (1, 24, 24, 3))
+    normalized = model.get_layer("imagenet")(model.get_layer("scale")(image))
+    np.testing.assert_allclose(
+        normalized, preprocess_input(image.copy()), atol=1e-4
+    )
+    # The first weights changed, after the classifier alone had been trained.
+    kernel = model.get_layer("stem_conv1").kernel
+    before = checkpoint()["patch_embed.proj.0.weight"].transpose(2, 3, 1, 0)
+    assert 0 < np.abs(kernel - before).max() < 0.01
 
 
 def test_classify_wants_probabilities(load):
