@@ -117,9 +117,10 @@ struct Layout {
  private:
   void ChooseHeads(int64_t batch, int64_t contiguous_floats) {
     // Few heads leave lanes of the last vector empty and share cache lines with
-    // the next task, many leave threads without a task. The choice, and with it
-    // the result, must not depend on the number of threads.
-    constexpr double kTasks = 8;
+    // the next task, many leave threads without a task, and their keys do not
+    // stay in the second cache. The choice, and with it the result, must not
+    // depend on the number of threads.
+    constexpr double kTasks = 8, kCache = 528 << 10;
     double best = -1, best_used = 0;
     for (int64_t count = 1; count <= all_heads; ++count) {
       if (all_heads % count != 0) continue;
@@ -129,8 +130,13 @@ struct Layout {
           batch * (all_heads / count) * row_subgrids / kTasks;
       const double read =
           static_cast<double>(count * width) / contiguous_floats;
-      const double score =
-          used * (parallel < 1 ? parallel : 1) * (read < 1 ? read : 1);
+      // Keys and values of the rows in a window, for three rows of queries.
+      const double cached =
+          kCache / (2.0 * (rows.kernel + kQueryRows - 1) * columns.keys *
+                    count * width * sizeof(float));
+      const double score = used * (parallel < 1 ? parallel : 1) *
+                           (read < 1 ? read : 1) *
+                           (cached < 1 ? cached * cached : 1);
       // Of equal choices the one with less work.
       if (score > best || (score == best && used > best_used)) {
         best = score;
