@@ -28,8 +28,11 @@ namespace KERAS_SASA_LEVEL {
 namespace {
 
 // Floats of a pixel that a task should read together: much, because memory is
-// fast where it is read from one end to the other.
+// fast where it is read from one end to the other. A task that projects them
+// keeps more rows, which should not leave the caches; in segments, rows are
+// larger.
 constexpr int64_t kContiguousFloats = 128;
+constexpr int64_t kProjectedFloats = kLanes < kCacheLineFloats ? 32 : 64;
 
 class ForwardTasks : public Tasks {
  public:
@@ -37,7 +40,9 @@ class ForwardTasks : public Tasks {
                const WindowOutputs& outputs)
       : inputs_(inputs),
         outputs_(outputs),
-        layout_(shape, kContiguousFloats),
+        layout_(shape,
+                inputs.projected() ? kProjectedFloats : kContiguousFloats,
+                inputs.projected()),
         masks_(layout_),
         positions_(layout_, inputs),
         scalar_maps_(layout_),

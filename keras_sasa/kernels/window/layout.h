@@ -44,7 +44,9 @@ struct TapGroup {
 // The same for all tasks of a call.
 struct Layout {
   // `contiguous_floats`: floats of a pixel that a task should read together.
-  Layout(const WindowShape& shape, int64_t contiguous_floats)
+  // `projected`: tasks project an image.
+  Layout(const WindowShape& shape, int64_t contiguous_floats,
+         bool projected = false)
       : rows(shape.rows),
         columns(shape.columns),
         all_heads(shape.heads),
@@ -57,7 +59,7 @@ struct Layout {
         column_phases(shape.columns.stride),
         head_stride(Max(shape.columns.queries,
                         CeilDiv(shape.columns.keys, shape.columns.stride))) {
-    ChooseHeads(shape.batch, contiguous_floats);
+    ChooseHeads(shape.batch, contiguous_floats, projected);
     vectors = CeilDiv(heads * head_stride, kLanes);
     lanes = vectors * kLanes;
     DivideIntoBlocks();
@@ -115,7 +117,12 @@ struct Layout {
   AlignedArray<int64_t> lane_column;  // Column in the row of that head.
 
  private:
-  void ChooseHeads(int64_t batch, int64_t contiguous_floats) {
+  // The part of the lanes that is used by `count` numbers.
+  static double UsedLanes(int64_t count) {
+    return static_cast<double>(count) / RoundUp(count, kLanes);
+  }
+
+  void ChooseHeads(int64_t batch, int64_t contiguous_floats, bool projected) {
     // Few heads leave lanes of the last vector empty and share cache lines with
     // the next task, many leave threads without a task, and their keys do not
     // stay in the second cache. The choice, and with it the result, must not
@@ -124,8 +131,9 @@ struct Layout {
     double best = -1, best_used = 0;
     for (int64_t count = 1; count <= all_heads; ++count) {
       if (all_heads % count != 0) continue;
-      const double used = static_cast<double>(count * head_stride) /
-                          RoundUp(count * head_stride, kLanes);
+      double used = UsedLanes(count * head_stride);
+      // Columns of the matrices that project are lanes, too.
+      if (projected) used *= UsedLanes(count * width);
       const double parallel =
           batch * (all_heads / count) * row_subgrids / kTasks;
       const double read =

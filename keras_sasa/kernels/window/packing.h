@@ -21,13 +21,15 @@ class Packing {
  public:
   // `rows_ahead`: how far below a row that is packed lies the row to prefetch,
   // which is packed some time later; 0 for none.
+  // `padded`: kSide floats behind the last pixel may be read.
   Packing(const Layout& layout, int64_t columns, int64_t phases,
-          int64_t pixel_stride, int64_t rows_ahead)
+          int64_t pixel_stride, int64_t rows_ahead, bool padded)
       : layout_(layout),
         columns_(columns),
         phases_(phases),
         pixel_stride_(pixel_stride),
-        ahead_(rows_ahead * columns * pixel_stride) {
+        ahead_(rows_ahead * columns * pixel_stride),
+        padded_(padded) {
     int64_t* offsets = offsets_.Reserve(phases * layout.lanes);
     for (int64_t phase = 0; phase < phases; ++phase) {
       for (int64_t lane = 0; lane < layout.lanes; ++lane) {
@@ -46,13 +48,14 @@ class Packing {
   static Packing OfQueries(const Layout& layout, int64_t pixel_stride,
                            bool projected = false) {
     return Packing(layout, layout.columns.queries, 1, pixel_stride,
-                   projected ? 0 : kQueryRows * layout.rows.dilation);
+                   projected ? 0 : kQueryRows * layout.rows.dilation,
+                   projected);
   }
   static Packing OfKeys(const Layout& layout, int64_t pixel_stride,
                         bool projected = false) {
     const int64_t rows = kQueryRows * layout.rows.stride * layout.rows.dilation;
     return Packing(layout, layout.columns.keys, layout.column_phases,
-                   pixel_stride, projected ? 0 : rows);
+                   pixel_stride, projected ? 0 : rows, projected);
   }
 
   // Multiplies a row by `factor` and packs it. `image_row` counts the rows of
@@ -107,6 +110,19 @@ class Packing {
             KERAS_SASA_UNROLL
             for (int64_t i = 0; i < kSide; ++i) {
               StoreSide(planes, square[i]);
+              planes += channel_stride;
+            }
+          }
+          if (channel < width && padded_) {
+            Side square[kSide];
+            KERAS_SASA_UNROLL
+            for (int64_t i = 0; i < kSide; ++i) {
+              square[i] = LoadSide(pixels[i] + channel);
+            }
+            Transpose(square);
+            for (int64_t i = 0; channel < width; ++i, ++channel) {
+              finite[i % 2] += square[i] * 0.0f;
+              StoreSide(planes, square[i] * factor);
               planes += channel_stride;
             }
           }
@@ -231,6 +247,7 @@ class Packing {
 
   const Layout& layout_;
   const int64_t columns_, phases_, pixel_stride_, ahead_;
+  const bool padded_;
   // Floats from the row to the pixel of a lane, [phase][lane]; -1 for none.
   AlignedArray<int64_t> offsets_;
 };

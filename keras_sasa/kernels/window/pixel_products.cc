@@ -1,5 +1,6 @@
 #include "keras_sasa/kernels/window/pixel_products.h"
 
+#include "keras_sasa/kernels/base/aligned_array.h"
 #include "keras_sasa/kernels/base/integers.h"
 #include "keras_sasa/kernels/base/vectors.h"
 
@@ -17,9 +18,15 @@ constexpr int kTileVectors = 3;
 constexpr int kTilePixels[] = {0, 6, 6, 4};
 #endif
 
+// Narrow vectors make tiles of few pixels, each of which reads the matrix: a
+// copy of its current part stays in the first cache.
+constexpr bool kCopyMatrix = kLanes < kCacheLineFloats;
+// The fewest pixels that are worth the copy.
+constexpr int64_t kCopyPixels = 16;
+
 // Channels that are multiplied at a time, so that their part of a few columns
-// of the matrix stays in the second cache.
-constexpr int64_t kBlockChannels = 512;
+// of the matrix stays in the first or the second cache.
+constexpr int64_t kBlockChannels = kCopyMatrix ? 256 : 512;
 
 template <int vectors, int pixels>
 KERAS_SASA_NOINLINE void PixelProductTile(const float* image,
@@ -100,9 +107,23 @@ void ComputeVectors(const PixelProducts& p, int64_t count, bool add) {
   }
 }
 
+// Copies `columns` columns, a multiple of kLanes.
+void CopyMatrix(const float* matrix, int64_t matrix_stride, int64_t channels,
+                int64_t columns, float* copy) {
+  for (int64_t channel = 0; channel < channels; ++channel) {
+    for (int64_t column = 0; column < columns; column += kLanes) {
+      Store(copy + column, Load(matrix + column));
+    }
+    matrix += matrix_stride;
+    copy += columns;
+  }
+}
+
 }  // namespace
 
 void ComputePixelProducts(const PixelProducts& p) {
+  alignas(kCacheLineBytes) float
+      copy[kCopyMatrix ? kBlockChannels * kTileVectors * kLanes : 1];
   const int64_t vectors = p.columns / kLanes;
   const int64_t parts = CeilDiv(vectors, kTileVectors);
   for (int64_t channel = 0; channel < p.channels; channel += kBlockChannels) {
@@ -114,6 +135,12 @@ void ComputePixelProducts(const PixelProducts& p) {
       const int64_t end = (part + 1) * vectors / parts;
       block.matrix = p.matrix + channel * p.matrix_stride + first * kLanes;
       block.output = p.output + first * kLanes;
+      if (kCopyMatrix && p.count >= kCopyPixels) {
+        block.matrix_stride = (end - first) * kLanes;
+        CopyMatrix(block.matrix, p.matrix_stride, block.channels,
+                   block.matrix_stride, copy);
+        block.matrix = copy;
+      }
       ComputeVectors<kTileVectors>(block, end - first, channel > 0);
     }
   }

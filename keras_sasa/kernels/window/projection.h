@@ -10,6 +10,7 @@
 #include "keras_sasa/kernels/base/aligned_array.h"
 #include "keras_sasa/kernels/base/compiler.h"
 #include "keras_sasa/kernels/base/integers.h"
+#include "keras_sasa/kernels/base/squares.h"
 #include "keras_sasa/kernels/base/vectors.h"
 #include "keras_sasa/kernels/window/attention.h"
 #include "keras_sasa/kernels/window/layout.h"
@@ -52,11 +53,13 @@ class Projector {
   int64_t query_rows() const { return query_rows_; }
   int64_t key_rows() const { return key_rows_; }
 
-  // Floats of a projected pixel, and of all that are projected at a time.
+  // Floats of a projected pixel, and of all that are projected at a time, with
+  // the padding that packing reads.
   int64_t columns() const { return columns_; }
   int64_t size() const {
     return columns_ * Max(query_rows_ * layout_.columns.queries,
-                          key_rows_ * layout_.columns.keys);
+                          key_rows_ * layout_.columns.keys) +
+           kSide;
   }
 
   // Projects the pixels under `rows` rows of queries of a strip. `image_row`,
