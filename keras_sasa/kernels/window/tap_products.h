@@ -20,9 +20,9 @@ struct TapProducts {
   int64_t steps;
   const float* const* keys;  // One pointer a step.
   int64_t key_tap_stride;
-  // Whether the keys of the middle tap are aligned, with a vector on either side
-  // of them, those of the other taps one float apart, and all of them in one
-  // tile.
+  // Whether the keys of the middle tap are aligned, with a vector on either
+  // side of them, those of the other taps one float apart, and all of them in
+  // one tile.
   bool centered;
   int64_t key_channel_stride;
   int64_t channels;
