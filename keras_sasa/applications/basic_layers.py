@@ -1,4 +1,4 @@
-"""Convolution and normalization as all networks here use them."""
+"""Convolution, normalization and head as all networks here use them."""
 
 import keras
 from keras import layers
@@ -25,3 +25,21 @@ def normalization(x, name, gamma="ones"):
     return BatchNormalization(
         axis=axis, epsilon=1e-5, gamma_initializer=gamma, name=name
     )(x)
+
+
+def head(x, include_top, pooling, classes, classifier_activation):
+    """Ends a network with its classifier, or with global pooling or nothing."""
+    if include_top:
+        x = layers.GlobalAveragePooling2D(name="average_pool")(x)
+        return layers.Dense(
+            classes,
+            activation=classifier_activation,
+            # Float16 probabilities would spoil the loss in mixed precision.
+            dtype=keras.config.dtype_policy().variable_dtype,
+            name="predictions",
+        )(x)
+    if pooling == "avg":
+        return layers.GlobalAveragePooling2D(name="average_pool")(x)
+    if pooling == "max":
+        return layers.GlobalMaxPooling2D(name="max_pool")(x)
+    return x

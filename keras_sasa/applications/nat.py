@@ -17,6 +17,12 @@ from keras import layers
 
 from keras_sasa._argument_checks import check_choice, dropout_rate
 from keras_sasa.applications import nat_weights
+from keras_sasa.applications.basic_layers import head
+
+# The networks take the images of ImageNet that the ResNets take.
+from keras_sasa.applications.imagenet import (
+    preprocess_input as preprocess_input,
+)
 from keras_sasa.applications.resnet import GROUP_OUTPUTS
 from keras_sasa.applications.tensor_files import TENSOR_SUFFIXES, read_tensors
 from keras_sasa.applications.weight_conversion import assign_tensors
@@ -175,19 +181,7 @@ def NAT(
             )
             number += 1
     x = _normalize(x, "normalization")
-    if include_top:
-        x = layers.GlobalAveragePooling2D(name="average_pool")(x)
-        x = layers.Dense(
-            classes,
-            activation=classifier_activation,
-            # Float16 probabilities would spoil the loss in mixed precision.
-            dtype=keras.config.dtype_policy().variable_dtype,
-            name="predictions",
-        )(x)
-    elif pooling == "avg":
-        x = layers.GlobalAveragePooling2D(name="average_pool")(x)
-    elif pooling == "max":
-        x = layers.GlobalMaxPooling2D(name="max_pool")(x)
+    x = head(x, include_top, pooling, classes, classifier_activation)
     inputs = images
     if input_tensor is not None:
         inputs = keras.utils.get_source_inputs(input_tensor)
@@ -277,18 +271,3 @@ def _halve(x, filters, name, use_bias=False):
 
 def _normalize(x, name):
     return layers.LayerNormalization(epsilon=_EPSILON, name=name)(x)
-
-
-def preprocess_input(x: Any, data_format: str | None = None) -> Any:
-    """Scales RGB pixels from [0, 255] to ImageNet's mean 0 and deviation 1.
-
-    Args:
-        x: Array or tensor of images, `(..., height, width, 3)`.
-        data_format: `"channels_last"` or `None`; the networks take no other.
-
-    Returns:
-        Images of the same shape. A float array may be changed in place.
-    """
-    return keras.applications.imagenet_utils.preprocess_input(
-        x, data_format=data_format, mode="torch"
-    )

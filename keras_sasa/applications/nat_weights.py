@@ -70,7 +70,7 @@ def standardize(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     standardized = {}
     for name, tensor in tensors.items():
         name = _translate(name, _FROM_THE_HUB)
-        parts = {name: None}
+        parts = [name]
         if ".attn.qkv." in name:
             parts = [
                 name.replace(".qkv.", f".{part}.")

@@ -15,6 +15,7 @@ import keras
 from keras import layers
 
 from keras_sasa._argument_checks import check_choice, positive_number
+from keras_sasa.applications.basic_layers import head
 from keras_sasa.applications.bottleneck import bottleneck
 from keras_sasa.applications.spatial_operators import (
     DOWNSAMPLINGS,
@@ -155,19 +156,7 @@ def ResNet(
                     GROUP_OUTPUTS[group - 1] if block == blocks else None
                 ),
             )
-    if include_top:
-        x = layers.GlobalAveragePooling2D(name="average_pool")(x)
-        x = layers.Dense(
-            classes,
-            activation=classifier_activation,
-            # Float16 probabilities would spoil the loss in mixed precision.
-            dtype=keras.config.dtype_policy().variable_dtype,
-            name="predictions",
-        )(x)
-    elif pooling == "avg":
-        x = layers.GlobalAveragePooling2D(name="average_pool")(x)
-    elif pooling == "max":
-        x = layers.GlobalMaxPooling2D(name="max_pool")(x)
+    x = head(x, include_top, pooling, classes, classifier_activation)
     inputs = images
     if input_tensor is not None:
         inputs = keras.utils.get_source_inputs(input_tensor)

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
-from keras import layers, ops
+from keras import layers
 
 from keras_sasa._keras_graphs import Call, calls_before, keras_mask
 from keras_sasa.layers import BatchNormalization, SelfAttention2D
+from keras_sasa.layers.batch_normalization import inference_scale_and_offset
 from keras_sasa.ops.local_attention.epilogue import Epilogue
 from keras_sasa.ops.precision import compute_dtype
 
@@ -86,7 +87,9 @@ class AttentionChain:
         )
 
     def _epilogue(self):
-        scale, offset = inference_scale_and_offset(self.normalization)
+        scale, offset = inference_scale_and_offset(
+            self.normalization, compute_dtype(self.normalization.compute_dtype)
+        )
         return Epilogue(
             scale,
             offset,
@@ -103,35 +106,6 @@ def _is_relu(layer):
         and not layer.negative_slope
         and not layer.threshold
     )
-
-
-def inference_scale_and_offset(
-    normalization: layers.BatchNormalization,
-) -> tuple[Any, Any]:
-    """Returns the scale and the offset of a normalization in inference mode.
-
-    Args:
-        normalization: A built layer.
-
-    Returns:
-        Two tensors `(channels,)`, in float64 for a layer that computes in
-        float64, else in float32.
-    """
-    dtype = compute_dtype(normalization.compute_dtype)
-    mean, variance = (
-        ops.cast(weight, dtype)
-        for weight in (
-            normalization.moving_mean,
-            normalization.moving_variance,
-        )
-    )
-    scale = ops.rsqrt(variance + normalization.epsilon)
-    if normalization.scale:
-        scale = scale * ops.cast(normalization.gamma, dtype)
-    offset = mean * scale
-    if normalization.center:
-        return scale, ops.cast(normalization.beta, dtype) - offset
-    return scale, -offset
 
 
 def find_attention_chains(model: keras.Model) -> list[AttentionChain]:

@@ -4,7 +4,10 @@ import keras
 from keras import ops
 
 from keras_sasa._argument_checks import check_heads, positive_integer
-from keras_sasa.layers.batch_normalization import BatchNormalization
+from keras_sasa.layers.batch_normalization import (
+    BatchNormalization,
+    inference_scale_and_offset,
+)
 from keras_sasa.layers.image_layer import (
     ConstraintLike,
     ImageLayer,
@@ -205,7 +208,10 @@ class AttentionStem(ImageLayer):
             outputs = pooled_block_attention(
                 inputs,
                 *self._matrices(inputs),
-                *self._scale_and_offset(),
+                *inference_scale_and_offset(
+                    self.batch_normalization,
+                    compute_dtype(self.compute_dtype),
+                ),
                 **self._options,
             )
         if self.data_format == "channels_first":
@@ -267,22 +273,6 @@ class AttentionStem(ImageLayer):
             ]
         )
         return ops.einsum("pm,mcf->pcf", mixture, kernels)
-
-    def _scale_and_offset(self):
-        """Returns the batch normalization of inference as a linear map."""
-        normalization = self.batch_normalization
-        dtype = compute_dtype(self.compute_dtype)
-        gamma, beta, mean, variance = (
-            ops.cast(weight, dtype)
-            for weight in (
-                normalization.gamma,
-                normalization.beta,
-                normalization.moving_mean,
-                normalization.moving_variance,
-            )
-        )
-        scale = gamma * ops.rsqrt(variance + normalization.epsilon)
-        return scale, beta - mean * scale
 
     def compute_output_shape(self, input_shape):
         self._channels(input_shape)

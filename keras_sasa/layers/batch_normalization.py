@@ -1,5 +1,7 @@
 """Keras' batch normalization, faster on TensorFlow."""
 
+from typing import Any
+
 import keras
 from keras import ops
 from keras.backend import standardize_dtype
@@ -76,3 +78,31 @@ class BatchNormalization(keras.layers.BatchNormalization):
             # Files stay as they are.
             and not exporting()
         )
+
+
+def inference_scale_and_offset(
+    normalization: keras.layers.BatchNormalization, dtype: str
+) -> tuple[Any, Any]:
+    """Returns the scale and the offset of a normalization in inference mode.
+
+    Args:
+        normalization: A built layer.
+        dtype: Type of the results.
+
+    Returns:
+        Two tensors `(channels,)`.
+    """
+    mean, variance = (
+        ops.cast(weight, dtype)
+        for weight in (
+            normalization.moving_mean,
+            normalization.moving_variance,
+        )
+    )
+    scale = ops.rsqrt(variance + normalization.epsilon)
+    if normalization.scale:
+        scale = scale * ops.cast(normalization.gamma, dtype)
+    offset = mean * scale
+    if normalization.center:
+        return scale, ops.cast(normalization.beta, dtype) - offset
+    return scale, -offset
