@@ -60,8 +60,23 @@ NETWORKS = {
         ),
     ),
 }
-# The second is no multiple of 32, and pads maps at the last level.
-SIZES = ((224, 224), (232, 288))
+# That of the published networks, no multiple of 32, and one whose maps are
+# smaller than the windows.
+SIZES = ((224, 224), (232, 288), (160, 192))
+
+
+def outputs_of_levels(model):
+    """Returns a dict that each call fills with the maps of the four levels."""
+    maps = {}
+    encoder = getattr(model, model.base_model_prefix).encoder
+    for level, part in enumerate(encoder.levels, start=1):
+
+        def keep(module, inputs, outputs, level=level):
+            maps[level] = outputs[0].detach().numpy()
+
+        # The level itself ends with the convolution of the next one.
+        part.layers[-1].register_forward_hook(keep)
+    return maps
 
 
 def main():
@@ -76,11 +91,12 @@ def main():
             for weight in model.parameters():
                 # As they are after training: no zeros, no ones.
                 weight += 0.05 * torch.randn_like(weight)
+        features = outputs_of_levels(model)
         target = folder / name
         model.save_pretrained(target, safe_serialization=False)
         for number, size in enumerate(SIZES):
             images = random.normal(size=(1, 3, *size)).astype("float32")
-            results = model(torch.from_numpy(images), output_hidden_states=True)
+            results = model(torch.from_numpy(images))
             upstream = random.normal(size=(1, 1000)).astype("float32")
             model.zero_grad()
             (results.logits * torch.from_numpy(upstream)).sum().backward()
@@ -90,10 +106,8 @@ def main():
                 logits=results.logits.detach().numpy(),
                 upstream=upstream,
                 **{
-                    f"features {level}": features.detach().numpy()
-                    for level, features in enumerate(
-                        results.reshaped_hidden_states
-                    )
+                    f"features {level}": map_
+                    for level, map_ in features.items()
                 },
                 **{
                     f"gradient {key}": weight.grad.numpy()
