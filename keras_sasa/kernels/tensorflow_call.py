@@ -82,11 +82,23 @@ def call(target: str, operands, result_shapes, attributes):
     return _call_module(
         target,
         _module(target, shapes, result_shapes, attributes),
-        # Forward mode would look for a gradient of the call itself.
-        [tf.stop_gradient(operand) for operand in operands],
+        _without_tangents(operands),
         [tf.float32] * len(result_shapes),
         static_shapes,
     )
+
+
+def _without_tangents(operands):
+    """Returns the operands for a call that forward mode shall not see.
+
+    It would look for a gradient of the call itself.
+    """
+    import tensorflow as tf
+    from tensorflow.python.eager import forwardprop_util
+
+    if not forwardprop_util.pack_tangents(list(operands)).tangents:
+        return list(operands)
+    return [tf.stop_gradient(operand) for operand in operands]
 
 
 def _call_with_table(target, attributes, table, size, operands, result_shapes):
