@@ -14,6 +14,7 @@ import os
 import pathlib
 import platform
 import re
+import runpy
 import subprocess
 import sys
 
@@ -28,6 +29,10 @@ KERNELS = pathlib.Path("keras_sasa/kernels")
 # Python. `keras_sasa.kernels` has the same names.
 LIBRARY = "_native" + importlib.machinery.EXTENSION_SUFFIXES[-1]
 REPORT = "_native.json"
+
+# `keras_sasa.kernels` compares it with the sources of a clone. Importing the
+# package would need Keras.
+source_digest = runpy.run_path(KERNELS / "source_digest.py")["source_digest"]
 
 # Set to 1, a kernel or a level of it that is missing is an error.
 REQUIRE = "KERAS_SASA_REQUIRE_KERNEL"
@@ -149,6 +154,7 @@ class BuildKernel(build_ext):
     def initialize_options(self):
         super().initialize_options()
         self.report = {
+            "sources": source_digest(KERNELS),
             "compiler": None,
             "levels": [],
             "left_out": {},

@@ -1,6 +1,7 @@
 """`setup.py` compiles what the compiler supports, and says what it does not."""
 
 import importlib.machinery
+import json
 import os
 import pathlib
 import platform
@@ -15,6 +16,7 @@ import zipfile
 import pytest
 
 from keras_sasa.kernels import build_report, loader, targets
+from keras_sasa.kernels.source_digest import source_digest
 from tests.support.backend import BACKEND
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -82,12 +84,37 @@ def fake(folder, refused):
     return path
 
 
+@pytest.mark.parametrize("written", [{}, {"sources": "of an older commit"}])
+def test_a_library_older_than_the_clone_is_not_used(
+    written, native_available, tmp_path, monkeypatch
+):
+    report = tmp_path / "_native.json"
+    report.write_text(json.dumps({**written, "failure": None}))
+    monkeypatch.setattr(build_report, "PATH", report)
+    assert loader.load.__wrapped__() == (
+        "it was compiled from other sources than those in this clone; "
+        "`pip install --editable .` compiles it again"
+    )
+
+
+def test_the_digest_depends_on_every_source(tmp_path):
+    assert source_digest(tmp_path) is None
+    folder = tmp_path / "window"
+    folder.mkdir()
+    digests = set()
+    for name, text in (("a.cc", "1"), ("a.cc", "2"), ("b.h", "2"), ("c", "")):
+        (folder / name).write_text(text)
+        digests.add(source_digest(tmp_path))
+    assert len(digests) == 3
+
+
 @on_x86
 def test_a_level_that_the_compiler_lacks_is_left_out(tmp_path):
     folder, report, log = build(tmp_path, fake(tmp_path, "-mavx512f"))
     assert (folder / LIBRARY).is_file()
     cause = f"{tmp_path}/compiler: x.cc:1: error: no -mavx512f"
     assert report == {
+        "sources": source_digest(ROOT / "keras_sasa/kernels"),
         "compiler": "fake 1.0",
         "levels": ["baseline", "x86_64_v3"],
         "left_out": {"x86_64_v4": cause},

@@ -11,10 +11,11 @@ def read(path=None) -> dict | None:
     """Reads the report.
 
     Returns:
-        Dict with `"compiler"` (its first line of `--version`, or `None` if no
-        compiler ran), `"levels"` (the instruction sets that were compiled),
-        `"left_out"` (the others, with the reasons) and `"failure"` (why there
-        is no kernel, or `None`). `None` if there is no report.
+        Dict with `"sources"` (the `source_digest` of the C++ files),
+        `"compiler"` (its first line of `--version`, or `None` if no compiler
+        ran), `"levels"` (the instruction sets that were compiled), `"left_out"`
+        (the others, with the reasons) and `"failure"` (why there is no kernel,
+        or `None`). `None` if there is no report.
     """
     try:
         return json.loads((path or PATH).read_text(encoding="utf-8"))

@@ -9,6 +9,7 @@ import pathlib
 import keras
 
 from keras_sasa.kernels import build_report, jax_call, tensorflow_call
+from keras_sasa.kernels.source_digest import source_digest
 
 # The environment variable that turns the kernel off.
 SWITCH = "KERAS_SASA_NATIVE"
@@ -42,6 +43,11 @@ def load() -> str | None:
     path = library_path()
     if path is None:
         return _not_compiled()
+    if _outdated(path.parent):
+        return (
+            "it was compiled from other sources than those in this clone; "
+            "`pip install --editable .` compiles it again"
+        )
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
@@ -66,6 +72,16 @@ def library_path() -> pathlib.Path | None:
     suffix = importlib.machinery.EXTENSION_SUFFIXES[-1]
     path = pathlib.Path(__file__).with_name(f"_native{suffix}")
     return path if path.is_file() else None
+
+
+def _outdated(folder):
+    """Returns whether a clone was updated after its kernel was compiled.
+
+    Python and C++ then disagree on the arguments of calls.
+    """
+    report = build_report.read()
+    digest = source_digest(folder)
+    return None not in (report, digest) and report.get("sources") != digest
 
 
 def _not_compiled():
