@@ -11,6 +11,7 @@ from keras_sasa import applications, detection, fusion, layers, optimizers
 from keras_sasa._version import __version__
 from keras_sasa.layers import (
     AttentionStem,
+    HaloAttention2D,
     NeighborhoodAttention2D,
     SelfAttention2D,
 )
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AttentionStem",
+    "HaloAttention2D",
     "NeighborhoodAttention2D",
     "SelfAttention2D",
     "__version__",

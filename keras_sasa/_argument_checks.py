@@ -40,6 +40,20 @@ def positive_integer(value, name):
     return int(value)
 
 
+def non_negative_integer(value, name):
+    """Returns `value` as an `int`; `ValueError` unless it is 0 or more."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, np.integer))
+        or value < 0
+    ):
+        raise ValueError(
+            f"`{name}` must be a non-negative integer. "
+            f"Received: {name}={value!r}."
+        )
+    return int(value)
+
+
 def positive_number(value, name):
     """Returns `value`; `ValueError` unless it is finite and above 0."""
     if not _is_positive(value):
@@ -102,12 +116,12 @@ def check_choice(value, name, choices):
         )
 
 
-def check_heads(filters, num_heads):
+def check_heads(filters, num_heads, name="filters"):
     """Raises `ValueError` unless all heads are equally wide."""
     if filters % num_heads:
         raise ValueError(
-            "`filters` must be a multiple of `num_heads`, so that all heads "
-            f"are equally wide. Received: filters={filters}, "
+            f"`{name}` must be a multiple of `num_heads`, so that all heads "
+            f"are equally wide. Received: {name}={filters}, "
             f"num_heads={num_heads}."
         )
 

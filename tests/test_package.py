@@ -76,6 +76,7 @@ def saved_models(folder):
             keras_sasa.SelfAttention2D(8, 3, num_heads=2),
             keras_sasa.layers.BatchNormalization(),
             keras_sasa.NeighborhoodAttention2D(2, 3),
+            keras_sasa.HaloAttention2D(8, 2, 2, 1),
             keras_sasa.layers.LayerScale(),
             keras.layers.GlobalAveragePooling2D(),
             keras.layers.Dense(2),

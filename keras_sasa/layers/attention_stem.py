@@ -196,9 +196,7 @@ class AttentionStem(ImageLayer):
         self._fix_channels(channels)
 
     def call(self, inputs, training=None):
-        inputs = ops.cast(inputs, self.compute_dtype)
-        if self.data_format == "channels_first":
-            inputs = ops.transpose(inputs, (0, 2, 3, 1))
+        inputs = self._to_channels_last(inputs)
         # A gradient would recompute the maps that pooling does not keep.
         if training and self.trainable_variables:
             outputs = self.attend(inputs)
@@ -214,9 +212,7 @@ class AttentionStem(ImageLayer):
                 ),
                 **self._options,
             )
-        if self.data_format == "channels_first":
-            outputs = ops.transpose(outputs, (0, 3, 1, 2))
-        return outputs
+        return self._from_channels_last(outputs)
 
     def attend(self, inputs):
         """Attention within blocks, before normalization and pooling.

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import keras
-from keras import constraints, initializers, regularizers
+from keras import constraints, initializers, ops, regularizers
 
 from keras_sasa.kernels.saved_model_warning import warn_of_kernel_calls
 
@@ -63,6 +63,19 @@ class ImageLayer(keras.layers.Layer):
                 f"known. Received: input_shape={tuple(input_shape)}."
             )
         return channels
+
+    def _to_channels_last(self, inputs):
+        """Returns images in the type and with the axes of the computation."""
+        inputs = ops.cast(inputs, self.compute_dtype)
+        if self.data_format == "channels_first":
+            inputs = ops.transpose(inputs, (0, 2, 3, 1))
+        return inputs
+
+    def _from_channels_last(self, outputs):
+        """Returns images with the axes of the data format."""
+        if self.data_format == "channels_first":
+            outputs = ops.transpose(outputs, (0, 3, 1, 2))
+        return outputs
 
     def _fix_channels(self, channels):
         self.input_spec = keras.layers.InputSpec(

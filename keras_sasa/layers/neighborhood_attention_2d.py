@@ -192,9 +192,7 @@ class NeighborhoodAttention2D(ImageLayer):
         self._fix_channels(channels)
 
     def call(self, inputs, training=None, return_attention_scores=False):
-        inputs = ops.cast(inputs, self.compute_dtype)
-        if self.data_format == "channels_first":
-            inputs = ops.transpose(inputs, (0, 2, 3, 1))
+        inputs = self._to_channels_last(inputs)
         height, width = ops.shape(inputs)[1:3]
         padded = self._pad(inputs)
         outputs = projected_attention(
@@ -219,8 +217,7 @@ class NeighborhoodAttention2D(ImageLayer):
             outputs = keras.random.dropout(
                 outputs, self.dropout, seed=self.seed_generator
             )
-        if self.data_format == "channels_first":
-            outputs = ops.transpose(outputs, (0, 3, 1, 2))
+        outputs = self._from_channels_last(outputs)
         return (outputs, *scores) if scores else outputs
 
     def _pad(self, inputs):

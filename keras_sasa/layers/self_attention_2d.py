@@ -282,9 +282,7 @@ class SelfAttention2D(ImageLayer):
                 "`epilogue` cannot be combined with `mask`. Received: "
                 f"epilogue={epilogue}, mask={mask}."
             )
-        inputs = ops.cast(inputs, self.compute_dtype)
-        if self.data_format == "channels_first":
-            inputs = ops.transpose(inputs, (0, 2, 3, 1))
+        inputs = self._to_channels_last(inputs)
         if self.position_encoding == "absolute":
             _, height, width, channels = ops.shape(inputs)
             encoding = sinusoidal_encoding(
@@ -317,8 +315,7 @@ class SelfAttention2D(ImageLayer):
                 )
                 for tensor in (outputs, *scores)
             )
-        if self.data_format == "channels_first":
-            outputs = ops.transpose(outputs, (0, 3, 1, 2))
+        outputs = self._from_channels_last(outputs)
         outputs = self.activation(outputs)
         return (outputs, *scores) if scores else outputs
 

@@ -106,6 +106,38 @@ def neighborhood_attention_flops(
     return total + (pixels * channels if use_bias else 0)
 
 
+def halo_attention_flops(
+    image: Shape,
+    queries: Shape,
+    channels: int,
+    filters: int,
+    key_filters: int,
+    num_heads: int,
+    window_size: int,
+) -> int:
+    """Returns the FLOPs of `HaloAttention2D`, without an average behind it.
+
+    Args:
+        image: Height and width of the input.
+        queries: Numbers of rows and columns of queries.
+        channels: Channels of the input.
+        filters: Channels of the output.
+        key_filters: Channels of queries and keys.
+        num_heads: Number of heads.
+        window_size: Side of the window.
+    """
+    pixels, window = math.prod(image), window_size**2
+    total = convolution_flops(pixels, (), channels, key_filters + filters)
+    # For one query and all heads: its projection; its products with keys and
+    # with the embeddings of rows and columns; their two sums and the softmax;
+    # the weighted sum.
+    query = convolution_flops(1, (), channels, key_filters)
+    query += 2 * (window + 2 * window_size) * key_filters
+    query += 3 * num_heads * window
+    query += 2 * window * filters
+    return total + math.prod(queries) * query
+
+
 def attention_stem_flops(
     image: Shape,
     channels: int,

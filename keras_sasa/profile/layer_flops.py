@@ -12,6 +12,7 @@ from keras_sasa.detection.feature_pyramid import UpsampleLike
 from keras_sasa.detection.raw_outputs import RawOutputs
 from keras_sasa.layers import (
     AttentionStem,
+    HaloAttention2D,
     NeighborhoodAttention2D,
     SelfAttention2D,
 )
@@ -19,6 +20,7 @@ from keras_sasa.profile.flops import (
     Shape,
     attention_stem_flops,
     convolution_flops,
+    halo_attention_flops,
     neighborhood_attention_flops,
     self_attention_flops,
 )
@@ -122,6 +124,22 @@ def _count_neighborhood_attention(layer, inputs, output):
     )
 
 
+def _count_halo_attention(layer, inputs, output):
+    pixels, strides = _sizes(layer, inputs[0]), layer.query_strides
+    total = halo_attention_flops(
+        pixels,
+        tuple(size // strides for size in pixels),
+        _channels(layer, inputs[0]),
+        layer.filters,
+        layer.key_filters,
+        layer.num_heads,
+        layer.window_size,
+    )
+    if strides < layer.strides:
+        total += layer.strides**2 * math.prod(output)
+    return total
+
+
 def _count_attention_stem(layer, inputs, output):
     count = functools.partial(
         attention_stem_flops,
@@ -198,6 +216,7 @@ _KERAS_COUNTS: dict[str, Count] = _table(
 COUNTS: dict[type, Count] = {
     SelfAttention2D: _count_self_attention,
     NeighborhoodAttention2D: _count_neighborhood_attention,
+    HaloAttention2D: _count_halo_attention,
     AttentionStem: _count_attention_stem,
     RawOutputs: _count_for_each_element(0),
     UpsampleLike: _count_for_each_element(0),

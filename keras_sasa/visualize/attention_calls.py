@@ -15,12 +15,16 @@ from keras_sasa._keras_graphs import (
     has_graph,
     run_calls,
 )
-from keras_sasa.layers import NeighborhoodAttention2D, SelfAttention2D
+from keras_sasa.layers import (
+    HaloAttention2D,
+    NeighborhoodAttention2D,
+    SelfAttention2D,
+)
 from keras_sasa.ops.local_attention.window import window_axes
 from keras_sasa.visualize.model_inputs import first_argument, to_numpy
 
 # The layers that attend within windows.
-ATTENTION_LAYERS = (SelfAttention2D, NeighborhoodAttention2D)
+ATTENTION_LAYERS = (SelfAttention2D, NeighborhoodAttention2D, HaloAttention2D)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +39,7 @@ class AttentionCall:
     """
 
     name: str
-    layer: SelfAttention2D | NeighborhoodAttention2D
+    layer: SelfAttention2D | NeighborhoodAttention2D | HaloAttention2D
     arguments: tuple[Any, ...]
     options: dict[str, Any]
 

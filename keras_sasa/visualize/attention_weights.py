@@ -29,9 +29,9 @@ def attention_maps(
 
     Args:
         model: A functional or sequential `keras.Model` that contains
-            `SelfAttention2D` or `NeighborhoodAttention2D` layers.
-            `AttentionStem` layers are skipped, since they attend within blocks
-            instead of windows.
+            `SelfAttention2D`, `NeighborhoodAttention2D` or `HaloAttention2D`
+            layers. `AttentionStem` layers are skipped, since they do not
+            return their weights.
         images: Inputs of the model, for instance an array `(batch, height,
             width, channels)`. The weights take a lot of memory: pass a few
             images at a time, or one layer after the other. `pixel_attention`

@@ -9,6 +9,7 @@ import pytest
 
 from keras_sasa import (
     AttentionStem,
+    HaloAttention2D,
     NeighborhoodAttention2D,
     SelfAttention2D,
     local_attention,
@@ -297,6 +298,17 @@ def test_neighborhood_attention_of_unknown_size(name, tmp_path):
     )
     model = keras.Model(inputs, layer(inputs))
     batches = [images(2, 13, 9, 4), images(1, 4, 5, 4)]
+    assert_equal_in_runtime(model, name, tmp_path, batches)
+
+
+@pytest.mark.parametrize(
+    "name", ["litert", large("tf_saved_model"), large("onnx")]
+)
+def test_halo_attention_of_unknown_size(name, tmp_path):
+    inputs = keras.Input((None, None, 4))
+    layer = HaloAttention2D(4, 2, 4, 1, strides=2, key_filters=2)
+    model = keras.Model(inputs, layer(inputs))
+    batches = [images(2, 8, 12, 4), images(1, 4, 4, 4)]
     assert_equal_in_runtime(model, name, tmp_path, batches)
 
 

@@ -10,6 +10,7 @@ from keras import layers
 
 from keras_sasa import (
     AttentionStem,
+    HaloAttention2D,
     NeighborhoodAttention2D,
     SelfAttention2D,
 )
@@ -354,6 +355,27 @@ NEIGHBORHOODS = {
 def test_neighborhood_attention_by_hand(options, flops):
     layer = NeighborhoodAttention2D(2, 3, **options)
     counted = profile(keras.Sequential([keras.Input((5, 6, 4)), layer]))
+    assert counted.flops == counted.flops_separable == flops
+    assert counted.parameters == layer.count_params()
+
+
+# 6x9 pixels, 4 channels, 6 filters, 4 of keys, 2 heads, blocks of 3x3, windows
+# of 5x5. For a pixel: projections to keys and values, 2 * 4 * (4 + 6) = 80.
+# For a query: its projection, 2 * 4 * 4 = 32; q.k 2 * 25 * 4 = 200; embeddings
+# of 5 rows and 5 columns, 2 * 10 * 4 = 80; two sums and softmax, 3 * 2 * 25 =
+# 150; weighted sum 2 * 25 * 6 = 300.
+HALOS = {
+    "default": ({}, 54 * (80 + 762)),
+    "strides": ({"strides": 3}, 54 * 80 + 6 * 762),
+    # Every pixel is a query; then 3x4 averages of 2x2 pixels and 6 channels.
+    "pooled": ({"strides": 2}, 54 * (80 + 762) + 12 * 4 * 6),
+}
+
+
+@pytest.mark.parametrize("options, flops", HALOS.values(), ids=HALOS)
+def test_halo_attention_by_hand(options, flops):
+    layer = HaloAttention2D(6, 2, 3, 1, key_filters=4, **options)
+    counted = profile(keras.Sequential([keras.Input((6, 9, 4)), layer]))
     assert counted.flops == counted.flops_separable == flops
     assert counted.parameters == layer.count_params()
 

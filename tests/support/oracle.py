@@ -318,6 +318,125 @@ def _nearest(query, size, kernel, dilation):
     return min(windows, key=lambda window: abs(window[kernel // 2] - query))
 
 
+def halo_attention(
+    inputs,
+    weights,
+    *,
+    num_heads,
+    block_size,
+    halo_size,
+    strides=1,
+    data_format="channels_last",
+):
+    """Attention to the pixels of a block and of the halo around it.
+
+    Args:
+        inputs: (batch, height, width, channels), or (batch, channels, height,
+            width) with `data_format="channels_first"`; height and width are
+            multiples of `block_size`.
+        weights: dict of arrays: `query_kernel`, `key_kernel` (channels,
+            key_filters), `value_kernel` (channels, filters), `row_embedding`,
+            `column_embedding` (2 * window - 1, key_filters / num_heads), with
+            window = block_size + 2 * halo_size.
+        num_heads: number of heads.
+        block_size: height and width of a block.
+        halo_size: pixels of the halo on each side.
+        strides: distance between queries, or side of the squares that are
+            averaged if it does not divide `block_size`.
+        data_format: `"channels_last"` or `"channels_first"`.
+
+    Returns:
+        outputs: (batch, height // strides, width // strides, filters), or
+            channels first.
+        scores: (batch, query rows, query columns, num_heads, window, window).
+    """
+    images = np.asarray(inputs, dtype=np.float64)
+    if data_format == "channels_first":
+        images = np.transpose(images, (0, 2, 3, 1))
+    batch, height, width, _ = images.shape
+    weights = _as_float64(weights)
+    queries, keys, values = (
+        _project(images, weights[f"{name}_kernel"], None)
+        for name in ("query", "key", "value")
+    )
+    window = block_size + 2 * halo_size
+    filters = values.shape[-1]
+    key_width = _head_width(keys.shape[-1], num_heads)
+    value_width = _head_width(filters, num_heads)
+    row_embedding = weights["row_embedding"]
+    column_embedding = weights["column_embedding"]
+    for embedding in (row_embedding, column_embedding):
+        _check_shape(embedding, (2 * window - 1, key_width))
+
+    pooled = block_size % strides != 0
+    step = 1 if pooled else strides
+    query_sizes = (height // step, width // step)
+    outputs = np.zeros((batch, *query_sizes, filters))
+    scores = np.zeros((batch, *query_sizes, num_heads, window, window))
+    for image in range(batch):
+        for query_row in range(query_sizes[0]):
+            for query_column in range(query_sizes[1]):
+                row, column = query_row * step, query_column * step
+                # The first pixel of the window, perhaps outside the image.
+                top = row - row % block_size - halo_size
+                left = column - column % block_size - halo_size
+                # The place of the query among those of its block.
+                i, j = row % block_size // step, column % block_size // step
+                for head in range(num_heads):
+                    first = head * key_width
+                    last = first + key_width
+                    query = queries[image, row, column, first:last]
+                    logits = []
+                    for r in range(window):
+                        for c in range(window):
+                            logit = np.dot(
+                                query, row_embedding[r - i + window - 1]
+                            ) + np.dot(
+                                query, column_embedding[c - j + window - 1]
+                            )
+                            if 0 <= top + r < height and 0 <= left + c < width:
+                                key = keys[image, top + r, left + c, first:last]
+                                logit += np.dot(query, key) / math.sqrt(
+                                    key_width
+                                )
+                            logits.append(logit)
+                    shares = iter(_softmax(logits))
+                    first = head * value_width
+                    last = first + value_width
+                    for r in range(window):
+                        for c in range(window):
+                            score = next(shares)
+                            scores[
+                                image, query_row, query_column, head, r, c
+                            ] = score
+                            if 0 <= top + r < height and 0 <= left + c < width:
+                                value = values[
+                                    image, top + r, left + c, first:last
+                                ]
+                                outputs[
+                                    image, query_row, query_column, first:last
+                                ] += score * value
+    if pooled:
+        outputs = _average_squares(outputs, strides)
+    if data_format == "channels_first":
+        outputs = np.transpose(outputs, (0, 3, 1, 2))
+    return outputs, scores
+
+
+def _average_squares(maps, side):
+    """Averages of squares of pixels; what is left at the border is dropped."""
+    batch, height, width, channels = maps.shape
+    averages = np.zeros((batch, height // side, width // side, channels))
+    for row in range(height // side):
+        for column in range(width // side):
+            for a in range(side):
+                for b in range(side):
+                    averages[:, row, column] += (
+                        maps[:, row * side + a, column * side + b] / side**2
+                    )
+    return averages
+
+
 def attention_stem(
     inputs, weights, *, num_heads, block_size, values="spatially_aware"
 ):
