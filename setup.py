@@ -61,7 +61,7 @@ def sources(*folders):
 
 
 # The mathematics is compiled once for each; the fastest is chosen when loaded.
-MATHEMATICS = sources("window", "block")
+MATHEMATICS = sources("window", "block", "rows")
 LEVELS = {"baseline": []}
 if platform.machine().lower() in ("x86_64", "amd64"):
     # -march=x86-64-v3 and -v4 in full, because GCC knows these from version 11

@@ -77,9 +77,10 @@ def saved_models(folder):
             keras_sasa.layers.BatchNormalization(),
             keras_sasa.NeighborhoodAttention2D(2, 3),
             keras_sasa.HaloAttention2D(8, 2, 2, 1),
+            keras_sasa.layers.LayerNormalization(),
             keras_sasa.layers.LayerScale(),
             keras.layers.GlobalAveragePooling2D(),
-            keras.layers.Dense(2),
+            keras_sasa.layers.Dense(2),
         ]
     )
     classifier.compile(keras_sasa.optimizers.AveragingSGD(use_ema=True), "mse")

@@ -31,7 +31,12 @@ from keras_sasa.applications.weights import (
     check_weights,
     load_weights,
 )
-from keras_sasa.layers import LayerScale, NeighborhoodAttention2D
+from keras_sasa.layers import (
+    Dense,
+    LayerNormalization,
+    LayerScale,
+    NeighborhoodAttention2D,
+)
 
 # Channels of a head, in all published networks.
 HEAD_WIDTH = 32
@@ -241,10 +246,10 @@ def _block(
     )(branch)
     x = _add(x, branch, options, drop_path, f"{name}_attention")
     branch = _normalize(x, f"{name}_mlp_normalization")
-    branch = layers.Dense(
+    branch = Dense(
         options.mlp_ratio * channels, "gelu", name=f"{name}_mlp_expand"
     )(branch)
-    branch = layers.Dense(channels, name=f"{name}_mlp_reduce")(branch)
+    branch = Dense(channels, name=f"{name}_mlp_reduce")(branch)
     return _add(x, branch, options, drop_path, f"{name}_mlp", output_name)
 
 
@@ -270,4 +275,4 @@ def _halve(x, filters, name, use_bias=False):
 
 
 def _normalize(x, name):
-    return layers.LayerNormalization(epsilon=_EPSILON, name=name)(x)
+    return LayerNormalization(epsilon=_EPSILON, name=name)(x)

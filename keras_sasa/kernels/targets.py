@@ -10,6 +10,7 @@ PROJECTED = "keras_sasa_projected"
 BLOCK_FORWARD = "keras_sasa_block_forward"
 BLOCK_POOLED = "keras_sasa_block_pooled"
 BLOCK_BACKWARD = "keras_sasa_block_backward"
+NORMALIZE = "keras_sasa_normalize"
 TARGETS = (
     FORWARD,
     BACKWARD,
@@ -17,4 +18,5 @@ TARGETS = (
     BLOCK_FORWARD,
     BLOCK_POOLED,
     BLOCK_BACKWARD,
+    NORMALIZE,
 )

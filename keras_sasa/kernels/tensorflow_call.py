@@ -273,4 +273,6 @@ def _attribute(value):
         return f'"{value}"'
     if isinstance(value, tuple):
         return f"array<i64: {', '.join(map(str, value))}>"
+    if isinstance(value, float):
+        return f"{value:.9e} : f32"
     return f"{value} : i64"

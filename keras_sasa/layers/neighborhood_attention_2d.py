@@ -10,6 +10,7 @@ from keras_sasa.layers.image_layer import (
     InitializerLike,
     RegularizerLike,
 )
+from keras_sasa.ops.dense import dense
 from keras_sasa.ops.local_attention import (
     check_implementation,
     projected_attention,
@@ -210,9 +211,8 @@ class NeighborhoodAttention2D(ImageLayer):
             outputs, *scores = (
                 tensor[:, :height, :width] for tensor in (outputs, *scores)
             )
-        outputs = ops.matmul(outputs, self.output_kernel)
-        if self.use_bias:
-            outputs = outputs + self.output_bias
+        bias = self.output_bias if self.use_bias else None
+        outputs = dense(outputs, self.output_kernel, bias)
         if training and self.dropout:
             outputs = keras.random.dropout(
                 outputs, self.dropout, seed=self.seed_generator

@@ -13,6 +13,7 @@ from keras_sasa.detection.raw_outputs import RawOutputs
 from keras_sasa.layers import (
     AttentionStem,
     HaloAttention2D,
+    LayerScale,
     NeighborhoodAttention2D,
     SelfAttention2D,
 )
@@ -192,7 +193,7 @@ _KERAS_COUNTS: dict[str, Count] = _table(
     ("Dense", _count_dense),
     ("BatchNormalization Normalization Rescaling", _count_for_each_element(2)),
     # Sums of the elements and of their squares (3), then scale and shift (2).
-    ("GroupNormalization", _count_for_each_element(5)),
+    ("GroupNormalization LayerNormalization", _count_for_each_element(5)),
     ("Activation", _count_activation),
     ("ELU LeakyReLU PReLU ReLU Softmax", _count_for_each_element(1)),
     ("Add Maximum Minimum Multiply Subtract", _count_merge),
@@ -218,6 +219,7 @@ COUNTS: dict[type, Count] = {
     NeighborhoodAttention2D: _count_neighborhood_attention,
     HaloAttention2D: _count_halo_attention,
     AttentionStem: _count_attention_stem,
+    LayerScale: _count_for_each_element(1),
     RawOutputs: _count_for_each_element(0),
     UpsampleLike: _count_for_each_element(0),
     **{getattr(layers, name): count for name, count in _KERAS_COUNTS.items()},

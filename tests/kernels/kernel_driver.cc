@@ -11,12 +11,14 @@
 #include <vector>
 
 #include "keras_sasa/kernels/block/attention.h"
+#include "keras_sasa/kernels/rows/normalization.h"
 #include "keras_sasa/kernels/window/attention.h"
 
 namespace keras_sasa {
 namespace KERAS_SASA_LEVEL {
 extern const WindowAttention window_attention;
 extern const BlockAttention block_attention;
+extern const RowFunctions row_functions;
 }  // namespace KERAS_SASA_LEVEL
 }  // namespace keras_sasa
 
@@ -34,6 +36,8 @@ const keras_sasa::WindowAttention& kWindow =
     keras_sasa::KERAS_SASA_LEVEL::window_attention;
 const keras_sasa::BlockAttention& kBlock =
     keras_sasa::KERAS_SASA_LEVEL::block_attention;
+const keras_sasa::RowFunctions& kRows =
+    keras_sasa::KERAS_SASA_LEVEL::row_functions;
 
 struct Case {
   int64_t batch, height, width, heads, head_width;
@@ -570,6 +574,39 @@ void CheckBlocks(size_t number, const BlockCase& c) {
   CheckSame(number, result.value_kernels, results[1].value_kernels);
 }
 
+// Numbers around `level`, whose mean would cancel without care.
+void CheckRows(size_t number, int64_t rows, int64_t channels, float level) {
+  Numbers inputs = Normal(rows * channels);
+  for (float& value : inputs) value = value / 8 + level;
+  const Numbers scale = Normal(channels), offset = Normal(channels);
+  Numbers results[2];
+  for (bool reverse : {false, true}) {
+    results[reverse].assign(inputs.size(), NAN);
+    const auto tasks =
+        kRows.normalize({rows, channels, inputs.data(), scale.data(),
+                         offset.data(), 1e-3f, results[reverse].data()});
+    for (int64_t i = 0; i < tasks->count(); ++i) {
+      tasks->Run(reverse ? tasks->count() - 1 - i : i);
+    }
+  }
+  CheckSame(number, results[0], results[1]);
+  std::vector<double> expected;
+  for (int64_t row = 0; row < rows; ++row) {
+    const float* from = inputs.data() + row * channels;
+    double mean = 0, variance = 0;
+    for (int64_t c = 0; c < channels; ++c) mean += from[c];
+    mean /= channels;
+    for (int64_t c = 0; c < channels; ++c) {
+      variance += (from[c] - mean) * (from[c] - mean);
+    }
+    const double factor = 1 / std::sqrt(variance / channels + 1e-3f);
+    for (int64_t c = 0; c < channels; ++c) {
+      expected.push_back((from[c] - mean) * factor * scale[c] + offset[c]);
+    }
+  }
+  Check("normalized rows", number, results[0], expected);
+}
+
 int64_t Pick(int64_t low, int64_t high) {
   return std::uniform_int_distribution<int64_t>(low, high)(generator);
 }
@@ -639,6 +676,13 @@ int main() {
     CheckBlocks(3000 + i, {Pick(1, 3), Pick(1, 14), Pick(1, 50), Pick(1, 5),
                            Pick(1, 6), Pick(1, 4), Pick(1, 18)});
   }
+  size_t rows_number = 4000;
+  for (int64_t channels : {1, 3, 16, 50, 64, 512}) {
+    for (int64_t rows : {0, 1, 7, 8, 30}) {
+      CheckRows(rows_number++, rows, channels, rows == 7 ? 1000 : 1);
+    }
+  }
+  CheckRows(rows_number, 1500, 96, 0);  // In several tasks.
   failures += CheckExponentials();
   CheckNan();
   CheckNanInBlocks();

@@ -11,9 +11,10 @@ MAY_INCLUDE = {
     "base": set(),
     "window": {"base"},
     "block": {"base"},
-    "levels": {"window", "block"},
+    "rows": {"base"},
+    "levels": {"window", "block", "rows"},
     "tensorflow": {"base"},
-    "xla": {"base", "window", "block", "levels"},
+    "xla": {"base", "window", "block", "rows", "levels"},
 }
 
 

@@ -349,6 +349,18 @@ WRONG_BLOCK_BACKWARD = {
         for number, name in enumerate(("image", "logits", "values"))
     },
 }
+NORMALIZE_CALL = {
+    "name": targets.NORMALIZE,
+    "operands": [IMAGE, (3,), (3,)],
+    "results": [IMAGE],
+    "epsilon": 1e-3,
+}
+WRONG_NORMALIZE = {
+    "image": (with_operand(0, (30, 3), NORMALIZE_CALL), "rank 4"),
+    "scale": (with_operand(1, (4,), NORMALIZE_CALL), "scale has the shape"),
+    "no_offset": ({"operands": [IMAGE, (3,)]}, "missing: offset"),
+    "output": (with_result(0, MAP, NORMALIZE_CALL), "output must be"),
+}
 
 
 @on_tensorflow
@@ -365,6 +377,7 @@ WRONG_BLOCK_BACKWARD = {
             (BLOCK_CALL, WRONG_BLOCK),
             (POOLED_CALL, WRONG_POOLED),
             (BLOCK_BACKWARD_CALL, WRONG_BLOCK_BACKWARD),
+            (NORMALIZE_CALL, WRONG_NORMALIZE),
         )
         for name, wrong in cases.items()
     ],

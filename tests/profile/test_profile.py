@@ -275,6 +275,7 @@ LAYERS = {
     "dense": (layers.Dense(4, activation="softmax"), (3,), 2 * 3 * 4 + 4 + 4),
     "dense on pixels": (layers.Dense(4), (5, 6, 3), 30 * (2 * 3 * 4 + 4)),
     "normalization": (layers.BatchNormalization(), (5, 6, 2), 120),
+    "layer normalization": (layers.LayerNormalization(), (5, 6, 2), 300),
     "relu": (layers.ReLU(), (5, 6, 2), 60),
     "activation": (layers.Activation("gelu"), (5, 6, 2), 60),
     "linear": (layers.Activation("linear"), (5, 6, 2), 0),

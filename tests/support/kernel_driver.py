@@ -17,6 +17,7 @@ DRIVERS = ROOT / "tests/kernels"
 MATHEMATICS = [
     *sorted(KERNELS.glob("window/*.cc")),
     *sorted(KERNELS.glob("block/*.cc")),
+    *sorted(KERNELS.glob("rows/*.cc")),
     DRIVERS / "exponentials_driver.cc",
 ]
 OTHERS = [*sorted(KERNELS.glob("base/*.cc")), DRIVERS / "kernel_driver.cc"]

@@ -7,17 +7,20 @@ namespace keras_sasa {
 namespace baseline {
 extern const WindowAttention window_attention;
 extern const BlockAttention block_attention;
+extern const RowFunctions row_functions;
 }  // namespace baseline
 #if defined(KERAS_SASA_HAS_X86_64_V3)
 namespace x86_64_v3 {
 extern const WindowAttention window_attention;
 extern const BlockAttention block_attention;
+extern const RowFunctions row_functions;
 }  // namespace x86_64_v3
 #endif
 #if defined(KERAS_SASA_HAS_X86_64_V4)
 namespace x86_64_v4 {
 extern const WindowAttention window_attention;
 extern const BlockAttention block_attention;
+extern const RowFunctions row_functions;
 }  // namespace x86_64_v4
 #endif
 
@@ -42,15 +45,18 @@ bool RunsV4() {
 Level FindBestLevel() {
 #if defined(KERAS_SASA_HAS_X86_64_V4)
   if (RunsV4()) {
-    return {&x86_64_v4::window_attention, &x86_64_v4::block_attention};
+    return {&x86_64_v4::window_attention, &x86_64_v4::block_attention,
+            &x86_64_v4::row_functions};
   }
 #endif
 #if defined(KERAS_SASA_HAS_X86_64_V3)
   if (RunsV3()) {
-    return {&x86_64_v3::window_attention, &x86_64_v3::block_attention};
+    return {&x86_64_v3::window_attention, &x86_64_v3::block_attention,
+            &x86_64_v3::row_functions};
   }
 #endif
-  return {&baseline::window_attention, &baseline::block_attention};
+  return {&baseline::window_attention, &baseline::block_attention,
+          &baseline::row_functions};
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #define KERAS_SASA_KERNELS_LEVELS_BEST_LEVEL_H_
 
 #include "keras_sasa/kernels/block/attention.h"
+#include "keras_sasa/kernels/rows/normalization.h"
 #include "keras_sasa/kernels/window/attention.h"
 
 namespace keras_sasa {
@@ -12,6 +13,7 @@ namespace keras_sasa {
 struct Level {
   const WindowAttention* window;
   const BlockAttention* block;
+  const RowFunctions* rows;
 };
 
 const Level& BestLevel();

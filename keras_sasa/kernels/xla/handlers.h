@@ -40,6 +40,9 @@ XLA_FFI_DECLARE_HANDLER_SYMBOL(keras_sasa_block_pooled);
 // -> gradients of the first three
 XLA_FFI_DECLARE_HANDLER_SYMBOL(keras_sasa_block_backward);
 
+// image, scale, offset -> every pixel, normalized as in rows/normalization.h
+XLA_FFI_DECLARE_HANDLER_SYMBOL(keras_sasa_normalize);
+
 #pragma GCC visibility pop
 
 #endif  // KERAS_SASA_KERNELS_XLA_HANDLERS_H_

@@ -18,7 +18,8 @@ keras_sasa_register(const XLA_FFI_Api* api) {
       {"keras_sasa_projected", keras_sasa_projected},
       {"keras_sasa_block_forward", keras_sasa_block_forward},
       {"keras_sasa_block_pooled", keras_sasa_block_pooled},
-      {"keras_sasa_block_backward", keras_sasa_block_backward}};
+      {"keras_sasa_block_backward", keras_sasa_block_backward},
+      {"keras_sasa_normalize", keras_sasa_normalize}};
   for (const auto& [name, handler] : handlers) {
     XLA_FFI_Error* error =
         xla::ffi::Ffi::RegisterStaticHandler(api, name, "Host", handler);
