@@ -1,8 +1,8 @@
 """Differentiable calls of the compiled kernel by Keras' backend.
 
-A call has operands, all float32, and attributes: integers, tuples of integers
-or strings by name. The shapes of its results are tuples of integers and, where
-TensorFlow traces unknown sizes, of `DynamicDimension`.
+A call has operands, float32 or bfloat16, and attributes: integers, tuples of
+integers or strings by name. The shapes of its results are tuples of integers
+and, where TensorFlow traces unknown sizes, of `DynamicDimension`.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from keras import ops
 
 from keras_sasa import _derivatives
 from keras_sasa.kernels import jax_call, tensorflow_call
-from keras_sasa.kernels.dimensions import dimension
+from keras_sasa.kernels.dimensions import Spec, dimension, spec_of
 from keras_sasa.kernels.saved_model_warning import warn_of_kernel_calls
 
 
@@ -35,8 +35,9 @@ def with_gradient(
         backward: Target of the call that takes the operands, the gradient of
             the output and the kept results, and returns the gradients of the
             operands.
-        results: Function from the shapes of the operands to the shapes of the
-            results of `forward`.
+        results: Function from the shapes of the operands to the `Spec`s of
+            the results of `forward`. A gradient has shape and type of its
+            operand.
         attributes: Attributes of both calls.
         recompute: Function of the operands that computes the output with
             operations of the backend. It provides all other derivatives.
@@ -57,14 +58,19 @@ def with_gradient(
     def gradient(operands, outputs, kept, upstreams):
         warn_of_kernel_calls()
         shapes = [tuple(operand.shape) for operand in operands]
-        # A gradient has the shape of its operand.
-        gradient_shapes = [
-            tuple(dimension(shapes, number, axis) for axis in range(len(shape)))
-            for number, shape in enumerate(shapes)
+        gradients = [
+            Spec(
+                tuple(
+                    dimension(shapes, number, axis)
+                    for axis in range(len(operand.shape))
+                ),
+                spec_of(operand).dtype,
+            )
+            for number, operand in enumerate(operands)
         ]
 
         def compute(*arguments):
-            return _call(backward, arguments, gradient_shapes, attributes), []
+            return _call(backward, arguments, gradients, attributes), []
 
         def first(*arguments):
             operands = arguments[: len(shapes)]
@@ -118,11 +124,9 @@ def with_recomputed_gradient(
     return _derivatives.call(operands, compute, portable, gradient)[0]
 
 
-def _call(target, operands, result_shapes, attributes):
+def _call(target, operands, results, attributes):
     """Makes one call, without derivatives. Returns its results as a list."""
     call = {"tensorflow": tensorflow_call.call, "jax": jax_call.call}
     return list(
-        call[keras.backend.backend()](
-            target, operands, result_shapes, attributes
-        )
+        call[keras.backend.backend()](target, operands, results, attributes)
     )

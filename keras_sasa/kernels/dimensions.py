@@ -1,6 +1,11 @@
-"""Dimensions of results, some of which are known only when a graph runs."""
+"""Shapes and types of operands and results.
 
-from typing import NamedTuple
+Some dimensions of results are known only when a graph runs.
+"""
+
+from typing import Any, NamedTuple
+
+import keras
 
 
 class DynamicDimension(NamedTuple):
@@ -9,6 +14,19 @@ class DynamicDimension(NamedTuple):
     operand: int
     axis: int
     divisor: int = 1
+
+
+class Spec(NamedTuple):
+    """A shape of integers, `None` and `DynamicDimension`, and a type."""
+
+    shape: tuple
+    dtype: str = "float32"
+
+
+def spec_of(tensor: Any) -> Spec:
+    """Returns shape and type of a tensor."""
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    return Spec(tuple(tensor.shape), dtype)
 
 
 def dimension(

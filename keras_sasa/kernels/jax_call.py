@@ -10,6 +10,7 @@ import itertools
 import numpy as np
 
 from keras_sasa import _derivatives
+from keras_sasa.kernels.dimensions import Spec
 from keras_sasa.kernels.targets import TARGETS
 
 
@@ -23,25 +24,24 @@ def register(library: ctypes.CDLL) -> None:
         )
 
 
-def call(target: str, operands, result_shapes, attributes):
+def call(target: str, operands, results, attributes):
     """Makes one custom call, without a gradient.
 
     Args:
         target: Name of the custom call.
         operands: List of arrays.
-        result_shapes: Shapes of the results.
+        results: List of the `Spec`s of the results.
         attributes: Tuple of pairs (name, value).
 
     Returns:
         The tuple of results.
     """
     ranks = tuple(len(operand.shape) for operand in operands)
-    shapes = tuple(map(tuple, result_shapes))
-    return _mappable(target, ranks, shapes, attributes)(*operands)
+    return _mappable(target, ranks, tuple(results), attributes)(*operands)
 
 
 @functools.cache
-def _mappable(target, ranks, shapes, attributes):
+def _mappable(target, ranks, results, attributes):
     """Returns the call as a function that `jax.vmap` can map."""
     import jax
     from jax import numpy as jnp
@@ -49,11 +49,11 @@ def _mappable(target, ranks, shapes, attributes):
     @jax.custom_batching.custom_vmap
     def function(*operands):
         if _derivatives.in_shard_map():
-            results = _on_one_device(target, operands, shapes, attributes)
-            return tuple(_derivatives.vary_like(results, operands))
+            outputs = _on_one_device(target, operands, results, attributes)
+            return tuple(_derivatives.vary_like(outputs, operands))
         if jax.device_count() > 1:
-            return _divisible(target, ranks, shapes, attributes)(*operands)
-        return _on_one_device(target, operands, shapes, attributes)
+            return _divisible(target, ranks, results, attributes)(*operands)
+        return _on_one_device(target, operands, results, attributes)
 
     def one_by_one(batched, operands):
         def one(chosen):
@@ -84,22 +84,25 @@ def _mappable(target, ranks, shapes, attributes):
             return operand.reshape(count * batch, *shape)
 
         operands = list(map(fold, operands, batched, ranks))
-        folded = [(count * batch, *shape) for batch, *shape in shapes]
-        results = call(target, operands, folded, attributes)
+        folded = [
+            Spec((count * shape[0], *shape[1:]), dtype)
+            for shape, dtype in results
+        ]
+        outputs = call(target, operands, folded, attributes)
         return tuple(
-            result.reshape(count, *shape)
-            for result, shape in zip(results, shapes, strict=True)
+            output.reshape(count, *shape)
+            for output, (shape, _) in zip(outputs, results, strict=True)
         )
 
     @function.def_vmap
     def mapped(count, batched, *operands):
-        everywhere = (True,) * len(shapes)
+        everywhere = (True,) * len(results)
         weights_differ = any(
             is_batched and rank != 4
             for is_batched, rank in zip(batched, ranks, strict=True)
         )
         # Gradients of weights, whose rank is not 4, are apart as well.
-        if weights_differ or any(len(shape) != 4 for shape in shapes):
+        if weights_differ or any(len(shape) != 4 for shape, _ in results):
             return one_by_one(batched, operands), everywhere
         return as_one_batch(count, batched, operands), everywhere
 
@@ -107,7 +110,7 @@ def _mappable(target, ranks, shapes, attributes):
 
 
 @functools.cache
-def _divisible(target, ranks, shapes, attributes):
+def _divisible(target, ranks, results, attributes):
     """Returns the call as a function that XLA divides among devices.
 
     Maps, of rank 4, are divided by images. Embeddings and matrices, of lower
@@ -120,9 +123,9 @@ def _divisible(target, ranks, shapes, attributes):
 
     @custom_partitioning
     def function(*operands):
-        return _on_one_device(target, operands, shapes, attributes)
+        return _on_one_device(target, operands, results, attributes)
 
-    def partition(mesh, operands, results):
+    def partition(mesh, operands, _):
         spec = operands[0].sharding.spec
         axes = spec[0] if spec else None
 
@@ -134,21 +137,23 @@ def _divisible(target, ranks, shapes, attributes):
         def one_device(*operands):
             batch = operands[0].shape[0]
             local = [
-                (batch, *shape[1:]) if len(shape) == 4 else shape
-                for shape in shapes
+                Spec((batch, *shape[1:]), dtype)
+                if len(shape) == 4
+                else Spec(shape, dtype)
+                for shape, dtype in results
             ]
             outputs = _on_one_device(target, operands, local, attributes)
             return tuple(
                 output
                 if len(shape) == 4 or axes is None
                 else jax.lax.psum(output, axes)
-                for output, shape in zip(outputs, shapes, strict=True)
+                for output, (shape, _) in zip(outputs, results, strict=True)
             )
 
         return (
             mesh,
             one_device,
-            tuple(sharding(len(shape)) for shape in shapes),
+            tuple(sharding(len(shape)) for shape, _ in results),
             tuple(sharding(rank) for rank in ranks),
         )
 
@@ -160,14 +165,14 @@ def _divisible(target, ranks, shapes, attributes):
         return " ".join([first, *itertools.islice(names, rank - 1)])
 
     inputs = ", ".join([factors(rank) for rank in ranks])
-    outputs = ", ".join([factors(len(shape)) for shape in shapes])
+    outputs = ", ".join([factors(len(shape)) for shape, _ in results])
     function.def_partition(
         partition=partition, sharding_rule=f"{inputs} -> {outputs}"
     )
     return function
 
 
-def _on_one_device(target, operands, shapes, attributes):
+def _on_one_device(target, operands, results, attributes):
     """Makes the call itself."""
     import jax
 
@@ -179,5 +184,5 @@ def _on_one_device(target, operands, shapes, attributes):
         else np.int64(value)
         for key, value in attributes
     }
-    types = [jax.ShapeDtypeStruct(shape, "float32") for shape in shapes]
+    types = [jax.ShapeDtypeStruct(*result) for result in results]
     return tuple(jax.ffi.ffi_call(target, types)(*operands, **options))

@@ -16,7 +16,7 @@ import ctypes
 import functools
 import pathlib
 
-from keras_sasa.kernels.dimensions import DynamicDimension
+from keras_sasa.kernels.dimensions import DynamicDimension, spec_of
 
 _FIND = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_char_p)
 # In the errors of converters, which do not know the operations.
@@ -51,7 +51,7 @@ def register(library: ctypes.CDLL) -> None:
     _registered = library.keras_sasa_register_operations(find) is None
 
 
-def is_better(result_shapes) -> bool:
+def is_better(results) -> bool:
     """Returns whether sizes may change from call to call.
 
     A function with `jit_compile=True` is compiled for every shape anyway.
@@ -62,27 +62,28 @@ def is_better(result_shapes) -> bool:
     graph = tf.compat.v1.get_default_graph()
     return (
         _registered
-        and (tf.executing_eagerly() or _any_dynamic(result_shapes))
+        and (tf.executing_eagerly() or _any_dynamic(results))
         and not control_flow_util.GraphOrParentsInXlaContext(graph)
     )
 
 
-def _any_dynamic(shapes):
+def _any_dynamic(results):
     return any(
-        isinstance(axis, DynamicDimension) for shape in shapes for axis in shape
+        isinstance(axis, DynamicDimension)
+        for shape, _ in results
+        for axis in shape
     )
 
 
-def call(call_with_table, operands, result_shapes, static_shapes):
+def call(call_with_table, operands, results, static_shapes):
     """Makes a call, which no tape records.
 
     Args:
         call_with_table: Function that makes the custom call and returns its
             results, of a table, the number of its integers, operands and the
-            shapes of results, none if the table is enough.
+            `Spec`s of results, none if the table is enough.
         operands: List of tensors.
-        result_shapes: Shapes of the results, of integers and
-            `DynamicDimension`.
+        results: Tuple of the `Spec`s of the results.
         static_shapes: As far as they are known, as `tf.TensorShape`.
 
     Returns:
@@ -91,19 +92,20 @@ def call(call_with_table, operands, result_shapes, static_shapes):
     import tensorflow as tf
 
     shapes = [tuple(operand.shape) for operand in operands]
-    ranks = [*map(len, shapes), *map(len, result_shapes)]
-    size = 2 + sum(2 + rank for rank in ranks)
+    size = 2 + sum(
+        3 + len(spec.shape) for spec in (*map(spec_of, operands), *results)
+    )
     replaced = [number for number, shape in enumerate(shapes) if None in shape]
     table, *outputs = _apply(
         "KerasSasaAllocate",
         {"empty_table": _zeros(size), "operands": operands},
         {
-            "stand_in_count": len(replaced),
-            "result_count": len(result_shapes),
-            "result_shapes": _dimensions(result_shapes),
+            "stand_in_types": [operands[number].dtype for number in replaced],
+            "result_types": [tf.as_dtype(result.dtype) for result in results],
+            "result_shapes": _dimensions(results),
             "stand_in_shapes": _stand_in_shapes(shapes),
         },
-        output_count=1 + len(replaced) + len(result_shapes),
+        output_count=1 + len(replaced) + len(results),
     )
     if tf.executing_eagerly():
         # Nothing compiles this with the rest of a function.
@@ -113,8 +115,8 @@ def call(call_with_table, operands, result_shapes, static_shapes):
         for number, output in zip(replaced, outputs, strict=False):
             output.set_shape(shapes[number])
             stand_ins[number] = output
-        done = call_with_table(table, size, stand_ins, result_shapes)
-    results = _apply(
+        done = call_with_table(table, size, stand_ins, results)
+    returned = _apply(
         "KerasSasaFinish",
         {
             "call": done,
@@ -122,11 +124,11 @@ def call(call_with_table, operands, result_shapes, static_shapes):
             "results": outputs[len(replaced) :],
         },
         {},
-        output_count=len(result_shapes),
+        output_count=len(results),
     )
-    for result, shape in zip(results, static_shapes, strict=True):
+    for result, shape in zip(returned, static_shapes, strict=True):
         result.set_shape(shape)
-    return results
+    return returned
 
 
 def _stand_in_shapes(shapes):
@@ -157,10 +159,10 @@ def _eager_zeros(size):
 
 
 @functools.cache
-def _dimensions(result_shapes):
+def _dimensions(results):
     """Returns the attribute of that name, see operations.cc."""
     integers = []
-    for shape in result_shapes:
+    for shape, _ in results:
         integers.append(len(shape))
         for axis in shape:
             integers += (
@@ -189,20 +191,22 @@ def _apply(name, inputs, attributes, output_count):
         return tf.nest.flatten(
             op_def_library.apply_op(name, name=_NAME, **inputs, **attributes)
         )
-    # In a graph, these attributes follow from the inputs.
-    attributes = dict(attributes)
+    attributes = {
+        key: [dtype.as_datatype_enum for dtype in value]
+        if key.endswith("_types")
+        else value
+        for key, value in attributes.items()
+    }
     flat = []
     for key, tensors in inputs.items():
-        if key == "call":
-            attributes["types"] = [
-                tensor.dtype.as_datatype_enum for tensor in tensors
-            ]
-            flat += tensors
-        elif isinstance(tensors, list):
-            attributes[f"{key[:-1]}_count"] = len(tensors)
-            flat += tensors
-        else:
+        if not isinstance(tensors, list):
             flat.append(tensors)
+            continue
+        flat += tensors
+        # In a graph, this attribute follows from the inputs.
+        attributes[f"{key.removesuffix('s')}_types"] = [
+            tensor.dtype.as_datatype_enum for tensor in tensors
+        ]
     return execute.execute(
         name.encode(),
         output_count,

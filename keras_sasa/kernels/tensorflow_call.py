@@ -11,7 +11,10 @@ import functools
 import pathlib
 
 from keras_sasa.kernels import table_call
-from keras_sasa.kernels.dimensions import DynamicDimension
+from keras_sasa.kernels.dimensions import DynamicDimension, Spec, spec_of
+
+# The types of operands and results in StableHLO.
+_TYPES = {"float32": "f32", "bfloat16": "bf16"}
 
 # A converter that refuses the call shows its location, the name of a file: the
 # place for a remedy.
@@ -54,14 +57,13 @@ def ffi_api_function():
         return everything["_ZN3xla3ffi12GetXlaFfiApiEv"]
 
 
-def call(target: str, operands, result_shapes, attributes):
+def call(target: str, operands, results, attributes):
     """Makes one custom call, without a gradient.
 
     Args:
         target: Name of the custom call.
         operands: List of tensors.
-        result_shapes: Shapes of the results, of integers and
-            `DynamicDimension`.
+        results: List of the `Spec`s of the results.
         attributes: Tuple of pairs (name, value).
 
     Returns:
@@ -69,21 +71,20 @@ def call(target: str, operands, result_shapes, attributes):
     """
     import tensorflow as tf
 
-    shapes = tuple(tuple(operand.shape) for operand in operands)
-    result_shapes = tuple(map(tuple, result_shapes))
-    static_shapes = [tf.TensorShape(_static(shape)) for shape in result_shapes]
-    if table_call.is_better(result_shapes):
+    results = tuple(results)
+    static_shapes = [tf.TensorShape(_static(shape)) for shape, _ in results]
+    if table_call.is_better(results):
         return table_call.call(
             functools.partial(_call_with_table, target, attributes),
             list(operands),
-            result_shapes,
+            results,
             static_shapes,
         )
     return _call_module(
         target,
-        _module(target, shapes, result_shapes, attributes),
+        _module(target, tuple(map(spec_of, operands)), results, attributes),
         _without_tangents(operands),
-        [tf.float32] * len(result_shapes),
+        [result.dtype for result in results],
         static_shapes,
     )
 
@@ -101,7 +102,7 @@ def _without_tangents(operands):
     return [tf.stop_gradient(operand) for operand in operands]
 
 
-def _call_with_table(target, attributes, table, size, operands, result_shapes):
+def _call_with_table(target, attributes, table, size, operands, results):
     """Makes the custom call with a table of `size` integers before operands.
 
     Without results the call has no operands but the table, and returns a
@@ -109,16 +110,16 @@ def _call_with_table(target, attributes, table, size, operands, result_shapes):
     """
     import tensorflow as tf
 
-    if not result_shapes:
+    if not results:
         module = _table_module(target, size, attributes)
         return _call_module(target, module, [table], [tf.int64], [(1,)])
-    shapes = tuple(tuple(operand.shape) for operand in operands)
+    specs = tuple(map(spec_of, operands))
     return _call_module(
         target,
-        _module(target, shapes, result_shapes, attributes, table_size=size),
+        _module(target, specs, results, attributes, table_size=size),
         [table, *operands],
-        [tf.float32] * len(result_shapes),
-        [tf.TensorShape(_static(shape)) for shape in result_shapes],
+        [result.dtype for result in results],
+        [tf.TensorShape(_static(shape)) for shape, _ in results],
     )
 
 
@@ -143,7 +144,7 @@ def _static(shape):
 
 
 @functools.cache
-def _module(target, shapes, result_shapes, attributes, table_size=None):
+def _module(target, operands, results, attributes, table_size=None):
     """Returns the StableHLO of one custom call.
 
     With unknown sizes, the shape of every result becomes one more operand,
@@ -151,10 +152,10 @@ def _module(target, shapes, result_shapes, attributes, table_size=None):
     is one, comes before all operands.
     """
     lines = []
-    types = [_type(shape) for shape in shapes]
+    types = [_type(operand) for operand in operands]
     if table_size is not None:
         types.insert(0, f"tensor<{table_size}xi64>")
-    first = len(types) - len(shapes)
+    first = len(types) - len(operands)
     arguments = tuple(types)
 
     def new(line):
@@ -169,7 +170,7 @@ def _module(target, shapes, result_shapes, attributes, table_size=None):
             return constant(size)
         number = new(
             f"stablehlo.get_dimension_size %arg{first + size.operand}, "
-            f"dim = {size.axis} : ({_type(shapes[size.operand])}) "
+            f"dim = {size.axis} : ({_type(operands[size.operand])}) "
             "-> tensor<i32>"
         )
         if size.divisor > 1:
@@ -193,8 +194,8 @@ def _module(target, shapes, result_shapes, attributes, table_size=None):
             f"({types}) -> tensor<{len(shape)}xi32>"
         )
 
-    count = len(result_shapes)
-    polymorphic = any(None in _static(shape) for shape in result_shapes)
+    count = len(results)
+    polymorphic = any(None in _static(shape) for shape, _ in results)
     values = [f"%arg{number}" for number in range(len(types))]
     indices = ""
     if polymorphic:
@@ -204,15 +205,17 @@ def _module(target, shapes, result_shapes, attributes, table_size=None):
             f", indices_of_shape_operands = dense<{numbers}> : "
             f"tensor<{count}xi64>"
         )
-        values += map(shape_operand, result_shapes)
-        types += [f"tensor<{len(shape)}xi32>" for shape in result_shapes]
+        values += (shape_operand(shape) for shape, _ in results)
+        types += [f"tensor<{len(shape)}xi32>" for shape, _ in results]
     return _module_text(
         target,
         attributes,
         arguments=arguments,
         lines=lines,
         operands=[*zip(values, types, strict=True)],
-        results=[_type(_static(shape)) for shape in result_shapes],
+        results=[
+            _type(Spec(_static(shape), dtype)) for shape, dtype in results
+        ],
         indices=indices,
     )
 
@@ -263,9 +266,9 @@ def _module_text(
     )
 
 
-def _type(shape):
-    sizes = "".join("?x" if size is None else f"{size}x" for size in shape)
-    return f"tensor<{sizes}f32>"
+def _type(spec):
+    sizes = "".join("?x" if size is None else f"{size}x" for size in spec.shape)
+    return f"tensor<{sizes}{_TYPES[spec.dtype]}>"
 
 
 def _attribute(value):

@@ -61,6 +61,8 @@ WindowAxis MakeAxis(const Case& c, int number) {
   return a;
 }
 
+int failures = 0;
+
 std::mt19937 generator(1);
 
 Numbers Normal(int64_t size) {
@@ -68,6 +70,36 @@ Numbers Normal(int64_t size) {
   Numbers numbers(size);
   for (float& number : numbers) number = distribution(generator);
   return numbers;
+}
+
+using Halves = std::vector<uint16_t>;
+constexpr auto kBfloat16 = keras_sasa::ElementType::kBfloat16;
+constexpr uint16_t kNanHalf = 0x7fff;
+
+float Widen(uint16_t half) {
+  const uint32_t bits = static_cast<uint32_t>(half) << 16;
+  float number;
+  std::memcpy(&number, &bits, sizeof(number));
+  return number;
+}
+
+// The nearest bfloat16, and of two the even one.
+uint16_t Round(float number) {
+  uint32_t bits;
+  std::memcpy(&bits, &number, sizeof(bits));
+  const uint32_t upper = bits >> 16, lower = bits & 0xffff;
+  if (std::isnan(number)) return kNanHalf;
+  return upper + (lower > 0x8000 || (lower == 0x8000 && upper % 2 == 1));
+}
+
+// Rounds the numbers themselves, too.
+Halves RoundAll(Numbers* numbers) {
+  Halves halves;
+  for (float& number : *numbers) {
+    halves.push_back(Round(number));
+    number = Widen(halves.back());
+  }
+  return halves;
 }
 
 struct Data {
@@ -136,6 +168,94 @@ Result RunWindow(const Case& c, const Data& data, bool reverse) {
   }
   backward->Finish();
   return result;
+}
+
+// `change`: what must not change the result.
+constexpr char kOrder[] = "the order of the tasks changes";
+void CheckSame(size_t number, const char* change, const Numbers& a,
+               const Numbers& b) {
+  if (!a.empty() && std::memcmp(a.data(), b.data(), a.size() * 4) != 0) {
+    std::printf("case %zu: %s the result\n", number, change);
+    ++failures;
+  }
+}
+
+// A map in bfloat16 has the bits of the rounded one.
+void CheckRounded(const char* name, size_t number, const Halves& result,
+                  const Numbers& expected) {
+  for (size_t i = 0; i < expected.size(); ++i) {
+    if (std::isnan(expected[i]) ? std::isnan(Widen(result[i]))
+                                : result[i] == Round(expected[i])) {
+      continue;
+    }
+    std::printf("case %zu: %s[%zu] is %g, expected %g\n", number, name, i,
+                Widen(result[i]), expected[i]);
+    ++failures;
+    return;
+  }
+}
+
+// All maps in bfloat16, computed as in float and rounded once.
+void CheckBfloat16(size_t number, const Case& c, Data data) {
+  const Halves query = RoundAll(&data.query), key = RoundAll(&data.key);
+  const Halves value = RoundAll(&data.value);
+  const Halves upstream = RoundAll(&data.upstream);
+  const Result expected = RunWindow(c, data, false);
+  Result same(data);
+  Halves output(query.size(), kNanHalf), query_gradient = output;
+  Halves key_gradient(key.size(), kNanHalf);
+  Halves value_gradient(value.size(), kNanHalf);
+  const int64_t filters = data.shape.filters();
+  WindowInputs inputs = data.MakeInputs(c);
+  inputs.query = {query.data(), filters, kBfloat16};
+  if (c.content) inputs.key = {key.data(), filters, kBfloat16};
+  inputs.value = {value.data() + 3, filters + 3, kBfloat16};
+  const auto forward = kWindow.forward(
+      data.shape, inputs,
+      {{output.data(), filters, kBfloat16}, same.log_sum_exp.data()});
+  for (int64_t i = 0; i < forward->count(); ++i) forward->Run(i);
+  const auto backward = kWindow.backward(
+      data.shape, inputs,
+      {{upstream.data(), filters, kBfloat16}, same.log_sum_exp.data()},
+      {{query_gradient.data(), filters, kBfloat16},
+       {key_gradient.data(), filters, kBfloat16},
+       {value_gradient.data() + 3, filters + 3, kBfloat16},
+       same.rows.data(),
+       same.columns.data()});
+  for (int64_t i = 0; i < backward->count(); ++i) backward->Run(i);
+  backward->Finish();
+  CheckRounded("bfloat16 output", number, output, expected.output);
+  CheckRounded("bfloat16 query", number, query_gradient, expected.query);
+  CheckRounded("bfloat16 key", number, key_gradient, expected.key);
+  CheckRounded("bfloat16 value", number, value_gradient, expected.value);
+  const char* of = "maps of bfloat16 change";
+  CheckSame(number, of, same.log_sum_exp, expected.log_sum_exp);
+  CheckSame(number, of, same.rows, expected.rows);
+  CheckSame(number, of, same.columns, expected.columns);
+}
+
+// With one key, the output is the value.
+void CheckRounding() {
+  const Case c{1, 1, 19, 1, 10, {1, 1}, {1, 1}, {1, 1}, false, false, false};
+  Data data(c);
+  const float infinity = std::numeric_limits<float>::infinity();
+  const std::vector<float> special = {
+      NAN,   -NAN,        infinity,    -infinity,   0.0f,
+      -0.0f, 1e-40f,      -1e-45f,     3.4e38f,     -3.4e38f,
+      1e38f, 1 + 0x1p-8f, 1 + 0x3p-8f, 1 + 0x5p-9f, -1 - 0x7p-9f};
+  data.value.resize(190);
+  for (size_t i = 0; i < 190; ++i) data.value[i] = special[i % special.size()];
+  WindowInputs inputs = data.MakeInputs(c);
+  inputs.value = {data.value.data(), 10};
+  Numbers output(190);
+  Halves rounded(190, 1);
+  const keras_sasa::Map<void> maps[] = {{output.data(), 10},
+                                        {rounded.data(), 10, kBfloat16}};
+  for (const keras_sasa::Map<void>& map : maps) {
+    const auto forward = kWindow.forward(data.shape, inputs, {map, nullptr});
+    for (int64_t i = 0; i < forward->count(); ++i) forward->Run(i);
+  }
+  CheckRounded("rounded value", 0, rounded, output);
 }
 
 struct Expected {
@@ -226,8 +346,6 @@ Expected Loops(const Case& c, const Data& data) {
   return e;
 }
 
-int failures = 0;
-
 // `scale` is that of the terms that add up to the numbers.
 void Check(const char* name, size_t number, const Numbers& result,
            const std::vector<double>& expected, double scale = 1) {
@@ -239,14 +357,6 @@ void Check(const char* name, size_t number, const Numbers& result,
       ++failures;
       return;
     }
-  }
-}
-
-void CheckSame(size_t number, const Numbers& a, const Numbers& b) {
-  if (!a.empty() && std::memcmp(a.data(), b.data(), a.size() * 4) != 0) {
-    std::printf("case %zu: the order of the tasks changes the result\n",
-                number);
-    ++failures;
   }
 }
 
@@ -276,10 +386,11 @@ void CheckCase(size_t number, const Case& c) {
     Check("rows", number, result.rows, expected.rows, terms);
     Check("columns", number, result.columns, expected.columns, terms);
   }
-  CheckSame(number, result.output, reverse.output);
-  CheckSame(number, result.query, reverse.query);
-  CheckSame(number, result.key, reverse.key);
-  CheckSame(number, result.rows, reverse.rows);
+  CheckSame(number, kOrder, result.output, reverse.output);
+  CheckSame(number, kOrder, result.query, reverse.query);
+  CheckSame(number, kOrder, result.key, reverse.key);
+  CheckSame(number, kOrder, result.rows, reverse.rows);
+  CheckBfloat16(number, c, data);
 }
 
 // The steps behind attention, whose output without them is `attended`.
@@ -310,20 +421,25 @@ void CheckEpilogue(size_t number, const WindowShape& shape,
     expected[place] = relu ? std::fmax(sum, 0) : sum;
   }
   Numbers output(expected.size(), NAN);
-  auto forward =
-      kWindow.forward(shape, inputs,
-                      {{output.data(), filters},
-                       nullptr,
-                       {scale.data(), offset.data(), relu, average}});
-  for (int64_t i = 0; i < forward->count(); ++i) forward->Run(i);
+  Halves halves(expected.size(), kNanHalf);
+  const keras_sasa::Map<void> maps[] = {{output.data(), filters},
+                                        {halves.data(), filters, kBfloat16}};
+  for (const keras_sasa::Map<void>& map : maps) {
+    const auto forward = kWindow.forward(
+        shape, inputs,
+        {map, nullptr, {scale.data(), offset.data(), relu, average}});
+    for (int64_t i = 0; i < forward->count(); ++i) forward->Run(i);
+  }
   Check(average ? "averaged" : "scaled", number, output, expected);
+  CheckRounded("bfloat16 output of steps", number, halves, output);
 }
 
 // Maps that the kernel projects from an image itself, and nothing else.
 void CheckProjected(size_t number, const Case& c, int64_t channels) {
   Data data(c);
   const int64_t filters = data.shape.filters();
-  const Numbers image = Normal(data.keys * channels);
+  Numbers image = Normal(data.keys * channels);
+  const Halves halves = RoundAll(&image);
   Numbers kernels[3], queries(data.keys * filters);
   for (int map = 0; map < 3; ++map) {
     Numbers& kernel = kernels[map] = Normal(channels * filters);
@@ -361,9 +477,13 @@ void CheckProjected(size_t number, const Case& c, int64_t channels) {
                        kernels[0].data(),
                        c.content ? kernels[1].data() : nullptr,
                        kernels[2].data()};
-  Numbers outputs[2];
-  for (int reverse = 0; reverse < 2; ++reverse) {
-    Numbers& output = outputs[reverse];
+  Numbers outputs[3];
+  for (int run = 0; run < 3; ++run) {
+    const bool reverse = run == 1;
+    if (run == 2) {
+      inputs.projection.image = {halves.data(), channels, kBfloat16};
+    }
+    Numbers& output = outputs[run];
     output.assign(data.query.size(), NAN);
     auto forward = kWindow.forward(data.shape, inputs,
                                    {{output.data(), filters}, nullptr});
@@ -374,7 +494,8 @@ void CheckProjected(size_t number, const Case& c, int64_t channels) {
   }
   const Expected expected = Loops(c, data);
   Check("projected", number, outputs[0], expected.output);
-  CheckSame(number, outputs[0], outputs[1]);
+  CheckSame(number, kOrder, outputs[0], outputs[1]);
+  CheckSame(number, "an image of bfloat16 changes", outputs[0], outputs[2]);
   for (bool average : {false, true}) {
     if (average && c.dilation[0] > 1) continue;
     CheckEpilogue(number, data.shape, inputs, expected.output, average);
@@ -567,11 +688,11 @@ void CheckBlocks(size_t number, const BlockCase& c) {
   Check("image", number, result.image, image_gradient);
   Check("logit_kernels", number, result.logit_kernels, logit_gradient, terms);
   Check("value_kernels", number, result.value_kernels, value_gradient, terms);
-  CheckSame(number, result.output, results[1].output);
-  CheckSame(number, result.pooled, results[1].pooled);
-  CheckSame(number, result.image, results[1].image);
-  CheckSame(number, result.logit_kernels, results[1].logit_kernels);
-  CheckSame(number, result.value_kernels, results[1].value_kernels);
+  CheckSame(number, kOrder, result.output, results[1].output);
+  CheckSame(number, kOrder, result.pooled, results[1].pooled);
+  CheckSame(number, kOrder, result.image, results[1].image);
+  CheckSame(number, kOrder, result.logit_kernels, results[1].logit_kernels);
+  CheckSame(number, kOrder, result.value_kernels, results[1].value_kernels);
 }
 
 // Numbers around `level`, whose mean would cancel without care.
@@ -684,6 +805,7 @@ int main() {
   }
   CheckRows(rows_number, 1500, 96, 0);  // In several tasks.
   failures += CheckExponentials();
+  CheckRounding();
   CheckNan();
   CheckNanInBlocks();
   std::printf("%d failures\n", failures);

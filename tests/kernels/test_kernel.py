@@ -15,10 +15,12 @@ from keras import ops
 from keras_sasa import AttentionStem, SelfAttention2D
 from keras_sasa.applications import ResNet
 from keras_sasa.kernels import targets, tensorflow_call
+from keras_sasa.kernels.dimensions import Spec
 from keras_sasa.ops.local_attention import local_attention
+from keras_sasa.ops.local_attention import native as native_module
 from keras_sasa.ops.local_attention.epilogue import Epilogue
 from tests.support import kernel_driver, process
-from tests.support.backend import BACKEND, value_and_gradients
+from tests.support.backend import BACKEND, MODES, value_and_gradients
 from tests.support.networks import open_blocks
 from tests.support.parameters import large
 
@@ -92,17 +94,21 @@ BACKWARD_CALL = {
 
 
 def call(change, base=FORWARD_CALL):
-    """Calls the kernel with zeros of the shapes of the operands."""
+    """Calls the kernel with zeros of the shapes or `Spec`s of the operands."""
     attributes = {**base, **change}
     name, operands, results = (
         attributes.pop(key) for key in ("name", "operands", "results")
     )
     return tensorflow_call.call(
         name,
-        [ops.zeros(shape) for shape in operands],
-        results,
+        [ops.zeros(*spec(operand)) for operand in operands],
+        [spec(result) for result in results],
         tuple(attributes.items()),
     )
+
+
+def spec(shape):
+    return shape if isinstance(shape, Spec) else Spec(shape)
 
 
 def replaced(shapes, number, shape):
@@ -132,6 +138,14 @@ WRONG = {
     "row_embedding": (with_operand(3, (5, 2, 2)), "embedding has the shape"),
     "column_embedding": (with_operand(4, (3, 2, 3)), "embedding has the shape"),
     "embedding_rank": (with_operand(4, (3, 4)), "rank 3"),
+    "embedding_type": (
+        with_operand(3, Spec((3, 2, 2), "bfloat16")),
+        "embedding must be float32",
+    ),
+    "log_sum_exp_type": (
+        with_result(1, Spec((2, 2, 5, 6), "bfloat16")),
+        "log_sum_exp must be a float32",
+    ),
     "sources_0": ({"sources": 0}, "sources"),
     "sources_negative": ({"sources": -1}, "sources"),
     "sources_many": ({"sources": HUGE}, "rank 4"),
@@ -536,6 +550,46 @@ def test_projected_as_by_the_backend(native_calls, channels, filters, strides):
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
     calls = [call["forward"] == targets.PROJECTED for call in native_calls]
     assert calls == [False, True]
+
+
+@pytest.mark.parametrize("mode", [MODES[0], *map(large, MODES[1:])])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"strides": 2, "use_bias": True},
+        {"training": True},
+        {"training": True, "position_encoding": None, "use_content": True},
+        {"pool": 1},
+        {"pool": 2},
+        {"pool": 2, "training": True},
+    ],
+    ids=str,
+)
+def test_bfloat16_is_float32_rounded_once(
+    native_calls, monkeypatch, options, mode
+):
+    """The same bits as with maps that are cast around the call."""
+    call = dict(options)
+    steps = {"training": call.pop("training", False)}
+    if "pool" in call:
+        weights = map(ops.convert_to_tensor, normal((8,), (8,)))
+        steps["epilogue"] = Epilogue(*weights, relu=True, pool=call.pop("pool"))
+    images, cotangent = normal((2, 6, 5, 4), (2, 6, 5, 8))
+    layer = SelfAttention2D(8, 3, num_heads=2, dtype="mixed_bfloat16", **call)
+    layer.build(images.shape)
+    cotangent = cotangent[tuple(map(slice, layer(images, **steps).shape))]
+
+    def run():
+        return value_and_gradients(layer, images, cotangent, mode=mode, **steps)
+
+    actual = run()
+    monkeypatch.setattr(native_module, "_map_dtype", lambda tensor: "float32")
+    expected = run()
+    assert native_calls
+    np.testing.assert_array_equal(actual.outputs, expected.outputs)
+    assert actual.outputs.dtype == "bfloat16"
+    for name, gradient in expected.gradients.items():
+        np.testing.assert_array_equal(actual.gradients[name], gradient)
 
 
 @pytest.mark.parametrize("special", [np.nan, np.inf])

@@ -8,15 +8,18 @@
 #include <cstdint>
 #include <vector>
 
+#include "keras_sasa/kernels/base/element_type.h"
+
 namespace keras_sasa {
 
 struct TableTensor {
-  float* data;
+  void* data;
+  ElementType type;
   std::vector<int64_t> shape;
 };
 
 // The numbers of operands and results, and for each of them the address, the
-// rank and the sizes.
+// type, the rank and the sizes.
 struct TensorTable {
   std::vector<TableTensor> operands, results;
 
@@ -26,6 +29,7 @@ struct TensorTable {
     for (const auto* tensors : {&operands, &results}) {
       for (const TableTensor& tensor : *tensors) {
         integers.push_back(reinterpret_cast<intptr_t>(tensor.data));
+        integers.push_back(static_cast<int64_t>(tensor.type));
         integers.push_back(static_cast<int64_t>(tensor.shape.size()));
         integers.insert(integers.end(), tensor.shape.begin(),
                         tensor.shape.end());
@@ -41,12 +45,13 @@ struct TensorTable {
     const int64_t numbers[] = {*integers++, *integers++};
     for (int i = 0; i < 2; ++i) {
       for (int64_t tensor = 0; tensor < numbers[i]; ++tensor) {
-        if (end - integers < 2) return false;
-        float* const data = reinterpret_cast<float*>(intptr_t{*integers++});
+        if (end - integers < 3) return false;
+        void* const data = reinterpret_cast<void*>(intptr_t{*integers++});
+        const auto type = static_cast<ElementType>(*integers++);
         const int64_t rank = *integers++;
         if (rank < 0 || end - integers < rank) return false;
         (i == 0 ? operands : results)
-            .push_back({data, {integers, integers + rank}});
+            .push_back({data, type, {integers, integers + rank}});
         integers += rank;
       }
     }

@@ -20,7 +20,7 @@ struct ShapeInferenceContext;
 struct Status;
 struct Tensor;
 
-enum DataType : int { kFloat = 1, kInt64 = 9 };
+enum DataType : int { kFloat = 1, kInt64 = 9, kBfloat16 = 14 };
 enum Code : int { kOk = 0, kInvalidArgument = 3, kResourceExhausted = 8 };
 
 using ShapeFunction = void (*)(ShapeInferenceContext*, Status*);
@@ -33,6 +33,7 @@ using ShapeFunction = void (*)(ShapeInferenceContext*, Status*);
   F(GetCode, Code, (const Status*))                                          \
   F(Message, const char*, (const Status*))                                   \
   F(TensorData, void*, (const Tensor*))                                      \
+  F(TensorType, DataType, (const Tensor*))                                   \
   F(NumDims, int, (const Tensor*))                                           \
   F(Dim, int64_t, (const Tensor*, int))                                      \
   F(DeleteTensor, void, (Tensor*))                                           \
@@ -61,6 +62,7 @@ using ShapeFunction = void (*)(ShapeInferenceContext*, Status*);
   F(AllocateOutput, Tensor*,                                                 \
     (OpKernelContext*, int, DataType, const int64_t*, int, size_t, Status*)) \
   F(SetOutput, void, (OpKernelContext*, int, const Tensor*, Status*))        \
+  F(ExpectedOutputDataType, DataType, (OpKernelContext*, int))               \
   F(OpKernelContext_Failure, void, (OpKernelContext*, Status*))
 
 struct Functions {

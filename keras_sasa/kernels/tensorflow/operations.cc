@@ -19,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "keras_sasa/kernels/base/element_type.h"
 #include "keras_sasa/kernels/base/tensor_table.h"
 #include "keras_sasa/kernels/tensorflow/c_api.h"
 
@@ -59,11 +60,18 @@ TensorPointer Input(OpKernelContext* context, int number,
   return TensorPointer(Failed(status) ? nullptr : tensor);
 }
 
+// Of a tensor whose type the definitions below allow.
+ElementType ElementTypeOf(const Tensor* tensor) {
+  return tf.TensorType(tensor) == kBfloat16 ? ElementType::kBfloat16
+                                            : ElementType::kFloat32;
+}
+
 // Allocates output `number`; null if that fails.
-TensorPointer Output(OpKernelContext* context, int number, DataType type,
+TensorPointer Output(OpKernelContext* context, int number,
                      const std::vector<int64_t>& shape,
                      const StatusPointer& status) {
-  size_t bytes = type == kFloat ? sizeof(float) : sizeof(int64_t);
+  const DataType type = tf.ExpectedOutputDataType(context, number);
+  size_t bytes = type == kInt64 ? 8 : type == kFloat ? 4 : 2;
   for (const int64_t size : shape) bytes *= size;
   Tensor* tensor =
       tf.AllocateOutput(context, number, type, shape.data(),
@@ -140,7 +148,7 @@ bool AddResults(const std::vector<int64_t>& attribute, TensorTable& table) {
       }
       if (size < 0) return false;
     }
-    table.results.push_back({nullptr, shape});
+    table.results.push_back({nullptr, {}, shape});
   }
   return true;
 }
@@ -156,7 +164,7 @@ int PutStandIns(const std::vector<int64_t>& attribute, OpKernelContext* context,
     while (static_cast<int64_t>(shape.size()) < rank && i < attribute.size()) {
       shape.push_back(attribute[i++]);
     }
-    Output(context, ++count, kFloat, shape, status);
+    Output(context, ++count, shape, status);
   }
   return count;
 }
@@ -176,7 +184,7 @@ void Allocate(const AllocateAttributes& attributes, OpKernelContext* context,
       shape[axis] = tf.Dim(tensor, static_cast<int>(axis));
     }
     table.operands.push_back(
-        {static_cast<float*>(tf.TensorData(tensor)), shape});
+        {tf.TensorData(tensor), ElementTypeOf(tensor), shape});
   }
   const int first_result =
       1 + PutStandIns(attributes.stand_in_shapes, context, status);
@@ -191,14 +199,15 @@ void Allocate(const AllocateAttributes& attributes, OpKernelContext* context,
   }
   for (size_t i = 0; i < table.results.size(); ++i) {
     const TensorPointer tensor =
-        Output(context, first_result + static_cast<int>(i), kFloat,
+        Output(context, first_result + static_cast<int>(i),
                table.results[i].shape, status);
     if (tensor == nullptr) return;
-    table.results[i].data = static_cast<float*>(tf.TensorData(tensor.get()));
+    table.results[i].data = tf.TensorData(tensor.get());
+    table.results[i].type = ElementTypeOf(tensor.get());
   }
   const std::vector<int64_t> integers = table.Integers();
-  const TensorPointer tensor = Output(
-      context, 0, kInt64, {static_cast<int64_t>(integers.size())}, status);
+  const TensorPointer tensor =
+      Output(context, 0, {static_cast<int64_t>(integers.size())}, status);
   if (tensor == nullptr) return;
   std::memcpy(tf.TensorData(tensor.get()), integers.data(),
               integers.size() * sizeof(int64_t));
@@ -344,22 +353,21 @@ keras_sasa_register_operations(void* (*find)(const char* name)) {
   registered = true;
   const tensorflow::Operation operations[] = {
       {"KerasSasaAllocate",
-       {"operand_count: int >= 1", "stand_in_count: int >= 0",
-        "result_count: int >= 1", "result_shapes: list(int)",
-        "stand_in_shapes: list(int)"},
-       {"empty_table: int64", "operands: operand_count * float"},
-       {"table: int64", "stand_ins: stand_in_count * float",
-        "results: result_count * float"},
+       {"operand_types: list({float, bfloat16}) >= 1",
+        "stand_in_types: list({float, bfloat16}) >= 0",
+        "result_types: list({float, bfloat16}) >= 1",
+        "result_shapes: list(int)", "stand_in_shapes: list(int)"},
+       {"empty_table: int64", "operands: operand_types"},
+       {"table: int64", "stand_ins: stand_in_types", "results: result_types"},
        tensorflow::CreateAllocate,
        tensorflow::ComputeAllocate,
        tensorflow::CompileAllocate,
        tensorflow::DeleteAllocate},
       {"KerasSasaFinish",
-       {"types: list(type)", "operand_count: int >= 0",
-        "result_count: int >= 1"},
-       {"call: types", "operands: operand_count * float",
-        "results: result_count * float"},
-       {"outputs: result_count * float"},
+       {"call_types: list(type)", "operand_types: list({float, bfloat16}) >= 0",
+        "result_types: list({float, bfloat16}) >= 1"},
+       {"call: call_types", "operands: operand_types", "results: result_types"},
+       {"outputs: result_types"},
        nullptr,
        tensorflow::ComputeFinish,
        tensorflow::CompileFinish,

@@ -6,16 +6,19 @@
 //   y_ij = sum_ab softmax_ab(q_ij . k_ab + q_ij . r_ab) v_ab
 //   r_ab = concat(row_embedding[a], column_embedding[b])
 //
-// Keys outside the image are masked. All numbers are float32, channels last. A
-// call is divided into tasks, which any number of threads may run in any order:
-// the result has the same bits.
+// Keys outside the image are masked. Maps are float32 or bfloat16, channels
+// last; all else is float32, and so is the computation. A call is divided into
+// tasks, which any number of threads may run in any order: the result has the
+// same bits.
 
 #ifndef KERAS_SASA_KERNELS_WINDOW_ATTENTION_H_
 #define KERAS_SASA_KERNELS_WINDOW_ATTENTION_H_
 
 #include <cstdint>
 #include <memory>
+#include <type_traits>
 
+#include "keras_sasa/kernels/base/element_type.h"
 #include "keras_sasa/kernels/base/tasks.h"
 
 namespace keras_sasa {
@@ -42,19 +45,28 @@ struct WindowShape {
   int64_t filters() const { return heads * head_width; }
 };
 
-// A map (batch, height, width, filters) whose pixels are `pixel_stride` floats
+// A map (batch, height, width, filters) whose pixels are `pixel_stride` numbers
 // apart: it may be some of the channels of a wider map. A map without `data` is
-// absent.
-template <typename Float>
+// absent. `Void` is `void` or `const void`.
+template <typename Void>
 struct Map {
-  Float* data = nullptr;
+  Void* data = nullptr;
   int64_t pixel_stride = 0;
+  ElementType type = ElementType::kFloat32;
 };
+
+// The same map from one of its channels on.
+template <typename Void>
+Map<Void> FromChannel(Map<Void> map, int64_t channel) {
+  using Byte = std::conditional_t<std::is_const_v<Void>, const char, char>;
+  map.data = static_cast<Byte*>(map.data) + channel * ElementSize(map.type);
+  return map;
+}
 
 // Queries, keys and values as products of the pixels of an image with matrices
 // (channels, filters), computed where they are needed.
 struct Projection {
-  Map<const float> image;
+  Map<const void> image;
   int64_t channels;
   const float* query_kernel;
   const float* key_kernel;  // May be null, like `WindowInputs::key`.
@@ -62,9 +74,9 @@ struct Projection {
 };
 
 struct WindowInputs {
-  Map<const float> query;
-  Map<const float> key;  // If absent, logits lack the term q . k.
-  Map<const float> value;
+  Map<const void> query;
+  Map<const void> key;  // If absent, logits lack the term q . k.
+  Map<const void> value;
   // (kernel, heads, head_width / 2). If both are null, logits lack q . r.
   const float* row_embedding;
   const float* column_embedding;
@@ -90,7 +102,7 @@ struct WindowEpilogue {
 };
 
 struct WindowOutputs {
-  Map<float> output;
+  Map<void> output;
   // (batch, heads, query rows, query columns): log2 of the sum of exp(logit),
   // from which the gradient recomputes the weights. May be null.
   float* log_sum_exp;
@@ -98,14 +110,14 @@ struct WindowOutputs {
 };
 
 struct WindowUpstream {
-  Map<const float> output_gradient;
+  Map<const void> output_gradient;
   const float* log_sum_exp;
 };
 
 struct WindowGradients {
-  Map<float> query;
-  Map<float> key;
-  Map<float> value;
+  Map<void> query;
+  Map<void> key;
+  Map<void> value;
   float* row_embedding;
   float* column_embedding;
 };

@@ -169,12 +169,12 @@ class BackwardTasks : public Tasks {
 
     void Pack(int64_t row) {
       const int64_t image_row = strip_.QueryImageRow(row);
-      rings_.finite &= call_.query_packing_.Pack(call_.inputs_.query.data,
-                                                 image_row, strip_.first_head,
-                                                 kLog2E, queries_.Row(row));
+      rings_.finite &= call_.query_packing_.Pack(call_.inputs_.query, image_row,
+                                                 strip_.first_head, kLog2E,
+                                                 queries_.Row(row));
       rings_.finite &= call_.upstream_packing_.Pack(
-          call_.upstream_.output_gradient.data, image_row, strip_.first_head,
-          1.0f, upstream_.Row(row));
+          call_.upstream_.output_gradient, image_row, strip_.first_head, 1.0f,
+          upstream_.Row(row));
     }
 
     // Weights, their gradients and the gradient of the queries. `block_lane` is
@@ -186,9 +186,9 @@ class BackwardTasks : public Tasks {
       const bool content = call_.inputs_.content();
       const float* zeros = layout_.zeros.data();
       for (int64_t row = 0; row < count; ++row) {
-        call_.query_unpacking_.PrefetchUnpack(
-            vector, 0, call_.gradients_.query.data,
-            strip_.QueryImageRow(first + row), strip_.first_head);
+        call_.query_unpacking_.PrefetchUnpack(vector, 0, call_.gradients_.query,
+                                              strip_.QueryImageRow(first + row),
+                                              strip_.first_head);
       }
       const float* queries = queries_.Slot(0) + lane;
       strip_products_.ComputePositionLogits(
@@ -216,10 +216,9 @@ class BackwardTasks : public Tasks {
             /*factors=*/nullptr, output_);
       }
       for (int64_t row = 0; row < count; ++row) {
-        call_.query_unpacking_.Unpack(output_ + row * width * kLanes, vector, 0,
-                                      call_.gradients_.query.data,
-                                      strip_.QueryImageRow(first + row),
-                                      strip_.first_head);
+        call_.query_unpacking_.Unpack(
+            output_ + row * width * kLanes, vector, 0, call_.gradients_.query,
+            strip_.QueryImageRow(first + row), strip_.first_head);
       }
     }
 
@@ -368,11 +367,10 @@ class BackwardTasks : public Tasks {
         const int64_t image_row =
             strip_.KeyImageRow(first + row * layout_.rows.stride);
         call_.value_unpacking_.PrefetchUnpack(vector, phase,
-                                              call_.gradients_.value.data,
-                                              image_row, strip_.first_head);
+                                              call_.gradients_.value, image_row,
+                                              strip_.first_head);
         if (!call_.inputs_.content()) continue;
-        call_.key_unpacking_.PrefetchUnpack(vector, phase,
-                                            call_.gradients_.key.data,
+        call_.key_unpacking_.PrefetchUnpack(vector, phase, call_.gradients_.key,
                                             image_row, strip_.first_head);
       }
     }
@@ -405,12 +403,12 @@ class BackwardTasks : public Tasks {
       }
     }
 
-    void UnpackKeys(const Packing& unpacking, const Map<float>& map,
+    void UnpackKeys(const Packing& unpacking, const Map<void>& map,
                     const float* sums, int64_t first, int64_t count,
                     int64_t phase, int64_t vector) {
       for (int64_t row = 0; row < count; ++row) {
         unpacking.Unpack(sums + row * layout_.width * kLanes, vector, phase,
-                         map.data,
+                         map,
                          strip_.KeyImageRow(first + row * layout_.rows.stride),
                          strip_.first_head);
       }

@@ -126,7 +126,7 @@ class ForwardTasks : public Tasks {
 
  private:
   // Floats from one pixel of a map, in memory or projected, to the next.
-  int64_t PixelStride(const Map<const float>& map) const {
+  int64_t PixelStride(const Map<const void>& map) const {
     return inputs_.projected() ? projector_.columns() : map.pixel_stride;
   }
 

@@ -54,9 +54,9 @@ class KeyRings {
     for (int64_t i = 0; i < count; ++i) {
       float* to = queries.Row(first + i);
       if (projector_) {
-        packing.Pack(projected, i, 0, kLog2E, to);
+        packing.Pack({projected}, i, 0, kLog2E, to);
       } else {
-        packing.Pack(inputs_.query.data, strip.QueryImageRow(first + i),
+        packing.Pack(inputs_.query, strip.QueryImageRow(first + i),
                      strip.first_head, kLog2E, to);
       }
     }
@@ -71,10 +71,10 @@ class KeyRings {
     }
     for (; filled_ < end; ++filled_) {
       const int64_t row = strip.KeyImageRow(filled_);
-      Pack(value_packing_, inputs_.value.data, row, strip.first_head,
+      Pack(value_packing_, inputs_.value, row, strip.first_head,
            values.Row(filled_));
       if (inputs_.key.data != nullptr) {
-        Pack(key_packing_, inputs_.key.data, row, strip.first_head,
+        Pack(key_packing_, inputs_.key, row, strip.first_head,
              keys.Row(filled_));
       }
     }
@@ -110,12 +110,12 @@ class KeyRings {
     projector_->ProjectKeys(map, strip.KeyImageRow(filled_), count, strip.group,
                             projected);
     for (int64_t i = 0; i < count; ++i) {
-      Pack(packing, projected, i, 0, ring.Row(filled_ + i));
+      Pack(packing, {projected}, i, 0, ring.Row(filled_ + i));
     }
   }
 
-  void Pack(const Packing& packing, const float* map, int64_t image_row,
-            int64_t first_head, float* to) {
+  void Pack(const Packing& packing, const Map<const void>& map,
+            int64_t image_row, int64_t first_head, float* to) {
     float* first = layout_.segmented ? planes + layout_.left : to;
     finite &= packing.Pack(map, image_row, first_head, 1.0f, first);
     if (layout_.segmented) CopyToSegments(layout_, first, to);

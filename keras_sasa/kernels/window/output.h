@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "keras_sasa/kernels/base/bfloat16.h"
 #include "keras_sasa/kernels/base/compiler.h"
 #include "keras_sasa/kernels/base/integers.h"
 #include "keras_sasa/kernels/base/squares.h"
@@ -14,6 +15,7 @@
 #include "keras_sasa/kernels/window/layout.h"
 #include "keras_sasa/kernels/window/packing.h"
 #include "keras_sasa/kernels/window/strip.h"
+#include "keras_sasa/kernels/window/typed_maps.h"
 
 namespace keras_sasa {
 namespace KERAS_SASA_LEVEL {
@@ -33,7 +35,7 @@ class OutputWriter {
   // Prefetches what `Write` will write.
   void Prefetch(const Strip& strip, int64_t row, int64_t vector) const {
     if (epilogue_.average) return;
-    packing_.PrefetchUnpack(vector, 0, map_.data, strip.QueryImageRow(row),
+    packing_.PrefetchUnpack(vector, 0, map_, strip.QueryImageRow(row),
                             strip.first_head);
   }
 
@@ -42,7 +44,7 @@ class OutputWriter {
   void Write(const float* planes, const Strip& strip, int64_t row,
              int64_t vector, float* sums) const {
     if (epilogue_.average) return Add(planes, row, vector, sums);
-    packing_.Unpack(planes, vector, 0, map_.data, strip.QueryImageRow(row),
+    packing_.Unpack(planes, vector, 0, map_, strip.QueryImageRow(row),
                     strip.first_head, epilogue_);
   }
 
@@ -50,7 +52,8 @@ class OutputWriter {
   void FinishRow(const Strip& strip, int64_t row, const float* sums) const {
     const bool last = row + 1 == strip.queries;
     if (!epilogue_.average || (row % 2 == 0 && !last)) return;
-    WriteAverages(strip, row, sums);
+    WithNumbers(
+        map_, [&](auto* numbers) { WriteAverages(numbers, strip, row, sums); });
   }
 
  private:
@@ -73,14 +76,15 @@ class OutputWriter {
     }
   }
 
-  KERAS_SASA_NOINLINE void WriteAverages(const Strip& strip, int64_t row,
-                                         const float* sums) const {
+  template <typename Number>
+  KERAS_SASA_NOINLINE void WriteAverages(Number* map, const Strip& strip,
+                                         int64_t row, const float* sums) const {
     const int64_t width = layout_.width;
     const int64_t queries = layout_.columns.queries;
     const int64_t columns = CeilDiv(queries, 2);
     const int64_t rows = CeilDiv(layout_.rows.queries, 2);
-    float* const row_start = map_.data + (strip.image * rows + row / 2) *
-                                             columns * map_.pixel_stride;
+    Number* const row_start =
+        map + (strip.image * rows + row / 2) * columns * map_.pixel_stride;
     sums += SumsOfRow(row);
     // One of two rows or the only one.
     const float of_one = row % 2 == 1 ? 0.5f : 1.0f;
@@ -88,7 +92,7 @@ class OutputWriter {
       const int64_t first = (strip.first_head + head) * width;
       for (int64_t column = 0; column < queries; column += kSide) {
         const float* from = sums + head * layout_.head_stride + column;
-        float* to = row_start + column / 2 * map_.pixel_stride + first;
+        Number* to = row_start + column / 2 * map_.pixel_stride + first;
         int64_t channel = 0;
         for (; channel + kSide <= width; channel += kSide) {
           Side square[kSide];
@@ -117,7 +121,8 @@ class OutputWriter {
             const float average =
                 alone ? plane[i] * of_one
                       : (plane[i] + plane[i + 1]) * (0.5f * of_one);
-            to[i / 2 * map_.pixel_stride + channel] = steps.Apply(average);
+            StoreNumber(to + i / 2 * map_.pixel_stride + channel,
+                        steps.Apply(average));
           }
         }
       }
@@ -125,7 +130,7 @@ class OutputWriter {
   }
 
   const Layout& layout_;
-  const Map<float> map_;
+  const Map<void> map_;
   const WindowEpilogue epilogue_;
   const Packing packing_;
 };

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "keras_sasa/kernels/base/aligned_array.h"
+#include "keras_sasa/kernels/base/bfloat16.h"
 #include "keras_sasa/kernels/base/compiler.h"
 #include "keras_sasa/kernels/base/integers.h"
 #include "keras_sasa/kernels/base/squares.h"
@@ -13,6 +14,7 @@
 #include "keras_sasa/kernels/window/attention.h"
 #include "keras_sasa/kernels/window/epilogue.h"
 #include "keras_sasa/kernels/window/layout.h"
+#include "keras_sasa/kernels/window/typed_maps.h"
 
 namespace keras_sasa {
 namespace KERAS_SASA_LEVEL {
@@ -21,7 +23,7 @@ class Packing {
  public:
   // `rows_ahead`: how far below a row that is packed lies the row to prefetch,
   // which is packed some time later; 0 for none.
-  // `padded`: kSide floats behind the last pixel may be read.
+  // `padded`: kSide numbers behind the last pixel may be read.
   Packing(const Layout& layout, int64_t columns, int64_t phases,
           int64_t pixel_stride, int64_t rows_ahead, bool padded)
       : layout_(layout),
@@ -61,9 +63,52 @@ class Packing {
   // Multiplies a row by `factor` and packs it. `image_row` counts the rows of
   // all images; `strip_row` points to lane 0. Returns whether all numbers are
   // finite.
-  KERAS_SASA_NOINLINE bool Pack(const float* map, int64_t image_row,
-                                int64_t first_head, float factor,
-                                float* strip_row) const {
+  bool Pack(const Map<const void>& map, int64_t image_row, int64_t first_head,
+            float factor, float* strip_row) const {
+    return WithNumbers(map, [&](const auto* numbers) {
+      return PackNumbers(numbers, image_row, first_head, factor, strip_row);
+    });
+  }
+
+  // Prefetches the pixels that `Unpack` will write, so that its stores do not
+  // wait.
+  void PrefetchUnpack(int64_t vector, int64_t phase, const Map<void>& map,
+                      int64_t image_row, int64_t first_head) const {
+    const int64_t* offsets =
+        offsets_.data() + phase * layout_.lanes + vector * kLanes;
+    WithNumbers(map, [&](const auto* numbers) {
+      constexpr int64_t kLine = kCacheLineBytes / sizeof(*numbers);
+      const auto* row_start = numbers + image_row * columns_ * pixel_stride_ +
+                              first_head * layout_.width;
+      for (int64_t i = 0; i < kLanes; ++i) {
+        if (offsets[i] < 0) continue;
+        for (int64_t channel = 0; channel < layout_.width; channel += kLine) {
+          __builtin_prefetch(row_start + offsets[i] + channel, 1, 3);
+        }
+      }
+    });
+  }
+
+  // Writes one vector of lanes to its pixels; `planes` has a vector a channel.
+  void Unpack(const float* planes, int64_t vector, int64_t phase,
+              const Map<void>& map, int64_t image_row, int64_t first_head,
+              const WindowEpilogue& epilogue = {}) const {
+    WithNumbers(map, [&](auto* numbers) {
+      if (epilogue.scale == nullptr) {
+        UnpackVector<false>(planes, vector, phase, numbers, image_row,
+                            first_head, epilogue);
+      } else {
+        UnpackVector<true>(planes, vector, phase, numbers, image_row,
+                           first_head, epilogue);
+      }
+    });
+  }
+
+ private:
+  template <typename Number>
+  KERAS_SASA_NOINLINE bool PackNumbers(const Number* map, int64_t image_row,
+                                       int64_t first_head, float factor,
+                                       float* strip_row) const {
     // Copies, because the compiler must assume that stores change the members.
     const int64_t width = layout_.width;
     const int64_t channel_stride = phases_ * layout_.plane_stride;
@@ -75,14 +120,15 @@ class Packing {
     Side finite[2] = {};
     for (int64_t phase = 0; phase < phases_; ++phase) {
       const int64_t columns = CeilDiv(columns_ - phase, phases_);
-      const float* from = map + (image_row * columns_ + phase) * pixel_stride_ +
-                          first_head * width;
+      const Number* from = map +
+                           (image_row * columns_ + phase) * pixel_stride_ +
+                           first_head * width;
       // From the last column and the first head on: the last square of a head
       // may overwrite the first columns of the next head, which are written
       // later. What it writes behind the last head is finite and never used.
       for (int64_t column = FloorDiv(columns - 1, kSide) * kSide; column >= 0;
            column -= kSide) {
-        const float* pixels[kSide];
+        const Number* pixels[kSide];
         const int64_t last = Min(kSide, columns - column) - 1;
         KERAS_SASA_UNROLL
         for (int64_t i = 0; i < kSide; ++i) {
@@ -96,8 +142,7 @@ class Packing {
             Side square[kSide];
             KERAS_SASA_UNROLL
             for (int64_t i = 0; i < kSide; ++i) {
-              const float* pixel = pixels[i] + channel;
-              square[i] = LoadSide(pixel);
+              square[i] = LoadSide(pixels[i] + channel);
               finite[i % 2] += square[i] * 0.0f;
               square[i] *= factor;
             }
@@ -128,7 +173,7 @@ class Packing {
           }
           for (; channel < width; ++channel) {
             for (int64_t i = 0; i < kSide; ++i) {
-              const float number = pixels[i][channel];
+              const float number = LoadNumber(pixels[i] + channel);
               finite[0][i] += number * 0.0f;
               planes[i] = number * factor;
             }
@@ -145,45 +190,14 @@ class Packing {
     return sum == 0;
   }
 
-  // Prefetches the pixels that `Unpack` will write, so that its stores do not
-  // wait.
-  void PrefetchUnpack(int64_t vector, int64_t phase, const float* map,
-                      int64_t image_row, int64_t first_head) const {
-    const int64_t* offsets =
-        offsets_.data() + phase * layout_.lanes + vector * kLanes;
-    const float* row_start =
-        map + image_row * columns_ * pixel_stride_ + first_head * layout_.width;
-    for (int64_t i = 0; i < kLanes; ++i) {
-      if (offsets[i] < 0) continue;
-      for (int64_t channel = 0; channel < layout_.width;
-           channel += kCacheLineFloats) {
-        __builtin_prefetch(row_start + offsets[i] + channel, 1, 3);
-      }
-    }
-  }
-
-  // Writes one vector of lanes to its pixels; `planes` has a vector a channel.
-  void Unpack(const float* planes, int64_t vector, int64_t phase, float* map,
-              int64_t image_row, int64_t first_head,
-              const WindowEpilogue& epilogue = {}) const {
-    if (epilogue.scale == nullptr) {
-      UnpackVector<false>(planes, vector, phase, map, image_row, first_head,
-                          epilogue);
-    } else {
-      UnpackVector<true>(planes, vector, phase, map, image_row, first_head,
-                         epilogue);
-    }
-  }
-
- private:
-  template <bool finish>
+  template <bool finish, typename Number>
   KERAS_SASA_NOINLINE void UnpackVector(const float* planes, int64_t vector,
-                                        int64_t phase, float* map,
+                                        int64_t phase, Number* map,
                                         int64_t image_row, int64_t first_head,
                                         const WindowEpilogue& epilogue) const {
     const int64_t width = layout_.width;
     const int64_t column_stride = phases_ * pixel_stride_;
-    float* row_start =
+    Number* row_start =
         map + image_row * columns_ * pixel_stride_ + first_head * width;
     for (int64_t first = 0; first < kLanes; first += kSide) {
       const int64_t lane = vector * kLanes + first;
@@ -211,7 +225,7 @@ class Packing {
               square[i] = steps.Apply(square[i]);
             }
           }
-          float* to = row_start + offsets[0] + channel;
+          Number* to = row_start + offsets[0] + channel;
           KERAS_SASA_UNROLL
           for (int64_t i = 0; i < kSide; ++i) {
             StoreSide(to, square[i]);
@@ -239,7 +253,7 @@ class Packing {
                 epilogue, (first_head + heads[i]) * width + channel);
             number = steps.Apply(number);
           }
-          row_start[offsets[i] + channel] = number;
+          StoreNumber(row_start + offsets[i] + channel, number);
         }
       }
     }
@@ -248,7 +262,7 @@ class Packing {
   const Layout& layout_;
   const int64_t columns_, phases_, pixel_stride_, ahead_;
   const bool padded_;
-  // Floats from the row to the pixel of a lane, [phase][lane]; -1 for none.
+  // Numbers from the row to the pixel of a lane, [phase][lane]; -1 for none.
   AlignedArray<int64_t> offsets_;
 };
 

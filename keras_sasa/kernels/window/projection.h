@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "keras_sasa/kernels/base/aligned_array.h"
+#include "keras_sasa/kernels/base/bfloat16.h"
 #include "keras_sasa/kernels/base/compiler.h"
 #include "keras_sasa/kernels/base/integers.h"
 #include "keras_sasa/kernels/base/squares.h"
@@ -15,6 +16,7 @@
 #include "keras_sasa/kernels/window/attention.h"
 #include "keras_sasa/kernels/window/layout.h"
 #include "keras_sasa/kernels/window/pixel_products.h"
+#include "keras_sasa/kernels/window/typed_maps.h"
 
 namespace keras_sasa {
 namespace KERAS_SASA_LEVEL {
@@ -53,13 +55,12 @@ class Projector {
   int64_t query_rows() const { return query_rows_; }
   int64_t key_rows() const { return key_rows_; }
 
-  // Floats of a projected pixel, and of all that are projected at a time, with
-  // the padding that packing reads.
+  // Floats of a projected pixel, and of the memory `output`: all pixels that
+  // are projected at a time, with the padding that packing reads, and a copy of
+  // an image that is not in float.
   int64_t columns() const { return columns_; }
   int64_t size() const {
-    return columns_ * Max(query_rows_ * layout_.columns.queries,
-                          key_rows_ * layout_.columns.keys) +
-           kSide;
+    return copy_offset() + (copies() ? pixels() * projection_.channels : 0);
   }
 
   // Projects the pixels under `rows` rows of queries of a strip. `image_row`,
@@ -84,22 +85,45 @@ class Projector {
                rows);
   }
 
-  const float* Pixel(int64_t image_row, int64_t column) const {
-    return projection_.image.data +
-           (image_row * layout_.columns.keys + column) *
-               projection_.image.pixel_stride;
+  // The most pixels that are projected at a time.
+  int64_t pixels() const {
+    return Max(query_rows_ * layout_.columns.queries,
+               key_rows_ * layout_.columns.keys);
+  }
+
+  // Whether products read a copy of the pixels.
+  bool copies() const {
+    return projection_.image.type != ElementType::kFloat32;
+  }
+  int64_t copy_offset() const {
+    return RoundUp(columns_ * pixels() + kSide, kCacheLineFloats);
+  }
+
+  // Numbers from the start of the image.
+  int64_t Pixel(int64_t image_row, int64_t column) const {
+    return (image_row * layout_.columns.keys + column) *
+           projection_.image.pixel_stride;
   }
 
   // `row_stride`: rows of the strip from one of the rows to the next.
-  void Project(ProjectedMap map, const float* pixels, int64_t rows,
+  void Project(ProjectedMap map, int64_t pixel, int64_t rows,
                int64_t row_stride, int64_t columns, int64_t column_stride,
                int64_t group, float* output) const {
-    const int64_t pixel_stride = projection_.image.pixel_stride;
-    const int64_t image_row_stride = row_stride * layout_.rows.dilation *
-                                     layout_.columns.keys * pixel_stride;
+    int64_t pixel_stride = column_stride * projection_.image.pixel_stride;
+    int64_t image_row_stride = row_stride * layout_.rows.dilation *
+                               layout_.columns.keys *
+                               projection_.image.pixel_stride;
     PixelProducts p{};
-    p.pixels = pixels;
-    p.pixel_stride = column_stride * pixel_stride;
+    if (copies()) {
+      float* const copy = output + copy_offset();
+      CopyPixels(pixel, rows, image_row_stride, columns, pixel_stride, copy);
+      p.pixels = copy;
+      pixel_stride = projection_.channels;
+      image_row_stride = columns * pixel_stride;
+    } else {
+      p.pixels = static_cast<const float*>(projection_.image.data) + pixel;
+    }
+    p.pixel_stride = pixel_stride;
     p.count = columns;
     p.channels = projection_.channels;
     p.matrix = matrices_[map] + group * group_stride_;
@@ -117,6 +141,28 @@ class Projector {
       p.pixels += image_row_stride;
       p.output += columns * columns_;
     }
+  }
+
+  // Copies pixels as floats: the conversion is cheaper than in every product.
+  void CopyPixels(int64_t first, int64_t rows, int64_t row_stride,
+                  int64_t columns, int64_t column_stride, float* copy) const {
+    const int64_t channels = projection_.channels;
+    WithNumbers(projection_.image, [&](const auto* image) {
+      for (int64_t row = 0; row < rows; ++row) {
+        const auto* pixel = image + first + row * row_stride;
+        for (int64_t column = 0; column < columns; ++column) {
+          int64_t channel = 0;
+          for (; channel + kLanes <= channels; channel += kLanes) {
+            Store(copy + channel, Load(pixel + channel));
+          }
+          for (; channel < channels; ++channel) {
+            copy[channel] = LoadNumber(pixel + channel);
+          }
+          pixel += column_stride;
+          copy += channels;
+        }
+      }
+    });
   }
 
   // Copies the part of every group, because products read whole vectors of

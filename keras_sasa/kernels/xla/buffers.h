@@ -8,9 +8,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "keras_sasa/kernels/base/element_type.h"
+#include "keras_sasa/kernels/window/attention.h"
 #include "xla/ffi/api/ffi.h"
 
 #define KERAS_SASA_RETURN_IF_ERROR(expression)                     \
@@ -29,7 +32,7 @@ ffi::Error InvalidCall(const std::string& message);
 
 using Dimensions = std::vector<int64_t>;
 
-// All operands and results are float32.
+// Operands and results are float32, maps also bfloat16.
 class Buffers {
  public:
   Buffers(const ffi::RemainingArgs& operands,
@@ -40,29 +43,36 @@ class Buffers {
 
   // Of operands whose rank was checked.
   Dimensions OperandShape(int64_t number) const;
-  const float* OperandData(int64_t number) const;
+  Map<const void> OperandMap(int64_t number) const;
 
   // Reads the next operand, of the shape `expected`. `Skip` passes over
   // operands that are read in another way.
   ffi::Error ReadOperand(const Dimensions& expected, const char* name,
                          const float** data);
+  ffi::Error ReadOperand(const Dimensions& expected, const char* name,
+                         Map<const void>* map);
   void Skip(int64_t count) { next_ += count; }
 
   // Result `number`, of the shape `expected`.
   ffi::Error GetResult(size_t number, const Dimensions& expected,
                        const char* name, float** data) const;
+  ffi::Error GetResult(size_t number, const Dimensions& expected,
+                       const char* name, Map<void>* map) const;
   size_t result_count() const { return results_.size(); }
 
  private:
   struct Buffer {
-    float* data;
+    void* data;
     Dimensions shape;
-    bool is_float32;
+    // None for types that nothing here can have.
+    std::optional<ElementType> type;
+
+    bool is_float32() const { return type == ElementType::kFloat32; }
   };
 
   static Buffer BufferOf(const ffi::AnyBuffer& buffer);
-  // Whether there is an operand or a result `number` of float32.
-  static bool Has(const std::vector<Buffer>& buffers, int64_t number);
+  // Checks the next operand.
+  ffi::Error CheckNext(const Dimensions& expected, const char* name) const;
 
   std::vector<Buffer> operands_, results_;
   int64_t next_ = 0;

@@ -75,7 +75,7 @@ ffi::Error WindowArguments::ReadProjection(bool content) {
            attributes_.num_heads, attributes_.filters / attributes_.num_heads};
   const Dimensions kernel = {channels, attributes_.filters};
   Projection& projection = inputs.projection;
-  projection.image = {buffers.OperandData(0), channels};
+  projection.image = buffers.OperandMap(0);
   projection.channels = channels;
   buffers.Skip(1);
   KERAS_SASA_RETURN_IF_ERROR(
@@ -166,10 +166,9 @@ WindowAxis WindowArguments::Axis(int number, int64_t size) const {
   return axis;
 }
 
-Map<const float> WindowArguments::MapAt(int number) const {
-  const int64_t source = attributes_.places[number];
-  return {buffers.OperandData(source) + attributes_.places[number + 1],
-          buffers.OperandShape(source)[3]};
+Map<const void> WindowArguments::MapAt(int number) const {
+  return FromChannel(buffers.OperandMap(attributes_.places[number]),
+                     attributes_.places[number + 1]);
 }
 
 }  // namespace keras_sasa

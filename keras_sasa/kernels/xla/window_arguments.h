@@ -62,7 +62,7 @@ class WindowArguments {
   ffi::Error ReadEmbeddings();
   WindowAxis Axis(int number, int64_t size) const;
   // The map at places[number] and places[number + 1].
-  Map<const float> MapAt(int number) const;
+  Map<const void> MapAt(int number) const;
 
   const WindowAttributes attributes_;
 };

@@ -20,13 +20,12 @@ ffi::Error Attend(ffi::ThreadPool& pool, const WindowArguments& arguments,
                   const WindowEpilogue& epilogue = {}) {
   WindowOutputs outputs{};
   outputs.epilogue = epilogue;
-  outputs.output.pixel_stride = arguments.shape.filters();
   Dimensions output_shape = arguments.output_shape();
   if (epilogue.average) {
     for (int axis : {1, 2}) output_shape[axis] = (output_shape[axis] + 1) / 2;
   }
-  KERAS_SASA_RETURN_IF_ERROR(arguments.buffers.GetResult(
-      0, output_shape, "output", &outputs.output.data));
+  KERAS_SASA_RETURN_IF_ERROR(
+      arguments.buffers.GetResult(0, output_shape, "output", &outputs.output));
   if (arguments.buffers.result_count() > 1) {
     KERAS_SASA_RETURN_IF_ERROR(arguments.buffers.GetResult(
         1, arguments.log_sum_exp_shape(), "log_sum_exp", &outputs.log_sum_exp));
@@ -104,30 +103,28 @@ ffi::Error Backward(ffi::ThreadPool pool, ffi::RemainingArgs operands,
   Buffers& buffers = arguments.buffers;
   KERAS_SASA_RETURN_IF_ERROR(arguments.ReadSources());
   WindowUpstream upstream{};
-  upstream.output_gradient.pixel_stride = filters;
-  KERAS_SASA_RETURN_IF_ERROR(
-      buffers.ReadOperand(arguments.output_shape(), "output_gradient",
-                          &upstream.output_gradient.data));
+  KERAS_SASA_RETURN_IF_ERROR(buffers.ReadOperand(
+      arguments.output_shape(), "output_gradient", &upstream.output_gradient));
   KERAS_SASA_RETURN_IF_ERROR(buffers.ReadOperand(
       arguments.log_sum_exp_shape(), "log_sum_exp", &upstream.log_sum_exp));
 
   WindowGradients gradients{};
-  Map<float>* maps[] = {&gradients.query, &gradients.key, &gradients.value};
+  Map<void>* maps[] = {&gradients.query, &gradients.key, &gradients.value};
   for (int64_t i = 0; i < sources; ++i) {
     const Dimensions shape = buffers.OperandShape(i);
-    float* data = nullptr;
+    Map<void> source;
     KERAS_SASA_RETURN_IF_ERROR(
-        buffers.GetResult(i, shape, "gradient of a source", &data));
+        buffers.GetResult(i, shape, "gradient of a source", &source));
     int64_t channels = 0;
     for (int map = 0; map < 3; ++map) {
       if (places[2 * map] != i) continue;
-      *maps[map] = {data + places[2 * map + 1], shape[3]};
+      *maps[map] = FromChannel(source, places[2 * map + 1]);
       channels += filters;
     }
     // Channels that are in no map, and maps that no query sees.
     const int64_t size = shape[0] * shape[1] * shape[2] * shape[3];
     if (size > 0 && (channels != shape[3] || arguments.empty())) {
-      std::memset(data, 0, size * sizeof(float));
+      std::memset(source.data, 0, size * ElementSize(source.type));
     }
   }
   if (relative) {

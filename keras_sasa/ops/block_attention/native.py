@@ -8,7 +8,7 @@ has few channels, so this takes fewer multiplications.
 from keras import ops
 
 from keras_sasa.kernels import custom_call, targets
-from keras_sasa.kernels.dimensions import dimension
+from keras_sasa.kernels.dimensions import Spec, dimension
 from keras_sasa.ops.block_attention.blocks import cut, pool
 from keras_sasa.ops.block_attention.definition import (
     attend,
@@ -52,7 +52,7 @@ class NativeBlockAttention(NativeImplementation, BlockAttention):
                 dimension(shapes, 0, axis, problem.block_size)
                 for axis in (1, 2)
             )
-            return [(batch, *sizes, value.shape[-1])]
+            return [Spec((batch, *sizes, value.shape[-1]))]
 
         def recompute(*operands):
             *operands, scale, offset = operands
@@ -84,7 +84,7 @@ def _attend(problem, inputs, logit_kernels, value_kernels):
 
     def results(shapes):
         sizes = (dimension(shapes, 0, axis) for axis in range(3))
-        return [(*sizes, value_kernels.shape[-1])]
+        return [Spec((*sizes, value_kernels.shape[-1]))]
 
     def recompute(inputs, logit_kernels, value_kernels):
         """The same by operations of Keras, from the same operands."""

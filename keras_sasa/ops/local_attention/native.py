@@ -10,10 +10,11 @@ several side by side) and the embeddings; attributes describe the windows.
 
 from typing import Any, NamedTuple
 
+import keras
 from keras import ops
 
 from keras_sasa.kernels import custom_call, targets
-from keras_sasa.kernels.dimensions import dimension
+from keras_sasa.kernels.dimensions import Spec, dimension
 from keras_sasa.ops.local_attention.epilogue import Epilogue
 from keras_sasa.ops.local_attention.interface import LocalAttention
 from keras_sasa.ops.local_attention.position import RowColumnEmbeddings
@@ -86,26 +87,29 @@ class NativeAttention(NativeImplementation, LocalAttention):
         dropout_mask=None,
         epilogue=None,
     ):
-        finish = None  # The part of the epilogue that is not in the call.
-        if (
+        fused = (
             # The gradient needs queries, keys and values in memory.
-            problem.training
-            or projections.use_bias
-            or problem.rows.padding != "same"
+            not problem.training
+            and not projections.use_bias
+            and problem.rows.padding == "same"
+        )
+        finish = None  # The part of the epilogue that is not in the call.
+        if epilogue is not None and not (
+            fused and _finishes(problem, epilogue)
         ):
-            finish = epilogue
-            output = self._project_and_attend(
-                problem, inputs, projections, position
-            )
+            finish, epilogue = epilogue, None
+        arguments = problem, inputs, projections, position
+        # Further steps are in float32.
+        dtype = _map_dtype(inputs) if finish is None else "float32"
+        if fused:
+            output = self._fused(*arguments, epilogue, dtype)
         else:
-            if epilogue is not None and not _finishes(problem, epilogue):
-                finish, epilogue = epilogue, None
-            output = self._fused(
-                problem, inputs, projections, position, epilogue
-            )
+            output = self._project_and_attend(*arguments, dtype)
         return output if finish is None else finish.apply(output), None
 
-    def _project_and_attend(self, problem, inputs, projections, position):
+    def _project_and_attend(
+        self, problem, inputs, projections, position, dtype
+    ):
         """Projects by a product of the backend, in the type of the inputs."""
         filters = projections.filters
         # Channels of one tensor must be channels of one tensor after the cast.
@@ -116,24 +120,26 @@ class NativeAttention(NativeImplementation, LocalAttention):
                 return None
             tensor, first = part
             if id(tensor) not in casts:
-                casts[id(tensor)] = ops.cast(tensor, "float32")
+                casts[id(tensor)] = ops.cast(tensor, _map_dtype(tensor))
             return Channels(casts[id(tensor)], first, filters)
 
         return self.attend(
             problem,
             *map(channels, project(problem, inputs, projections)),
             position,
+            dtype,
         )
 
-    def _fused(self, problem, inputs, projections, position, epilogue):
-        """Projects, attends and finishes in one call, all in float32.
+    def _fused(self, problem, inputs, projections, position, epilogue, dtype):
+        """Projects, attends and finishes in one call.
 
         Queries, keys and values are never in memory. A gradient, which needs
         them, computes them again.
         """
         kernels = projections.kernels
         operands = [
-            *(ops.cast(operand, "float32") for operand in (inputs, *kernels)),
+            ops.cast(inputs, _map_dtype(inputs)),
+            *(ops.cast(kernel, "float32") for kernel in kernels),
             *position,
         ]
         relu, pool = False, 1
@@ -154,17 +160,20 @@ class NativeAttention(NativeImplementation, LocalAttention):
         }
 
         def recompute(inputs, *weights):
+            """The same by a product of the backend, also in float32."""
             query, *key, value = weights[: len(kernels)]
             weights = weights[len(kernels) :]
             output = self._project_and_attend(
                 problem,
-                inputs,
+                ops.cast(inputs, "float32"),
                 Projections(query, key[0] if key else None, value),
                 weights[: len(position)],
+                "float32",
             )
-            if epilogue is None:
-                return output
-            return Epilogue(*weights[len(position) :], relu, pool).apply(output)
+            if epilogue is not None:
+                epilogue_weights = weights[len(position) :]
+                output = Epilogue(*epilogue_weights, relu, pool).apply(output)
+            return ops.cast(output, dtype)
 
         def results(shapes):
             batch = dimension(shapes, 0, 0)
@@ -172,7 +181,7 @@ class NativeAttention(NativeImplementation, LocalAttention):
                 dimension(shapes, 0, number + 1, axis.stride * pool)
                 for number, axis in enumerate(problem.axes)
             )
-            return [(batch, *sizes, projections.filters)]
+            return [Spec((batch, *sizes, projections.filters), dtype)]
 
         return custom_call.with_recomputed_gradient(
             operands,
@@ -189,15 +198,18 @@ class NativeAttention(NativeImplementation, LocalAttention):
         key: Channels | None,
         value: Channels,
         position: tuple = (),
+        dtype: str = "float32",
     ) -> Any:
-        """Attends to channels of float32 tensors.
+        """Attends to channels of float32 or bfloat16 tensors.
 
         Args:
             problem: Description of the call.
             query: The queries.
             key: The keys, or `None` without the term q.k.
             value: The values.
-            position: The weights of the position term.
+            position: The weights of the position term, in float32.
+            dtype: Type of the output, `"float32"` or `"bfloat16"`. All
+                computations are in float32.
 
         Returns:
             The output `(batch, rows, columns, filters)`.
@@ -227,22 +239,25 @@ class NativeAttention(NativeImplementation, LocalAttention):
             maps = [
                 None
                 if source < 0
-                else operands[source][..., first : first + value.count]
+                else ops.cast(
+                    operands[source][..., first : first + value.count],
+                    "float32",
+                )
                 for source, first in zip(places[::2], places[1::2], strict=True)
             ]
             output, _ = self._recompute.compute(
                 problem, *maps, operands[len(tensors) :]
             )
-            return output
+            return ops.cast(output, dtype)
 
         def results(shapes):
-            """Shapes of the output and of the sums kept for the gradient."""
+            """The output and the sums kept for the gradient."""
             batch, height, width = (
                 dimension(shapes, places[0], axis) for axis in range(3)
             )
             return (
-                (batch, height, width, value.count),
-                (batch, problem.num_heads, height, width),
+                Spec((batch, height, width, value.count), dtype),
+                Spec((batch, problem.num_heads, height, width)),
             )
 
         return custom_call.with_gradient(
@@ -260,6 +275,12 @@ def _finishes(problem, epilogue):
     # A task computes rows that are `dilation_rate` apart, but averages are of
     # adjacent rows.
     return epilogue.pool == 1 or problem.rows.dilation_rate == 1
+
+
+def _map_dtype(tensor):
+    """Returns the type in which the kernel takes a map."""
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    return dtype if dtype == "bfloat16" else "float32"
 
 
 def _strides(problem):
