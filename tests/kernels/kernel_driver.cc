@@ -47,6 +47,8 @@ struct Case {
   bool valid = false;
   bool relative = true;
   bool content = true;
+  bool shifts = false;
+  bool biased = false;
 };
 
 WindowAxis MakeAxis(const Case& c, int number) {
@@ -56,6 +58,7 @@ WindowAxis MakeAxis(const Case& c, int number) {
   a.stride = c.stride[number];
   a.dilation = c.dilation[number];
   a.first_query = c.valid ? a.dilation * (a.kernel / 2) : 0;
+  a.shifts = c.shifts;
   const int64_t span = a.keys - 2 * a.first_query;
   a.queries = span <= 0 ? 0 : (span + a.stride - 1) / a.stride;
   return a;
@@ -115,6 +118,7 @@ struct Data {
     value = Normal(keys * (filters + 3));
     rows = Normal(shape.rows.kernel * c.heads * half);
     columns = Normal(shape.columns.kernel * c.heads * half);
+    bias = Normal(c.heads * shape.rows.offsets() * shape.columns.offsets());
     upstream = Normal(queries * filters);
   }
 
@@ -125,12 +129,13 @@ struct Data {
             {value.data() + 3, filters + 3},
             c.relative ? rows.data() : nullptr,
             c.relative ? columns.data() : nullptr,
-            {}};
+            {},
+            c.biased ? bias.data() : nullptr};
   }
 
   WindowShape shape;
   int64_t keys, queries, half;
-  Numbers query, key, value, rows, columns, upstream;
+  Numbers query, key, value, rows, columns, bias, upstream;
 };
 
 struct Result {
@@ -141,8 +146,9 @@ struct Result {
         key(data.key.size(), NAN),
         value(data.value.size(), NAN),
         rows(data.rows.size(), NAN),
-        columns(data.columns.size(), NAN) {}
-  Numbers output, log_sum_exp, query, key, value, rows, columns;
+        columns(data.columns.size(), NAN),
+        bias(data.bias.size(), NAN) {}
+  Numbers output, log_sum_exp, query, key, value, rows, columns, bias;
 };
 
 Result RunWindow(const Case& c, const Data& data, bool reverse) {
@@ -162,7 +168,8 @@ Result RunWindow(const Case& c, const Data& data, bool reverse) {
        {result.key.data(), filters},
        {result.value.data() + 3, filters + 3},
        result.rows.data(),
-       result.columns.data()});
+       result.columns.data(),
+       result.bias.data()});
   for (int64_t i = 0; i < backward->count(); ++i) {
     backward->Run(reverse ? backward->count() - 1 - i : i);
   }
@@ -221,7 +228,8 @@ void CheckBfloat16(size_t number, const Case& c, Data data) {
        {key_gradient.data(), filters, kBfloat16},
        {value_gradient.data() + 3, filters + 3, kBfloat16},
        same.rows.data(),
-       same.columns.data()});
+       same.columns.data(),
+       same.bias.data()});
   for (int64_t i = 0; i < backward->count(); ++i) backward->Run(i);
   backward->Finish();
   CheckRounded("bfloat16 output", number, output, expected.output);
@@ -232,6 +240,7 @@ void CheckBfloat16(size_t number, const Case& c, Data data) {
   CheckSame(number, of, same.log_sum_exp, expected.log_sum_exp);
   CheckSame(number, of, same.rows, expected.rows);
   CheckSame(number, of, same.columns, expected.columns);
+  if (c.biased) CheckSame(number, of, same.bias, expected.bias);
 }
 
 // With one key, the output is the value.
@@ -259,8 +268,32 @@ void CheckRounding() {
 }
 
 struct Expected {
-  std::vector<double> output, query, key, value, rows, columns;
+  std::vector<double> output, query, key, value, rows, columns, bias;
 };
+
+// The pixel of a key of a window, and the number of its offset from the query.
+struct Place {
+  int64_t pixel, offset;
+};
+
+Place KeyAt(const WindowAxis& a, int64_t query, int64_t slot) {
+  if (!a.shifts) {
+    return {
+        a.first_query + query * a.stride + (slot - a.kernel / 2) * a.dilation,
+        slot};
+  }
+  // Of all windows of pixels at equal distances, the one whose middle is
+  // nearest to the query.
+  int64_t first = query % a.dilation, best = first;
+  for (; first + (a.kernel - 1) * a.dilation < a.keys; first += a.dilation) {
+    const int64_t middle = a.kernel / 2 * a.dilation;
+    if (std::abs(first + middle - query) < std::abs(best + middle - query)) {
+      best = first;
+    }
+  }
+  const int64_t pixel = best + slot * a.dilation;
+  return {pixel, (pixel - query) / a.dilation + a.kernel - 1};
+}
 
 Expected Loops(const Case& c, const Data& data) {
   const WindowShape& s = data.shape;
@@ -272,6 +305,7 @@ Expected Loops(const Case& c, const Data& data) {
   e.value.assign(data.value.size(), 0);
   e.rows.assign(data.rows.size(), 0);
   e.columns.assign(data.columns.size(), 0);
+  e.bias.assign(data.bias.size(), 0);
   for (int64_t b = 0; b < s.batch; ++b)
     for (int64_t i = 0; i < s.rows.queries; ++i)
       for (int64_t j = 0; j < s.columns.queries; ++j)
@@ -280,18 +314,16 @@ Expected Loops(const Case& c, const Data& data) {
               ((b * s.rows.queries + i) * s.columns.queries + j) * filters +
               h * width;
           struct Key {
-            int64_t place, value, row, column;
+            int64_t place, value, row, column, bias;
             double logit, weight, product;
           };
           std::vector<Key> window;
           double largest = -std::numeric_limits<double>::infinity();
           for (int64_t y = 0; y < s.rows.kernel; ++y)
             for (int64_t x = 0; x < s.columns.kernel; ++x) {
-              const int64_t row = s.rows.first_query + i * s.rows.stride +
-                                  (y - s.rows.kernel / 2) * s.rows.dilation;
-              const int64_t column =
-                  s.columns.first_query + j * s.columns.stride +
-                  (x - s.columns.kernel / 2) * s.columns.dilation;
+              const Place vertical = KeyAt(s.rows, i, y);
+              const Place horizontal = KeyAt(s.columns, j, x);
+              const int64_t row = vertical.pixel, column = horizontal.pixel;
               if (row < 0 || row >= s.rows.keys || column < 0 ||
                   column >= s.columns.keys)
                 continue;
@@ -301,9 +333,13 @@ Expected Loops(const Case& c, const Data& data) {
                       pixel * (filters + 3) + 3 + h * width,
                       (y * s.heads + h) * half,
                       (x * s.heads + h) * half,
+                      (h * s.rows.offsets() + vertical.offset) *
+                              s.columns.offsets() +
+                          horizontal.offset,
                       0,
                       0,
                       0};
+              if (c.biased) key.logit = data.bias[key.bias];
               for (int64_t d = 0; d < width; ++d) {
                 double k = c.content ? data.key[key.place + d] : 0;
                 if (c.relative)
@@ -324,6 +360,7 @@ Expected Loops(const Case& c, const Data& data) {
           }
           for (const Key& key : window) {
             const double gradient = key.weight * (key.product - mean);
+            e.bias[key.bias] += gradient;
             for (int64_t d = 0; d < width; ++d) {
               e.output[q + d] += key.weight * data.value[key.value + d];
               e.value[key.value + d] += key.weight * data.upstream[q + d];
@@ -385,6 +422,11 @@ void CheckCase(size_t number, const Case& c) {
     const double terms = std::sqrt(static_cast<double>(data.queries));
     Check("rows", number, result.rows, expected.rows, terms);
     Check("columns", number, result.columns, expected.columns, terms);
+  }
+  if (c.biased) {
+    const double terms = std::sqrt(static_cast<double>(data.queries));
+    Check("bias", number, result.bias, expected.bias, terms);
+    CheckSame(number, kOrder, result.bias, reverse.bias);
   }
   CheckSame(number, kOrder, result.output, reverse.output);
   CheckSame(number, kOrder, result.query, reverse.query);
@@ -710,7 +752,7 @@ void CheckRows(size_t number, int64_t rows, int64_t channels, float level) {
       tasks->Run(reverse ? tasks->count() - 1 - i : i);
     }
   }
-  CheckSame(number, results[0], results[1]);
+  CheckSame(number, kOrder, results[0], results[1]);
   std::vector<double> expected;
   for (int64_t row = 0; row < rows; ++row) {
     const float* from = inputs.data() + row * channels;
@@ -735,7 +777,7 @@ int64_t Pick(int64_t low, int64_t high) {
 }  // namespace
 
 int main() {
-  const std::vector<Case> cases = {
+  std::vector<Case> cases = {
       {2, 5, 6, 2, 4},
       {1, 1, 1, 1, 2, {1, 1}},
       {1, 1, 1, 1, 2, {7, 7}},
@@ -765,6 +807,24 @@ int main() {
       {0, 6, 7, 2, 4},
       {1, 2, 2, 1, 2, {3, 3}, {1, 1}, {1, 1}, true},
   };
+  // Windows that shift, as in the levels of a network and at other sizes.
+  Case shifting[] = {
+      {1, 7, 7, 4, 32, {7, 7}},
+      {1, 14, 14, 2, 32, {7, 7}},
+      {1, 9, 28, 4, 8, {7, 7}},
+      {1, 8, 56, 2, 8, {7, 7}},
+      {1, 21, 22, 2, 4, {7, 7}, {1, 1}, {3, 2}},
+      {2, 12, 13, 1, 6, {11, 11}},
+      {1, 13, 80, 1, 4, {13, 3}},
+      {2, 3, 5, 2, 3, {3, 5}},
+      {1, 6, 4, 2, 4, {1, 1}},
+      {0, 6, 7, 2, 4},
+  };
+  for (Case& c : shifting) {
+    c.relative = false;
+    c.shifts = c.biased = true;
+    cases.push_back(c);
+  }
   for (size_t i = 0; i < cases.size(); ++i) {
     const Case& c = cases[i];
     CheckCase(i, c);
@@ -783,6 +843,21 @@ int main() {
     c.relative = Pick(0, 4) > 0;
     CheckCase(1000 + i, c);
     CheckProjected(1000 + i, c, Pick(1, 40));
+  }
+  for (size_t i = 0; i < 60; ++i) {
+    Case c{Pick(1, 2), 0, 0, Pick(1, 4), Pick(1, 9)};
+    c.shifts = Pick(0, 4) > 0;
+    c.biased = Pick(0, 4) > 0;
+    c.relative = false;
+    for (int a = 0; a < 2; ++a) {
+      c.kernel[a] = 2 * Pick(0, 4) + 1;
+      if (c.shifts) c.dilation[a] = Pick(1, 3);
+      if (!c.shifts && i % 2 == 0) c.stride[a] = Pick(1, 3);
+    }
+    c.height = c.kernel[0] * c.dilation[0] + Pick(0, 5);
+    c.width = c.kernel[1] * c.dilation[1] + Pick(0, 20);
+    CheckCase(1200 + i, c);
+    CheckProjected(1200 + i, c, Pick(1, 40));
   }
   const std::vector<BlockCase> block_cases = {
       {2, 8, 32, 3, 4, 4, 16}, {1, 1, 1, 1, 1, 1, 1},   {1, 5, 7, 3, 4, 2, 4},

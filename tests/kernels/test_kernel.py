@@ -12,7 +12,11 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_sasa import AttentionStem, SelfAttention2D
+from keras_sasa import (
+    AttentionStem,
+    NeighborhoodAttention2D,
+    SelfAttention2D,
+)
 from keras_sasa.applications import ResNet
 from keras_sasa.kernels import targets, tensorflow_call
 from keras_sasa.kernels.dimensions import Spec
@@ -83,14 +87,26 @@ FORWARD_CALL = {
     "strides": (1, 1),
     "dilation_rate": (1, 1),
     "padding": "same",
+    "border": "mask",
     "relative": 1,
+    "position_bias": 0,
 }
-BACKWARD_CALL = {
+SHIFT_CALL = {
     **FORWARD_CALL,
-    "name": targets.BACKWARD,
-    "operands": [*FORWARD_CALL["operands"], MAP, (2, 2, 5, 6)],
-    "results": FORWARD_CALL["operands"],
+    "operands": [MAP, MAP, MAP, (2, 5, 5)],
+    "border": "shift",
+    "relative": 0,
+    "position_bias": 1,
 }
+BACKWARD_CALL, SHIFT_BACKWARD_CALL = (
+    {
+        **base,
+        "name": targets.BACKWARD,
+        "operands": [*base["operands"], MAP, (2, 2, 5, 6)],
+        "results": base["operands"],
+    }
+    for base in (FORWARD_CALL, SHIFT_CALL)
+)
 
 
 def call(change, base=FORWARD_CALL):
@@ -178,8 +194,27 @@ WRONG = {
         "cannot be combined",
     ),
     "padding": ({"padding": "full"}, "padding"),
+    "border": ({"border": "wrap"}, "border"),
+    "two_position_terms": ({"position_bias": 1}, "`relative` can be combined"),
+    "shift": ({"border": "shift"}, "`relative` can be combined"),
     "output": (with_result(0, (2, 5, 6, 4)), "output must be"),
     "log_sum_exp": (with_result(1, (2, 5, 6, 2)), "log_sum_exp must be"),
+}
+WRONG_SHIFT = {
+    "position_bias": (
+        with_operand(3, (2, 5, 3), SHIFT_CALL),
+        "position_bias has the shape",
+    ),
+    "no_position_bias": ({"operands": [MAP] * 3}, "missing: position_bias"),
+    "strides": ({"strides": (1, 2)}, "windows that shift"),
+    "padding": ({"padding": "valid"}, "windows that shift"),
+    "dilation": ({"dilation_rate": (2, 1)}, "smaller than a window"),
+}
+WRONG_SHIFT_BACKWARD = {
+    "position_bias": (
+        with_result(3, (2, 3, 3), SHIFT_BACKWARD_CALL),
+        "gradient of position_bias must be",
+    ),
 }
 WRONG_BACKWARD = {
     "output_gradient": (
@@ -219,8 +254,11 @@ PROJECTED_CALL = {
     "kernel_size": (3, 3),
     "strides": (1, 1),
     "dilation_rate": (1, 1),
+    "border": "mask",
     "content": 1,
+    "query_bias": 0,
     "relative": 1,
+    "position_bias": 0,
     "epilogue": 0,
     "relu": 0,
     "pool_size": 1,
@@ -275,6 +313,8 @@ WRONG_PROJECTED = {
     "strides": ({"strides": (2, 2)}, "output must be"),
     "strides_0": ({"strides": (1, 0)}, "strides"),
     "dilation_0": ({"dilation_rate": (1, 0)}, "dilation_rate"),
+    "query_bias": ({"query_bias": 1}, "query_bias must be .*rank 1"),
+    "border": ({"border": "wrap"}, "border"),
     "relu": ({"relu": 1}, "need `epilogue`"),
     "pool_size": ({"pool_size": 2}, "need `epilogue`"),
 }
@@ -382,10 +422,16 @@ WRONG_NORMALIZE = {
 @pytest.mark.parametrize(
     "base, change, message",
     [
-        pytest.param(base, *wrong, id=f"{base['name'][11:]}-{name}")
+        pytest.param(
+            base,
+            *wrong,
+            id=f"{base['name'][11:]}-{base.get('border', '')}-{name}",
+        )
         for base, cases in (
             (FORWARD_CALL, WRONG),
             (BACKWARD_CALL, WRONG_BACKWARD),
+            (SHIFT_CALL, WRONG_SHIFT),
+            (SHIFT_BACKWARD_CALL, WRONG_SHIFT_BACKWARD),
             (PROJECTED_CALL, WRONG_PROJECTED),
             (EPILOGUE_CALL, WRONG_EPILOGUE),
             (BLOCK_CALL, WRONG_BLOCK),
@@ -616,6 +662,13 @@ def digests():
         results[name] = projected(
             arrays[0], 32, pool=pool, kernel_size=7, num_heads=4
         )
+    layer = NeighborhoodAttention2D(4, dilation_rate=2, implementation="native")
+    layer.build(arrays[0].shape)
+    layer.set_weights(normal(*(weight.shape for weight in layer.weights)))
+    result = value_and_gradients(layer, *arrays[:2])
+    results["neighborhoods"] = result.outputs
+    for name, gradient in result.gradients.items():
+        results[f"neighborhoods_{name}"] = gradient
     (images,) = normal((3, 31, 37, 3))
     stem = AttentionStem(16, implementation="native")
     stem.build(images.shape)
@@ -637,7 +690,7 @@ def digests():
 @pytest.mark.large_on_jax
 def test_same_bits_from_run_to_run(native_calls):
     first = digests()
-    assert len(native_calls) == 6
+    assert len(native_calls) == 8
     assert len(set(first.values())) == len(first)
     for _ in range(5):
         assert digests() == first

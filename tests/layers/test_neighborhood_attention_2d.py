@@ -13,7 +13,7 @@ from tests.support import oracle
 from tests.support.backend import BACKEND, MODES, value_and_gradients
 from tests.support.cases import Reference, central_differences
 from tests.support.config import assert_config_complete
-from tests.support.parameters import in_turn, large_on_jax, product
+from tests.support.parameters import in_turn, large, large_on_jax, product
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 9, 8, 4)).astype("float32")
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-11}
@@ -138,6 +138,92 @@ def test_values_scores_and_gradients(implementation, mode, name):
     )
     np.testing.assert_allclose(alone.outputs, expected.outputs, **TOLERANCE)
     expected.check_gradients(alone.gradients, cotangents[0])
+
+
+@pytest.mark.parametrize(
+    "training, mode, name",
+    [
+        # Fewer cases while predicting: the windows are the same.
+        *product(
+            [True],
+            MODES,
+            CASES,
+            quick=lambda _, mode, name: (
+                mode == "eager"
+                or (mode, name) in in_turn(MODES[1:] or MODES, COMPILED)
+            ),
+        ),
+        *product(
+            [False],
+            MODES,
+            CASES,
+            quick=lambda _, mode, name: (
+                mode == "eager" and name in (*COMPILED, "no_bias")
+            ),
+        ),
+    ],
+)
+def test_native_values_and_gradients(native_calls, training, mode, name):
+    case, expected = CASES[name], reference(name)
+    layer = case.make_layer("float32", implementation="native")
+    cotangent, _ = expected.cotangents()
+    result = value_and_gradients(
+        layer, case.make_inputs(), cotangent, mode=mode, training=training
+    )
+    # The gradient of a call that projects calls the kernel once more.
+    assert len(native_calls) == (1 if training else 2)
+    near = {"rtol": 1e-4, "atol": 1e-4}
+    np.testing.assert_allclose(result.outputs, expected.outputs, **near)
+    expected.check_gradients(result.gradients, cotangent, **near)
+
+
+@pytest.mark.large_on_jax
+@pytest.mark.parametrize("border", ["mask", large("shift")])
+def test_native_position_bias(native_available, border):
+    """The kernel knows each border without biases, and masks with them."""
+    layer = CASES["default"].make_layer("float32")
+    images = IMAGES[..., :2]
+    offsets = 3 if border == "mask" else 5
+
+    def run(implementation, biased):
+        def attend(inputs):
+            bias = layer.position_bias[:, :offsets, :offsets]
+            return local_attention.local_attention(
+                *(factor * inputs for factor in (1, 2, 3)),
+                kernel_size=3,
+                num_heads=2,
+                border=border,
+                position_bias=bias if biased else None,
+                scale=0.5,
+                implementation=implementation,
+            )
+
+        return value_and_gradients(layer, images, images, function=attend)
+
+    for biased in (False, True):
+        actual, expected = run("native", biased), run("patches", biased)
+        near = {"rtol": 1e-4, "atol": 1e-5}
+        np.testing.assert_allclose(actual.outputs, expected.outputs, **near)
+        for name, gradient in expected.gradients.items():
+            np.testing.assert_allclose(
+                actual.gradients[name], gradient, **near, err_msg=name
+            )
+
+
+def test_native_keeps_nan_in_its_windows(native_calls):
+    layer = CASES["default"].make_layer("float32", implementation="native")
+    images = IMAGES.copy()
+    images[0, 7, 0, 1] = np.nan
+    result = value_and_gradients(layer, images, IMAGES)
+    # The pixels whose windows contain it.
+    outputs, gradient = result.outputs, result.gradients["inputs"]
+    expected = np.zeros(IMAGES.shape, bool)
+    expected[0, 6:, :2] = True
+    np.testing.assert_array_equal(np.isnan(outputs), expected)
+    # Gradients of the other image, and of pixels that share no window with it.
+    assert np.isfinite(gradient[1]).all()
+    assert np.isfinite(gradient[0, :5]).all()
+    assert np.isfinite(gradient[0, :, 4:]).all()
 
 
 def test_every_pixel_has_the_same_neighbors_in_the_corner():

@@ -52,7 +52,6 @@ PROJECTED = [
     if name in ALL
     and CASES[name].arguments.get("strides", 1) in (1, (1, 1))
     and CASES[name].arguments.get("padding", "same") == "same"
-    and not CASES[name].arguments.get("use_bias")
 ]
 # A window of one pixel has a constant softmax: float64 rounding only.
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-11}

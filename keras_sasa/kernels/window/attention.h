@@ -6,10 +6,11 @@
 //   y_ij = sum_ab softmax_ab(q_ij . k_ab + q_ij . r_ab) v_ab
 //   r_ab = concat(row_embedding[a], column_embedding[b])
 //
-// Keys outside the image are masked. Maps are float32 or bfloat16, channels
-// last; all else is float32, and so is the computation. A call is divided into
-// tasks, which any number of threads may run in any order: the result has the
-// same bits.
+// A number for each offset (a - i, b - j) may take the place of q_ij . r_ab.
+// Keys outside the image are masked, or windows shift inwards so that there are
+// none. Maps are float32 or bfloat16, channels last; all else is float32, and
+// so is the computation. A call is divided into tasks, which any number of
+// threads may run in any order: the result has the same bits.
 
 #ifndef KERAS_SASA_KERNELS_WINDOW_ATTENTION_H_
 #define KERAS_SASA_KERNELS_WINDOW_ATTENTION_H_
@@ -25,7 +26,10 @@ namespace keras_sasa {
 
 // One axis of the image. Query n sits at the pixel first_query + n * stride;
 // its window covers the pixels at `dilation` times -(kernel / 2) ... kernel / 2
-// from there. At most one of `stride` and `dilation` is above 1.
+// from there. At most one of `stride` and `dilation` is above 1. A window that
+// `shifts` at the border is the nearest one of `kernel` keys, all of them
+// inside the image; there are `kernel` * `dilation` pixels or more, and a query
+// on each.
 struct WindowAxis {
   int64_t keys;
   int64_t queries;
@@ -33,6 +37,12 @@ struct WindowAxis {
   int64_t stride;
   int64_t dilation;
   int64_t first_query;
+  bool shifts = false;
+
+  // Different offsets between a query and its keys, in steps of the dilation,
+  int64_t offsets() const { return shifts ? 2 * kernel - 1 : kernel; }
+  // and the largest one.
+  int64_t reach() const { return shifts ? kernel - 1 : kernel / 2; }
 };
 
 struct WindowShape {
@@ -71,17 +81,24 @@ struct Projection {
   const float* query_kernel;
   const float* key_kernel;  // May be null, like `WindowInputs::key`.
   const float* value_kernel;
+  // (filters), added to the queries; may be null. A bias of keys changes no
+  // output, and one of values is an offset of the output.
+  const float* query_bias = nullptr;
 };
 
 struct WindowInputs {
   Map<const void> query;
   Map<const void> key;  // If absent, logits lack the term q . k.
   Map<const void> value;
-  // (kernel, heads, head_width / 2). If both are null, logits lack q . r.
+  // (kernel, heads, head_width / 2). If both are null, logits lack q . r. For
+  // windows that do not shift.
   const float* row_embedding;
   const float* column_embedding;
   // Forward only, instead of the maps.
   Projection projection;
+  // (heads, row offsets, column offsets), added to the logits; see
+  // `WindowAxis::offsets`. May be null, and is if there are embeddings.
+  const float* position_bias = nullptr;
 
   bool projected() const { return projection.image.data != nullptr; }
   // Whether logits have the term q . k.
@@ -120,6 +137,7 @@ struct WindowGradients {
   Map<void> value;
   float* row_embedding;
   float* column_embedding;
+  float* position_bias = nullptr;
 };
 
 // The functions as they are compiled for one instruction set.

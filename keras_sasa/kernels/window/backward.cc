@@ -12,6 +12,8 @@
 #include "keras_sasa/kernels/base/tasks.h"
 #include "keras_sasa/kernels/base/vectors.h"
 #include "keras_sasa/kernels/window/attention.h"
+#include "keras_sasa/kernels/window/bias_gradients.h"
+#include "keras_sasa/kernels/window/bias_tables.h"
 #include "keras_sasa/kernels/window/embedding_gradients.h"
 #include "keras_sasa/kernels/window/key_gradients.h"
 #include "keras_sasa/kernels/window/key_rings.h"
@@ -51,6 +53,7 @@ class BackwardTasks : public Tasks {
         layout_(shape, ContiguousFloats(shape)),
         masks_(layout_),
         positions_(layout_, inputs),
+        biases_(layout_, inputs.position_bias),
         scalar_maps_(layout_),
         query_packing_(Packing::OfQueries(layout_, inputs.query.pixel_stride)),
         key_packing_(Packing::OfKeys(layout_, inputs.key.pixel_stride)),
@@ -62,7 +65,8 @@ class BackwardTasks : public Tasks {
         key_unpacking_(Packing::OfKeys(layout_, gradients.key.pixel_stride)),
         value_unpacking_(
             Packing::OfKeys(layout_, gradients.value.pixel_stride)),
-        embeddings_(layout_, shape.batch, positions_.relative()) {}
+        embeddings_(layout_, shape.batch, positions_.relative()),
+        bias_parts_(layout_, shape.batch, biases_) {}
 
   int64_t count() const override { return layout_.tasks; }
 
@@ -70,6 +74,7 @@ class BackwardTasks : public Tasks {
 
   void Finish() const override {
     if (positions_.relative()) embeddings_.Sum(gradients_);
+    if (biases_.given()) bias_parts_.Sum(gradients_.position_bias);
   }
 
  private:
@@ -86,7 +91,8 @@ class BackwardTasks : public Tasks {
           bands_(call.layout_, strip_),
           key_gradients_(call.layout_, call.masks_, strip_),
           embedding_gradients_(call.layout_),
-          entries_(EmbeddingEntries(call.layout_)) {
+          bias_gradients_(call.layout_, call.biases_, strip_),
+          entries_(call.layout_.window_rows + call.layout_.taps) {
       const int64_t left = layout_.left;
       const int64_t plane_stride = layout_.plane_stride;
       queries_ = {nullptr, kQueryRows, layout_.width * plane_stride, left};
@@ -106,11 +112,12 @@ class BackwardTasks : public Tasks {
            {&weights_.data, weights_.size()},
            {&logit_gradients_.data, logit_gradients_.size()},
            {&row_logits_, kQueryRows * layout_.rows.kernel * kLanes},
-           {&column_logits_, kQueryRows * layout_.columns.kernel * kLanes},
+           {&column_logits_, kQueryRows * layout_.taps * kLanes},
            {&embedding_gradients_.head_sums,
             embedding_gradients_.head_sums_size()}},
           {{&embedding_gradients_.sums,
             relative ? embedding_gradients_.sums_size() : 0},
+           {&bias_gradients_.sums, bias_gradients_.sums_size()},
            {&value_sums_, bands_size},
            {&key_sums_, bands_size},
            {&sums_, kQueryRows * entries_ * kLanes},
@@ -119,6 +126,7 @@ class BackwardTasks : public Tasks {
            {&embedding_gradients_.finite_queries,
             embedding_gradients_.finite_queries_size()}});
       if (relative) embedding_gradients_.Clear();
+      if (call_.biases_.given()) bias_gradients_.Clear();
     }
 
     void Run() {
@@ -142,6 +150,7 @@ class BackwardTasks : public Tasks {
       if (call_.positions_.relative()) {
         embedding_gradients_.Finish(strip_, call_.embeddings_);
       }
+      if (call_.biases_.given()) bias_gradients_.Finish(call_.bias_parts_);
     }
 
    private:
@@ -193,12 +202,14 @@ class BackwardTasks : public Tasks {
       const float* queries = queries_.Slot(0) + lane;
       strip_products_.ComputePositionLogits(
           queries, queries_.row_stride, vector, row_logits_, column_logits_);
-      strip_products_.Multiply(rings_.keys, content ? width : 0, queries,
-                               queries_.row_stride, vector, row_logits_,
-                               column_logits_, weights_.Slot(0) + block_lane,
-                               layout_.block_plane_stride);
+      strip_products_.Multiply(
+          rings_.keys, content ? width : 0, queries, queries_.row_stride,
+          vector, row_logits_, column_logits_,
+          call_.biases_.Of(strip_.group, vector), weights_.Slot(0) + block_lane,
+          layout_.block_plane_stride);
       strip_products_.Multiply(rings_.values, width, upstream_.Slot(0) + lane,
                                upstream_.row_stride, vector, zeros, zeros,
+                               /*bias_table=*/nullptr,
                                logit_gradients_.Slot(0) + block_lane,
                                layout_.block_plane_stride);
       for (int64_t row = 0; row < count; ++row) {
@@ -226,11 +237,13 @@ class BackwardTasks : public Tasks {
     // the upstream these gradients.
     KERAS_SASA_NOINLINE void ComputeLogitGradients(int64_t row, int64_t vector,
                                                    int64_t block_lane) {
-      const int64_t taps = layout_.columns.kernel;
+      const int64_t taps = layout_.TapsOfVector(vector);
+      const int64_t first_tap = layout_.FirstTapOfVector(vector);
       const int64_t plane_stride = layout_.block_plane_stride;
       int64_t begin, end;
       strip_.WindowRows(row, &begin, &end);
-      const int64_t start = begin * taps * plane_stride + block_lane;
+      const int64_t start =
+          (begin * layout_.taps + first_tap) * plane_stride + block_lane;
       const Vector log_sum_exp =
           call_.scalar_maps_.Gather(log_sum_exp_[row], vector, -kMaskedLogit);
       // 0 * x is 0 for finite numbers and NaN for the others.
@@ -241,13 +254,15 @@ class BackwardTasks : public Tasks {
       SoftmaxGradient s{};
       s.rows = end - begin;
       s.taps = taps;
-      s.masks = call_.masks_.OfQueries(vector);
+      s.masks = call_.masks_.OfQueries(vector) + first_tap;
+      s.masked_logit = call_.masks_.masked_logit();
       s.log_sum_exp = log_sum_exp;
       s.logits = weights_.Slot(row) + start;
       s.products = logit_gradients_.Slot(row) + start;
       s.tap_stride = plane_stride;
+      s.row_gap = (layout_.taps - taps) * plane_stride;
       s.row_sums = row_sums + begin * kLanes;
-      s.column_sums = row_sums + layout_.rows.kernel * kLanes;
+      s.column_sums = row_sums + layout_.window_rows * kLanes;
       const bool inside = call_.masks_.inside(vector);
       WithKnownTaps(taps, [&](auto known_taps) {
         if (!rings_.finite) {
@@ -258,6 +273,11 @@ class BackwardTasks : public Tasks {
           ComputeSoftmaxGradient<known_taps, true, true>(s);
         }
       });
+      if (call_.biases_.given()) {
+        bias_gradients_.Add(s.products, layout_.taps * plane_stride,
+                            plane_stride, row, vector);
+      }
+      if (!call_.positions_.relative()) return;
       for (int64_t entry = 0; entry < entries_; ++entry) {
         Store(row_sums_ + (row * entries_ + entry) * plane_stride + block_lane,
               Load(row_sums + entry * kLanes));
@@ -334,7 +354,7 @@ class BackwardTasks : public Tasks {
       int64_t first;
       const int64_t count = BandRows(band, remainder, &first);
       if (count == 0) return;
-      key_gradients_.MoveTo(first, count, first_query, end_query, begin);
+      key_gradients_.MoveTo(first, count, begin);
       const bool masked = !rings_.finite;
       const bool add = bands_.FirstQuery(band) < first_query;
       const bool last = bands_.LastQuery(band) < end_query;
@@ -422,6 +442,7 @@ class BackwardTasks : public Tasks {
     const KeyBands bands_;
     KeyGradients key_gradients_;
     EmbeddingGradients embedding_gradients_;
+    BiasGradients bias_gradients_;
     const int64_t entries_;
     // The current rows of queries, [channel], and of the weights of their
     // windows and the gradients of their logits, [tap].
@@ -443,11 +464,13 @@ class BackwardTasks : public Tasks {
   const Layout layout_;
   const Masks masks_;
   const PositionTables positions_;
+  const BiasTables biases_;
   const ScalarMaps scalar_maps_;
   const Packing query_packing_, key_packing_, value_packing_;
   const Packing upstream_packing_;
   const Packing query_unpacking_, key_unpacking_, value_unpacking_;
   const EmbeddingGradientParts embeddings_;
+  const BiasGradientParts bias_parts_;
   const int64_t scratch_call_ = NewScratchCall();
 };
 

@@ -10,6 +10,7 @@
 #include "keras_sasa/kernels/base/tasks.h"
 #include "keras_sasa/kernels/base/vectors.h"
 #include "keras_sasa/kernels/window/attention.h"
+#include "keras_sasa/kernels/window/bias_tables.h"
 #include "keras_sasa/kernels/window/key_rings.h"
 #include "keras_sasa/kernels/window/layout.h"
 #include "keras_sasa/kernels/window/masks.h"
@@ -45,6 +46,7 @@ class ForwardTasks : public Tasks {
                 inputs.projected()),
         masks_(layout_),
         positions_(layout_, inputs),
+        biases_(layout_, inputs.position_bias),
         scalar_maps_(layout_),
         projector_(layout_, inputs),
         query_packing_(Packing::OfQueries(layout_, PixelStride(inputs.query),
@@ -64,18 +66,17 @@ class ForwardTasks : public Tasks {
     KeyRings rings(layout_, inputs_, key_packing_, value_packing_, projector);
     const StripProducts products(layout_, masks_, positions_, strip, rings);
     float *row_logits, *column_logits, *weights, *sums, *pooled;
-    AllocateScratch(
-        scratch_call_,
-        {{&rings.keys.data, rings.keys.size()},
-         {&rings.values.data, rings.values.size()},
-         {&rings.planes, width * layout_.plane_stride},
-         {&rings.queries.data, rings.queries.size()},
-         {&row_logits, kQueryRows * layout_.rows.kernel * kLanes},
-         {&column_logits, kQueryRows * layout_.columns.kernel * kLanes}},
-        {{&weights, kQueryRows * layout_.window * kLanes},
-         {&sums, kQueryRows * width * kLanes},
-         {&pooled, writer_.sums_size()},
-         {&rings.projected, projector ? projector->size() : 0}});
+    AllocateScratch(scratch_call_,
+                    {{&rings.keys.data, rings.keys.size()},
+                     {&rings.values.data, rings.values.size()},
+                     {&rings.planes, width * layout_.plane_stride},
+                     {&rings.queries.data, rings.queries.size()},
+                     {&row_logits, kQueryRows * layout_.rows.kernel * kLanes},
+                     {&column_logits, kQueryRows * layout_.taps * kLanes}},
+                    {{&weights, kQueryRows * layout_.window * kLanes},
+                     {&sums, kQueryRows * width * kLanes},
+                     {&pooled, writer_.sums_size()},
+                     {&rings.projected, projector ? projector->size() : 0}});
     const int64_t channels = inputs_.content() ? width : 0;
     const int64_t query_row_stride = rings.queries.row_stride;
 
@@ -100,7 +101,8 @@ class ForwardTasks : public Tasks {
         products.ComputePositionLogits(queries, query_row_stride, vector,
                                        row_logits, column_logits);
         products.Multiply(rings.keys, channels, queries, query_row_stride,
-                          vector, row_logits, column_logits, weights, kLanes);
+                          vector, row_logits, column_logits,
+                          biases_.Of(strip.group, vector), weights, kLanes);
         Vector largest[kQueryRows], totals[kQueryRows], factors[kQueryRows];
         for (int64_t row = 0; row < count; ++row) {
           ComputeWeights(strip, row, vector, weights, &largest[row],
@@ -139,10 +141,15 @@ class ForwardTasks : public Tasks {
     strip.WindowRows(row, &begin, &end);
     SoftmaxLogits s{};
     s.rows = end - begin;
-    s.taps = layout_.columns.kernel;
-    s.logits = weights + (row * layout_.window + begin * s.taps) * kLanes;
-    s.masks = masks_.OfQueries(vector);
-    s.outside = layout_.window - s.rows * s.taps;
+    s.taps = layout_.TapsOfVector(vector);
+    s.row_stride = layout_.taps * kLanes;
+    const int64_t first_tap = layout_.FirstTapOfVector(vector);
+    s.logits =
+        weights +
+        (row * layout_.window + begin * layout_.taps + first_tap) * kLanes;
+    s.masks = masks_.OfQueries(vector) + first_tap;
+    s.masked_logit = masks_.masked_logit();
+    s.outside = (layout_.rows.kernel - s.rows) * s.taps;
     const bool inside = masks_.inside(vector);
     WithKnownTaps(s.taps, [&](auto known_taps) {
       if (inside) {
@@ -158,6 +165,7 @@ class ForwardTasks : public Tasks {
   const Layout layout_;
   const Masks masks_;
   const PositionTables positions_;
+  const BiasTables biases_;
   const ScalarMaps scalar_maps_;
   const Projector projector_;
   const Packing query_packing_, key_packing_, value_packing_;

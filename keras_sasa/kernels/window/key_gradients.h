@@ -32,15 +32,10 @@ class KeyBands {
 
   // The first and the last row of queries that sees a band.
   int64_t FirstQuery(int64_t band) const {
-    return Max(0, CeilDiv(band * rows() - strip_.key_of_first_query -
-                              layout_.rows.kernel / 2,
-                          layout_.rows.stride));
+    return strip_.FirstQuery(band * rows());
   }
   int64_t LastQuery(int64_t band) const {
-    const int64_t key = Min((band + 1) * rows(), strip_.keys) - 1;
-    return Min(strip_.queries - 1, FloorDiv(key - strip_.key_of_first_query +
-                                                layout_.rows.kernel / 2,
-                                            layout_.rows.stride));
+    return strip_.LastQuery(Min((band + 1) * rows(), strip_.keys) - 1);
   }
 
   // The most bands that kQueryRows rows of queries see.
@@ -55,8 +50,8 @@ class KeyBands {
   const Strip& strip_;
 };
 
-// Rows of queries `begin` to `end`, which the same rows of a band see: `low` to
-// `high`.
+// Current rows of queries, `begin` to `end`, which the same rows of a band see:
+// `low` to `high`.
 struct QuerySpan {
   int64_t low, high, begin, end;
 };
@@ -69,21 +64,21 @@ class KeyGradients {
       : layout_(layout), masks_(masks), strip_(strip) {}
 
   // Moves to the rows of keys first + i * stride for the `count` values of i
-  // from 0 on, and to the queries from `first_query` to `end_query` of the
-  // block that starts with `first_vector`.
-  void MoveTo(int64_t first, int64_t count, int64_t first_query,
-              int64_t end_query, int64_t first_vector) {
+  // from 0 on, and to the current queries of the block that starts with
+  // `first_vector`.
+  void MoveTo(int64_t first, int64_t count, int64_t first_vector) {
     const int64_t stride = layout_.rows.stride;
     const int64_t kernel = layout_.rows.kernel;
     count_ = count;
-    first_query_ = first_query;
     first_vector_ = first_vector;
-    entry_ = first - strip_.key_of_first_query + kernel / 2;
+    step_ = first - strip_.key_first;
     span_count_ = 0;
-    for (int64_t query = first_query; query < end_query; ++query) {
-      const int64_t entry = entry_ - query * stride;
-      const int64_t low = Max(0, CeilDiv(-entry, stride));
-      const int64_t high = Min(count - 1, FloorDiv(kernel - 1 - entry, stride));
+    for (int64_t query = 0; query < strip_.query_count; ++query) {
+      // Number of the first row of keys in the window.
+      const int64_t number = step_ - strip_.WindowStep(query);
+      const int64_t low = Max(0, CeilDiv(-number, stride));
+      const int64_t high =
+          Min(count - 1, FloorDiv(kernel - 1 - number, stride));
       if (low > high) continue;
       if (span_count_ > 0 && spans_[span_count_ - 1].low == low &&
           spans_[span_count_ - 1].high == high &&
@@ -103,7 +98,7 @@ class KeyGradients {
                int64_t vector, bool masked, bool add, const Vector* factors,
                float* output) const {
     const int64_t stride = layout_.rows.stride;
-    const int64_t taps = layout_.columns.kernel;
+    const int64_t taps = layout_.taps;
     const int64_t weight_plane_stride = layout_.block_plane_stride;
     const int64_t lane = vector * kLanes;
     const int64_t block_lane = (vector - first_vector_) * kLanes;
@@ -111,7 +106,7 @@ class KeyGradients {
     s.weight_row_stride = stride * taps * weight_plane_stride;
     s.value_channel_stride = layout_.plane_stride;
     // From the key back to its queries.
-    const TapGroup& group = layout_.phase_taps[phase];
+    const TapGroup& group = layout_.KeyTaps(phase, vector);
     const int64_t shift =
         group.count > 0 ? layout_.tap_shift[group.first_tap] : 0;
     s.weight_tap_stride =
@@ -120,7 +115,7 @@ class KeyGradients {
     s.taps = group.count;
     s.mask_tap_stride = 1;
     s.output_row_stride = layout_.width * kLanes;
-    s.masks = masked ? masks_.OfKeys(phase, vector) : nullptr;
+    s.masks = masked ? masks_.OfKeys(phase, vector) + group.skipped : nullptr;
     s.add = add;
     s.factors = factors;
     s.output = output;
@@ -135,11 +130,11 @@ class KeyGradients {
                        to + steps};
       for (int64_t i = 0; i < steps; ++i) {
         const int64_t query = span.begin + i;
-        const int64_t entry = entry_ + (span.low - query) * stride;
-        to[i] = weights.Slot(query - first_query_) +
+        const int64_t entry = strip_.Entry(query, step_ + span.low * stride);
+        to[i] = weights.Slot(query) +
                 (entry * taps + group.first_tap) * weight_plane_stride +
                 block_lane - shift;
-        to[steps + i] = values.Slot(query - first_query_) + lane - shift;
+        to[steps + i] = values.Slot(query) + lane - shift;
       }
       to += 2 * steps;
     }
@@ -151,9 +146,8 @@ class KeyGradients {
   const Masks& masks_;
   const Strip& strip_;
   int64_t count_ = 0;
-  int64_t first_query_ = 0;   // In slot 0.
   int64_t first_vector_ = 0;  // Of the block.
-  int64_t entry_ = 0;  // Of the window in which query row 0 sees the first row.
+  int64_t step_ = 0;          // At which queries see the first row of keys.
   int64_t span_count_ = 0;
   QuerySpan spans_[kQueryRows];
 };

@@ -11,6 +11,10 @@
 // remainder, the column phase, which preserves this. Loads that cross the
 // border of the image meet zeros or another head; logits there are masked.
 //
+// Such an offset is a tap. Where windows shift at the border, there are taps
+// for all offsets of all windows. A vector computes those that one of its lanes
+// sees, mostly no more than a window has, and masks them in the other lanes.
+//
 // A dilation divides the rows of the image into subgrids that do not see each
 // other. A task is one image, one strip and one subgrid.
 
@@ -30,9 +34,11 @@ namespace keras_sasa {
 namespace KERAS_SASA_LEVEL {
 
 // Taps of a row of the window whose keys are at equal distances: all of them,
-// or with a stride those of one column phase.
+// with a stride those of one column phase, or with windows that shift those of
+// one vector.
 struct TapGroup {
   int64_t count = 0;
+  int64_t skipped = 0;     // Taps before them, which the vector does not see.
   int64_t first_tap = 0;   // Number of the first of them in the row,
   int64_t tap_stride = 0;  // and from one to the next.
   int64_t key_offset = 0;  // Floats from a query to the first of its keys,
@@ -51,7 +57,11 @@ struct Layout {
         columns(shape.columns),
         all_heads(shape.heads),
         width(shape.head_width),
-        window(shape.rows.kernel * shape.columns.kernel),
+        taps(shape.columns.offsets()),
+        window_rows(shape.rows.shifts ? shape.rows.kernel + kQueryRows - 1
+                                      : shape.rows.kernel),
+        entry_stride(shape.rows.shifts ? 0 : shape.rows.stride),
+        window(window_rows * taps),
         row_taps(shape.rows.kernel, kTileTaps),
         column_taps(shape.columns.kernel, kTileTaps),
         half_taps(shape.head_width / 2, kTileTaps),
@@ -66,17 +76,45 @@ struct Layout {
     groups = all_heads / heads;
     tasks = shape.batch * groups * row_subgrids;
     PlaceTaps();
+    PlaceLanes();
+    GroupTaps();
     key_channel_stride = column_phases * key_plane_stride;
     key_segment_stride = width * key_channel_stride;
     key_row_stride = CeilDiv(vectors, segment_vectors) * key_segment_stride;
-    const int64_t entries = Max(rows.kernel, columns.kernel);
-    zeros.ReserveZeros(entries * kLanes);
-    PlaceLanes();
+    zeros.ReserveZeros(Max(rows.kernel, taps) * kLanes);
   }
 
   // Columns of keys in a column phase.
   int64_t PhaseColumns(int64_t phase) const {
     return Max(0, CeilDiv(columns.keys - phase, column_phases));
+  }
+
+  // Whether the query of a lane sees the key at a tap.
+  bool Sees(int64_t lane, int64_t tap) const {
+    if (lane_head[lane] < 0 || lane_column[lane] >= columns.queries) {
+      return false;
+    }
+    const int64_t first = first_tap[lane];
+    const int64_t key = lane_column[lane] + tap_shift[tap];
+    return tap >= first && tap < first + columns.kernel && key >= 0 &&
+           key < PhaseColumns(tap_phase[tap]);
+  }
+
+  // Taps of a vector of queries whose keys are in a column phase.
+  const TapGroup& QueryTaps(int64_t phase, int64_t vector) const {
+    return query_taps_[TapsNumber(phase, vector)];
+  }
+  // The same of a vector of keys in that phase.
+  const TapGroup& KeyTaps(int64_t phase, int64_t vector) const {
+    return key_taps_[TapsNumber(phase, vector)];
+  }
+  // Taps of a vector of queries in all column phases, the first one and how
+  // many there are.
+  int64_t FirstTapOfVector(int64_t vector) const {
+    return QueryTaps(0, vector).skipped;
+  }
+  int64_t TapsOfVector(int64_t vector) const {
+    return columns.shifts ? QueryTaps(0, vector).count : taps;
   }
 
   // Floats from the first vector of keys in a row to another one.
@@ -86,7 +124,12 @@ struct Layout {
   }
 
   const WindowAxis rows, columns;
-  const int64_t all_heads, width, window;
+  const int64_t all_heads, width;
+  const int64_t taps;  // Of a row of the window.
+  // Logits are kept row by row, `taps` each. Row n of the window is row n
+  // there, and the next query has it `entry_stride` rows earlier. Windows that
+  // shift are some of the rows that the current queries see.
+  const int64_t window_rows, entry_stride, window;
   // Tiles of products and sums over these.
   const TileSizes row_taps, column_taps, half_taps;
   const int64_t row_subgrids, column_phases;
@@ -109,12 +152,12 @@ struct Layout {
   int64_t segment_vectors, key_plane_stride, key_left;
   // In floats.
   int64_t key_channel_stride, key_segment_stride, key_row_stride;
-  AlignedArray<int64_t> tap_shift;    // Lanes from query to key,
-  AlignedArray<int64_t> tap_phase;    // and the column phase of that key.
-  AlignedArray<TapGroup> phase_taps;  // Taps whose keys are in a column phase.
+  AlignedArray<int64_t> tap_shift;  // Lanes from query to key,
+  AlignedArray<int64_t> tap_phase;  // and the column phase of that key.
   AlignedArray<float> zeros;  // A vector for each entry of a row or column.
   AlignedArray<int64_t> lane_head;    // Head in the strip, or -1 for none.
   AlignedArray<int64_t> lane_column;  // Column in the row of that head.
+  AlignedArray<int64_t> first_tap;    // First tap of the window of a lane.
 
  private:
   // The part of the lanes that is used by `count` numbers.
@@ -174,14 +217,29 @@ struct Layout {
                                               : stride;
   }
 
+  // The first tap of the window of a query; its key may be outside the image.
+  int64_t FirstTap(int64_t column) const {
+    if (!columns.shifts) return 0;
+    // Windows move among the columns that a dilation leaves.
+    const int64_t rate = columns.dilation;
+    const int64_t place = column / rate;
+    const int64_t last =
+        CeilDiv(columns.keys - column % rate, rate) - columns.kernel;
+    const int64_t first = Max(0, Min(place - columns.kernel / 2, last));
+    return first - place + columns.reach();
+  }
+
+  int64_t TapsNumber(int64_t phase, int64_t vector) const {
+    return columns.shifts ? vector : phase;
+  }
+
   void PlaceTaps() {
-    const int64_t taps = columns.kernel;
     int64_t* shifts = tap_shift.Reserve(taps);
     int64_t* phases = tap_phase.Reserve(taps);
     int64_t before = 0, behind = 0;
     for (int64_t tap = 0; tap < taps; ++tap) {
       const int64_t offset =
-          columns.first_query + (tap - taps / 2) * columns.dilation;
+          columns.first_query + (tap - columns.reach()) * columns.dilation;
       shifts[tap] = FloorDiv(offset, column_phases);
       phases[tap] = offset - shifts[tap] * column_phases;
       before = Max(before, -shifts[tap]);
@@ -196,40 +254,75 @@ struct Layout {
         segmented ? (kCacheLineFloats - before - behind) / kLanes : vectors;
     key_plane_stride = segmented ? kCacheLineFloats : plane_stride;
     key_left = segmented ? before : left;
-    TapGroup* tap_groups = phase_taps.Reserve(column_phases);
-    for (int64_t phase = 0; phase < column_phases; ++phase) {
-      tap_groups[phase] = {};
+  }
+
+  void GroupTaps() {
+    const int64_t numbers = columns.shifts ? vectors : column_phases;
+    TapGroup* query_taps = query_taps_.Reserve(numbers);
+    TapGroup* key_taps = key_taps_.Reserve(numbers);
+    for (int64_t number = 0; number < numbers; ++number) {
+      if (!columns.shifts) {
+        query_taps[number] = key_taps[number] = GroupOf(number, 0, taps);
+        continue;
+      }
+      int64_t begin[2] = {taps, taps}, end[2] = {};
+      for (int64_t tap = 0; tap < taps; ++tap) {
+        for (int64_t i = 0; i < kLanes; ++i) {
+          const int64_t lane = number * kLanes + i;
+          const int64_t query = lane - tap_shift[tap];
+          const bool seen[] = {Sees(lane, tap),
+                               query >= 0 && query < lanes && Sees(query, tap)};
+          for (int side = 0; side < 2; ++side) {
+            if (!seen[side]) continue;
+            begin[side] = Min(begin[side], tap);
+            end[side] = tap + 1;
+          }
+        }
+      }
+      query_taps[number] = GroupOf(0, Min(begin[0], end[0]), end[0]);
+      key_taps[number] = GroupOf(0, Min(begin[1], end[1]), end[1]);
     }
-    for (int64_t tap = 0; tap < taps; ++tap) {
-      TapGroup& group = tap_groups[phases[tap]];
+  }
+
+  // The taps from `begin` to `end` whose keys are in a column phase.
+  TapGroup GroupOf(int64_t phase, int64_t begin, int64_t end) const {
+    TapGroup group;
+    group.skipped = begin;
+    group.first_tap = begin;
+    for (int64_t tap = begin; tap < end; ++tap) {
+      if (tap_phase[tap] != phase) continue;
       if (group.count++ == 0) {
         group.first_tap = tap;
         group.tap_stride = column_phases;
-        group.key_offset = phases[tap] * key_plane_stride + shifts[tap];
+        group.key_offset = phase * key_plane_stride + tap_shift[tap];
         group.key_stride = column_phases > 1 ? 1 : columns.dilation;
       }
     }
-    for (int64_t phase = 0; phase < column_phases; ++phase) {
-      TapGroup& group = tap_groups[phase];
-      group.tiles = TileSizes(group.count, kTileTaps);
-      group.centered =
-          !segmented && kLanes == kCacheLineFloats && group.key_stride == 1 &&
-          group.count % 2 == 1 &&
-          group.key_offset == phase * key_plane_stride - group.count / 2 &&
-          group.tiles.size[1] == group.count &&
-          group.tiles.size[2] == group.count;
-    }
+    group.tiles = TileSizes(group.count, kTileTaps);
+    group.centered =
+        !segmented && kLanes == kCacheLineFloats && group.key_stride == 1 &&
+        group.count % 2 == 1 &&
+        group.key_offset == phase * key_plane_stride - group.count / 2 &&
+        group.tiles.size[1] == group.count &&
+        group.tiles.size[2] == group.count;
+    return group;
   }
 
   void PlaceLanes() {
     int64_t* lane_heads = lane_head.Reserve(lanes);
     int64_t* lane_columns = lane_column.Reserve(lanes);
+    int64_t* first_taps = first_tap.Reserve(lanes);
     for (int64_t lane = 0; lane < lanes; ++lane) {
       const int64_t head = lane / head_stride;
       lane_heads[lane] = head < heads ? head : -1;
       lane_columns[lane] = lane - head * head_stride;
+      first_taps[lane] = FirstTap(lane_columns[lane]);
     }
   }
+
+  // Of every column phase, or of every vector if windows shift, which takes one
+  // phase.
+  AlignedArray<TapGroup> query_taps_, key_taps_;
 };
 
 }  // namespace KERAS_SASA_LEVEL

@@ -3,10 +3,12 @@
 #ifndef KERAS_SASA_KERNELS_WINDOW_MASKS_H_
 #define KERAS_SASA_KERNELS_WINDOW_MASKS_H_
 
+#include <cmath>
 #include <cstdint>
 
 #include "keras_sasa/kernels/base/aligned_array.h"
 #include "keras_sasa/kernels/base/compiler.h"
+#include "keras_sasa/kernels/base/masked_logit.h"
 #include "keras_sasa/kernels/base/vectors.h"
 #include "keras_sasa/kernels/window/layout.h"
 
@@ -16,7 +18,9 @@ namespace KERAS_SASA_LEVEL {
 class Masks {
  public:
   explicit Masks(const Layout& layout)
-      : taps_(layout.columns.kernel), vectors_(layout.vectors) {
+      : taps_(layout.taps),
+        vectors_(layout.vectors),
+        masked_logit_(layout.columns.shifts ? -INFINITY : kMaskedLogit) {
     Bits* masks = masks_.ReserveZeros(vectors_ * taps_);
     Bits* key_masks =
         key_masks_.ReserveZeros(layout.column_phases * vectors_ * taps_);
@@ -30,13 +34,12 @@ class Masks {
         const int64_t phase = layout.tap_phase[tap];
         const int64_t shift = layout.tap_shift[tap];
         const int64_t number = counts[phase]++;
-        const int64_t key = layout.lane_column[lane] + shift;
-        const bool visible =
-            layout.lane_head[lane] >= 0 &&
-            layout.lane_column[lane] < layout.columns.queries && key >= 0 &&
-            key < layout.PhaseColumns(phase);
-        if (!visible) {
-          inside[vector] = false;
+        if (!layout.Sees(lane, tap)) {
+          // No vector computes the taps that none of its lanes sees.
+          const int64_t number = tap - layout.FirstTapOfVector(vector);
+          if (number >= 0 && number < layout.TapsOfVector(vector)) {
+            inside[vector] = false;
+          }
           continue;
         }
         masks[vector * taps_ + tap][lane % kLanes] = -1;
@@ -47,9 +50,14 @@ class Masks {
     }
   }
 
-  // Whether the queries of a vector see all keys of their rows, so that no mask
-  // is needed.
+  // Whether the queries of a vector see the keys at all of its taps, so that no
+  // mask is needed.
   bool inside(int64_t vector) const { return inside_[vector]; }
+
+  // Finite where keys are outside the image, as in the other implementations:
+  // where all keys are at -infinity, the masked ones count. Windows that shift
+  // have no such keys.
+  float masked_logit() const { return masked_logit_; }
 
   // One mask a tap.
   const Bits* OfQueries(int64_t vector) const {
@@ -62,6 +70,7 @@ class Masks {
 
  private:
   const int64_t taps_, vectors_;
+  const float masked_logit_;
   AlignedArray<Bits> masks_, key_masks_;
   AlignedArray<bool> inside_;
 };

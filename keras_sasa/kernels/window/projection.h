@@ -70,6 +70,13 @@ class Projector {
     const WindowAxis& axis = layout_.columns;
     Project(kQueryMap, Pixel(image_row, axis.first_query), rows,
             layout_.rows.stride, axis.queries, axis.stride, group, output);
+    if (projection_.query_bias == nullptr) return;
+    const int64_t used = layout_.heads * layout_.width;
+    const float* bias = projection_.query_bias + group * used;
+    for (int64_t pixel = 0; pixel < rows * axis.queries; ++pixel) {
+      for (int64_t i = 0; i < used; ++i) output[i] += bias[i];
+      output += columns_;
+    }
   }
 
   // The same for all pixels of `rows` rows, to keys or values.

@@ -65,13 +65,15 @@ class TapMasks<0> {
 };
 
 // The logits of a window, in base 2: `rows` rows of `taps` taps each, a vector
-// each, row by row.
+// each.
 struct SoftmaxLogits {
   float* logits;
   int64_t rows;
   int64_t taps;
-  const Bits* masks;  // One a tap.
-  int64_t outside;    // More keys, in rows outside the image, all masked.
+  int64_t row_stride;  // Floats from one row to the next.
+  const Bits* masks;   // One a tap.
+  float masked_logit;  // Of keys that are masked.
+  int64_t outside;     // More keys, in rows outside the image, all masked.
 };
 
 // Replaces the logits by exp2(logit - largest), and computes the largest logit
@@ -83,7 +85,8 @@ inline void ComputeSoftmax(const SoftmaxLogits& s, Vector* largest,
   const int64_t rows = s.rows;
   const int64_t taps = known_taps > 0 ? known_taps : s.taps;
   const TapMasks<known_taps> masks(s.masks);
-  const Vector masked = Broadcast(kMaskedLogit);
+  const int64_t row_stride = s.row_stride;
+  const Vector masked = Broadcast(s.masked_logit);
   // The keys outside matter only where all others are at -infinity.
   Vector maximum = s.outside > 0 ? masked : Broadcast(-INFINITY);
   Vector maxima[2] = {maximum, maximum};
@@ -94,7 +97,7 @@ inline void ComputeSoftmax(const SoftmaxLogits& s, Vector* largest,
       if (!inside) logit = Select(masks[tap], logit, masked);
       maxima[half] = Larger(logit, maxima[half]);
     });
-    logits += taps * kLanes;
+    logits += row_stride;
   }
   maximum = Larger(maxima[1], maxima[0]);
   const Vector lowest = Broadcast(kLowestExponent);
@@ -109,7 +112,7 @@ inline void ComputeSoftmax(const SoftmaxLogits& s, Vector* largest,
       Store(logits + tap * kLanes, weight);
       sums[half] += weight;
     });
-    logits += taps * kLanes;
+    logits += row_stride;
   }
   *largest = maximum;
   *total = sums[0] + sums[1];
@@ -119,10 +122,12 @@ struct SoftmaxGradient {
   int64_t rows;       // Rows of the window that are inside the image,
   int64_t taps;       // and taps of a row.
   const Bits* masks;  // One a tap.
+  float masked_logit;
   Vector log_sum_exp;
   float* logits;       // Become the weights.
   float* products;     // With the upstream; become the gradients of the logits.
-  int64_t tap_stride;  // Of both: floats from one tap to the next.
+  int64_t tap_stride;  // Of both: floats from one tap to the next,
+  int64_t row_gap;     // and more from the end of a row to the next one.
   float* row_sums;     // Of the gradients: a vector a row.
   float* column_sums;  // The same of a tap; zeros before.
 };
@@ -141,7 +146,8 @@ inline void ComputeSoftmaxGradient(const SoftmaxGradient& s) {
   const TapMasks<known_taps> masks(s.masks);
   const Vector log_sum_exp = s.log_sum_exp;
   const Vector lowest = Broadcast(kLowestExponent);
-  const Vector masked = Broadcast(kMaskedLogit);
+  const int64_t row_gap = s.row_gap;
+  const Vector masked = Broadcast(s.masked_logit);
   Vector totals[2] = {};
   float* logits = s.logits;
   float* products = s.products;
@@ -161,6 +167,8 @@ inline void ComputeSoftmaxGradient(const SoftmaxGradient& s) {
       logits += tap_stride;
       products += tap_stride;
     });
+    logits += row_gap;
+    products += row_gap;
   }
   const Vector total = totals[0] + totals[1];
   Vector columns[known_taps > 0 ? known_taps : 1] = {};
@@ -182,6 +190,8 @@ inline void ComputeSoftmaxGradient(const SoftmaxGradient& s) {
       logits += tap_stride;
       products += tap_stride;
     });
+    logits += row_gap;
+    products += row_gap;
     Store(s.row_sums + row * kLanes, row_sums[0] + row_sums[1]);
   }
   KERAS_SASA_UNROLL

@@ -49,21 +49,57 @@ class Strip {
 
   // Moves to the rows of queries `first` to `first + count`.
   void MoveTo(int64_t first, int64_t count) {
-    const int64_t stride = layout_.rows.stride;
-    const int64_t kernel = layout_.rows.kernel;
+    query_first = first;
     query_count = count;
-    key_first = key_of_first_query + first * stride - kernel / 2;
+    key_first = FirstKey(first);
     step_begin = Max(0, -key_first);
-    step_end = Min(kernel + (count - 1) * stride, keys - key_first);
+    step_end =
+        Min(WindowStep(count - 1) + layout_.rows.kernel, keys - key_first);
     FindSpans();
   }
 
-  // Rows of the window, of the current query row `row`, that are inside the
+  // The step at which the window of the current query row `row` starts.
+  int64_t WindowStep(int64_t row) const {
+    return FirstKey(query_first + row) - key_first;
+  }
+
+  // The row of logits, see `Layout::window_rows`, of the current query row
+  // `row` and the keys of a step.
+  int64_t Entry(int64_t row, int64_t step) const {
+    return step - row * layout_.entry_stride;
+  }
+
+  // Rows of logits, of the current query row `row`, whose keys are inside the
   // image.
   void WindowRows(int64_t row, int64_t* begin, int64_t* end) const {
-    const int64_t start = key_first + row * layout_.rows.stride;
-    *begin = Max(0, -start);
-    *end = Max(*begin, Min(layout_.rows.kernel, keys - start));
+    const int64_t step = WindowStep(row);
+    const int64_t start = key_first + step;
+    const int64_t entry = Entry(row, step);
+    const int64_t outside = Max(0, -start);
+    *begin = entry + outside;
+    *end = entry + Max(outside, Min(layout_.rows.kernel, keys - start));
+  }
+
+  // The number of the offset, in rows, from the current query row `row` to the
+  // keys of a step; see `WindowAxis::offsets`.
+  int64_t RowOffset(int64_t row, int64_t step) const {
+    return key_first + step - KeyOfQuery(query_first + row) +
+           layout_.rows.reach();
+  }
+
+  // The first and the last row of queries that see a row of keys, perhaps
+  // beyond the image.
+  int64_t FirstQuery(int64_t key) const {
+    const int64_t kernel = layout_.rows.kernel;
+    if (layout_.rows.shifts && key < kernel) return 0;
+    return Max(
+        0, CeilDiv(key - key_of_first_query - kernel / 2, layout_.rows.stride));
+  }
+  int64_t LastQuery(int64_t key) const {
+    const int64_t kernel = layout_.rows.kernel;
+    if (layout_.rows.shifts && key >= keys - kernel) return queries - 1;
+    return Min(queries - 1, FloorDiv(key - key_of_first_query + kernel / 2,
+                                     layout_.rows.stride));
   }
 
   const KeySpan* begin() const { return spans_.data(); }
@@ -72,9 +108,10 @@ class Strip {
   const int64_t subgrid, group, image, first_head;
   const int64_t queries, keys;       // Numbers of rows.
   const int64_t key_of_first_query;  // Row of keys under query row 0.
-  // The current rows of queries, and the rows of keys that they see: row
-  // `key_first` plus the steps from `step_begin` to `step_end`.
-  int64_t query_count = 0, key_first = 0;
+  // The current rows of queries, from `query_first` on, and the rows of keys
+  // that they see: row `key_first` plus the steps from `step_begin` to
+  // `step_end`.
+  int64_t query_first = 0, query_count = 0, key_first = 0;
   int64_t step_begin = 0, step_end = 0;
 
  private:
@@ -82,15 +119,29 @@ class Strip {
     return (layout.rows.first_query + subgrid) % layout.rows.dilation;
   }
 
-  void FindSpans() {
-    const int64_t stride = layout_.rows.stride;
+  // The row of keys under a row of queries.
+  int64_t KeyOfQuery(int64_t query) const {
+    return key_of_first_query + query * layout_.rows.stride;
+  }
+
+  // The first row of keys of a window, perhaps outside the image.
+  int64_t FirstKey(int64_t query) const {
     const int64_t kernel = layout_.rows.kernel;
-    KeySpan* spans = spans_.Reserve(kernel + (kQueryRows - 1) * stride);
+    const int64_t first = KeyOfQuery(query) - kernel / 2;
+    return layout_.rows.shifts ? Max(0, Min(first, keys - kernel)) : first;
+  }
+
+  void FindSpans() {
+    const int64_t kernel = layout_.rows.kernel;
+    KeySpan* spans =
+        spans_.Reserve(kernel + (kQueryRows - 1) * layout_.rows.stride);
     span_count_ = 0;
     for (int64_t step = step_begin; step < step_end; ++step) {
-      const int64_t first = Max(0, CeilDiv(step - kernel + 1, stride));
-      const int64_t count = Min(query_count - 1, step / stride) - first + 1;
-      if (count < 1) continue;  // Between the windows of a large stride.
+      int64_t first = 0, end = query_count;
+      while (first < end && WindowStep(first) + kernel <= step) ++first;
+      while (end > first && WindowStep(end - 1) > step) --end;
+      const int64_t count = end - first;
+      if (count == 0) continue;  // Between the windows of a large stride.
       if (span_count_ > 0 && spans[span_count_ - 1].first == first &&
           spans[span_count_ - 1].count == count &&
           spans[span_count_ - 1].end == step) {

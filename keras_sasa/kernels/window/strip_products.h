@@ -62,31 +62,37 @@ class StripProducts {
   }
 
   // output[row][window] = bias + products of queries with the rows of `ring`.
-  // A bias is as above, or `Layout::zeros`. `tap_stride`: floats from one tap
-  // of the output to the next.
+  // A bias of rows or columns is as above, or `Layout::zeros`; they are zeros
+  // if there is a table of biases, see `BiasTables`, which may be null.
+  // `tap_stride`: floats from one tap of the output to the next.
   void Multiply(const Ring& ring, int64_t channels, const float* queries,
                 int64_t query_row_stride, int64_t vector, const float* row_bias,
-                const float* column_bias, float* output,
-                int64_t tap_stride) const {
+                const float* column_bias, const float* bias_table,
+                float* output, int64_t tap_stride) const {
     const int64_t stride = layout_.rows.stride;
-    const int64_t taps = layout_.columns.kernel;
+    const int64_t taps = layout_.taps;
     const float* zeros = layout_.zeros.data();
     TapProducts p{};
     p.query_row_stride = query_row_stride;
     p.query_channel_stride = layout_.plane_stride;
     p.key_channel_stride = layout_.key_channel_stride;
     p.channels = channels;
-    p.output_row_stride = (layout_.window - stride * taps) * tap_stride;
+    p.output_row_stride =
+        (layout_.window - layout_.entry_stride * taps) * tap_stride;
     p.row_bias_row_stride =
         row_bias == zeros ? 0 : (layout_.rows.kernel - stride) * kLanes;
     p.tap_bias_row_stride = column_bias == zeros ? 0 : taps * kLanes;
     p.row_bias_step_stride = row_bias == zeros ? 0 : kLanes;
+    if (bias_table != nullptr) {
+      p.tap_bias_row_stride = -stride * taps * kLanes;
+      p.tap_bias_step_stride = taps * kLanes;
+    }
     p.output_step_stride = taps * tap_stride;
     const int64_t* offsets = rings_.step_offsets();
     const int64_t key_vector = layout_.KeyVector(vector);
     const float** pointers = pointers_.Reserve(2 * ring.slots);
     for (int64_t phase = 0; phase < layout_.column_phases; ++phase) {
-      const TapGroup& group = layout_.phase_taps[phase];
+      const TapGroup& group = layout_.QueryTaps(phase, vector);
       p.key_tap_stride = group.key_stride;
       p.centered = group.centered;
       p.tap_bias_tap_stride = group.tap_stride * kLanes;
@@ -95,12 +101,18 @@ class StripProducts {
         pointers[i] = ring.data + offsets[i] + key_vector + group.key_offset;
       }
       for (const KeySpan& span : strip_) {
-        const int64_t entry = span.begin - span.first * stride;
+        const int64_t entry = strip_.Entry(span.first, span.begin);
         p.query = queries + span.first * query_row_stride;
         p.steps = span.end - span.begin;
         p.keys = pointers + span.begin - strip_.step_begin;
         p.tap_bias = column_bias + span.first * p.tap_bias_row_stride +
                      (column_bias == zeros ? 0 : group.first_tap * kLanes);
+        if (bias_table != nullptr) {
+          p.tap_bias =
+              bias_table + (strip_.RowOffset(span.first, span.begin) * taps +
+                            group.first_tap) *
+                               kLanes;
+        }
         p.row_bias =
             row_bias == zeros
                 ? zeros
@@ -120,10 +132,10 @@ class StripProducts {
   void ComputeWeighted(const Ring& ring, const float* weights,
                        int64_t tap_stride, int64_t vector, bool add,
                        const Vector* factors, float* output) const {
-    const int64_t stride = layout_.rows.stride;
-    const int64_t taps = layout_.columns.kernel;
+    const int64_t taps = layout_.taps;
     WeightedSums s{};
-    s.weight_row_stride = (layout_.window - stride * taps) * tap_stride;
+    s.weight_row_stride =
+        (layout_.window - layout_.entry_stride * taps) * tap_stride;
     s.value_channel_stride = layout_.key_channel_stride;
     s.output = output;
     s.output_row_stride = layout_.width * kLanes;
@@ -131,7 +143,7 @@ class StripProducts {
     const int64_t key_vector = layout_.KeyVector(vector);
     const int64_t last_phase = layout_.column_phases - 1;
     for (int64_t phase = 0; phase <= last_phase; ++phase) {
-      const TapGroup& group = layout_.phase_taps[phase];
+      const TapGroup& group = layout_.QueryTaps(phase, vector);
       s.taps = group.count;
       s.weight_tap_stride = group.tap_stride * tap_stride;
       s.value_tap_stride = group.key_stride;
@@ -149,7 +161,7 @@ class StripProducts {
         spans[s.span_count++] = {span.first, span.count, steps, pointers,
                                  pointers + steps};
         for (int64_t i = 0; i < steps; ++i) {
-          const int64_t entry = span.begin + i - span.first * stride;
+          const int64_t entry = strip_.Entry(span.first, span.begin + i);
           pointers[i] = weights + (span.first * layout_.window + entry * taps +
                                    group.first_tap) *
                                       tap_stride;

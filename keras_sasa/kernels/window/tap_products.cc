@@ -52,14 +52,14 @@ KERAS_SASA_NOINLINE void TapProductTile(const TapProducts& p, int64_t first) {
   const int64_t tap_bias_tap_stride = p.tap_bias_tap_stride;
   const int64_t output_tap_stride = p.output_tap_stride;
   const float* row_bias = p.row_bias;
+  const float* all_tap_bias = p.tap_bias + first * tap_bias_tap_stride;
   float* output = p.output + first * output_tap_stride;
   for (int64_t step = 0; step < p.steps; ++step) {
     Vector sums[rows][taps];
     KERAS_SASA_UNROLL
     for (int row = 0; row < rows; ++row) {
       const Vector bias = Load(row_bias + row * p.row_bias_row_stride);
-      const float* tap_bias = p.tap_bias + row * p.tap_bias_row_stride +
-                              first * tap_bias_tap_stride;
+      const float* tap_bias = all_tap_bias + row * p.tap_bias_row_stride;
       KERAS_SASA_UNROLL
       for (int tap = 0; tap < taps; ++tap) {
         sums[row][tap] = bias + Load(tap_bias + tap * tap_bias_tap_stride);
@@ -105,6 +105,7 @@ KERAS_SASA_NOINLINE void TapProductTile(const TapProducts& p, int64_t first) {
       }
     }
     row_bias += p.row_bias_step_stride;
+    all_tap_bias += p.tap_bias_step_stride;
     output += p.output_step_stride;
   }
 }

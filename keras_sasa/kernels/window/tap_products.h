@@ -29,8 +29,9 @@ struct TapProducts {
   const float* row_bias;  // One vector a row and step.
   int64_t row_bias_row_stride;
   int64_t row_bias_step_stride;
-  const float* tap_bias;  // One vector a row and tap.
+  const float* tap_bias;  // One vector a row and tap, perhaps of every step.
   int64_t tap_bias_row_stride;
+  int64_t tap_bias_step_stride;
   int64_t tap_bias_tap_stride;
   float* output;  // One vector a row, step and tap.
   int64_t output_row_stride;

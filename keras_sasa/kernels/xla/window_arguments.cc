@@ -57,14 +57,15 @@ ffi::Error WindowArguments::ReadSources() {
     return InvalidCall(
         "query does not have the height and width of the output");
   }
+  KERAS_SASA_RETURN_IF_ERROR(CheckSizes());
   inputs.query = MapAt(0);
   if (attributes_.places[2] >= 0) inputs.key = MapAt(2);
   inputs.value = MapAt(4);
   buffers.Skip(attributes_.sources);
-  return ReadEmbeddings();
+  return ReadPosition();
 }
 
-ffi::Error WindowArguments::ReadProjection(bool content) {
+ffi::Error WindowArguments::ReadProjection(bool content, bool query_bias) {
   KERAS_SASA_RETURN_IF_ERROR(CheckWindow());
   KERAS_SASA_RETURN_IF_ERROR(CheckHeads());
   KERAS_SASA_RETURN_IF_ERROR(buffers.CheckRank(0, 4, "image"));
@@ -73,6 +74,7 @@ ffi::Error WindowArguments::ReadProjection(bool content) {
   if (channels == 0) return InvalidCall("the image has no channels");
   shape = {image[0], Axis(0, image[1]), Axis(1, image[2]),
            attributes_.num_heads, attributes_.filters / attributes_.num_heads};
+  KERAS_SASA_RETURN_IF_ERROR(CheckSizes());
   const Dimensions kernel = {channels, attributes_.filters};
   Projection& projection = inputs.projection;
   projection.image = buffers.OperandMap(0);
@@ -86,7 +88,11 @@ ffi::Error WindowArguments::ReadProjection(bool content) {
   }
   KERAS_SASA_RETURN_IF_ERROR(
       buffers.ReadOperand(kernel, "value_kernel", &projection.value_kernel));
-  return ReadEmbeddings();
+  if (query_bias) {
+    KERAS_SASA_RETURN_IF_ERROR(buffers.ReadOperand(
+        {attributes_.filters}, "query_bias", &projection.query_bias));
+  }
+  return ReadPosition();
 }
 
 ffi::Error WindowArguments::CheckWindow() const {
@@ -110,6 +116,30 @@ ffi::Error WindowArguments::CheckWindow() const {
   }
   if (a.padding != "same" && a.padding != "valid") {
     return InvalidCall("`padding` must be \"same\" or \"valid\"");
+  }
+  if (a.border != "mask" && a.border != "shift") {
+    return InvalidCall("`border` must be \"mask\" or \"shift\"");
+  }
+  if (a.border == "shift" &&
+      (a.padding != "same" || a.strides[0] > 1 || a.strides[1] > 1)) {
+    return InvalidCall(
+        "windows that shift take `strides` of 1 and the padding \"same\"");
+  }
+  if (a.relative && (a.position_bias || a.border == "shift")) {
+    return InvalidCall(
+        "`relative` can be combined neither with `position_bias` nor with "
+        "windows that shift");
+  }
+  return ffi::Error::Success();
+}
+
+// Windows that shift must fit into the image.
+ffi::Error WindowArguments::CheckSizes() const {
+  for (const WindowAxis* axis : {&shape.rows, &shape.columns}) {
+    if (axis->shifts && !empty() &&
+        axis->keys < axis->kernel * axis->dilation) {
+      return InvalidCall("the image is smaller than a window that shifts");
+    }
   }
   return ffi::Error::Success();
 }
@@ -141,8 +171,15 @@ ffi::Error WindowArguments::CheckOverlap() const {
   return ffi::Error::Success();
 }
 
+ffi::Error WindowArguments::ReadPosition() {
+  if (attributes_.relative) return ReadEmbeddings();
+  if (!attributes_.position_bias) return ffi::Error::Success();
+  return buffers.ReadOperand(
+      {shape.heads, shape.rows.offsets(), shape.columns.offsets()},
+      "position_bias", &inputs.position_bias);
+}
+
 ffi::Error WindowArguments::ReadEmbeddings() {
-  if (!attributes_.relative) return ffi::Error::Success();
   const float** embeddings[] = {&inputs.row_embedding,
                                 &inputs.column_embedding};
   for (int i = 0; i < 2; ++i) {
@@ -159,6 +196,7 @@ WindowAxis WindowArguments::Axis(int number, int64_t size) const {
   axis.kernel = attributes_.kernel_size[number];
   axis.stride = attributes_.strides[number];
   axis.dilation = attributes_.dilation_rate[number];
+  axis.shifts = attributes_.border == "shift";
   axis.first_query =
       attributes_.padding == "valid" ? axis.dilation * (axis.kernel / 2) : 0;
   const int64_t span = size - 2 * axis.first_query;

@@ -18,9 +18,9 @@
 namespace keras_sasa {
 
 struct WindowAttributes {
-  int64_t sources, filters, num_heads, relative;
+  int64_t sources, filters, num_heads, relative, position_bias;
   ffi::Span<const int64_t> places, kernel_size, strides, dilation_rate;
-  std::string_view padding;
+  std::string_view padding, border;
 };
 
 class WindowArguments {
@@ -30,12 +30,12 @@ class WindowArguments {
                   const WindowAttributes& attributes)
       : buffers(operands, results), attributes_(attributes) {}
 
-  // Reads sources and embeddings, and checks that they fit together.
+  // Reads sources and the position term, and checks that they fit together.
   ffi::Error ReadSources();
 
-  // Reads an image, the matrices that project it, and embeddings. `content`:
-  // there is a matrix for keys.
-  ffi::Error ReadProjection(bool content);
+  // Reads an image, the matrices that project it, and the position term.
+  // `content`: there is a matrix for keys. `query_bias`: queries have a bias.
+  ffi::Error ReadProjection(bool content, bool query_bias);
 
   Dimensions output_shape() const {
     return {shape.batch, shape.rows.queries, shape.columns.queries,
@@ -59,6 +59,8 @@ class WindowArguments {
   ffi::Error CheckWindow() const;
   ffi::Error CheckHeads() const;
   ffi::Error CheckOverlap() const;
+  ffi::Error CheckSizes() const;
+  ffi::Error ReadPosition();
   ffi::Error ReadEmbeddings();
   WindowAxis Axis(int number, int64_t size) const;
   // The map at places[number] and places[number + 1].

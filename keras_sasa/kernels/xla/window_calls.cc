@@ -43,10 +43,12 @@ ffi::Error Forward(ffi::ThreadPool pool, ffi::RemainingArgs operands,
                    int64_t num_heads, ffi::Span<const int64_t> kernel_size,
                    ffi::Span<const int64_t> strides,
                    ffi::Span<const int64_t> dilation_rate,
-                   std::string_view padding, int64_t relative) {
-  WindowArguments arguments(operands, results,
-                            {sources, filters, num_heads, relative, places,
-                             kernel_size, strides, dilation_rate, padding});
+                   std::string_view padding, std::string_view border,
+                   int64_t relative, int64_t position_bias) {
+  WindowArguments arguments(
+      operands, results,
+      {sources, filters, num_heads, relative, position_bias, places,
+       kernel_size, strides, dilation_rate, padding, border});
   KERAS_SASA_RETURN_IF_ERROR(arguments.ReadSources());
   return Attend(pool, arguments);
 }
@@ -55,19 +57,24 @@ ffi::Error Projected(ffi::ThreadPool pool, ffi::RemainingArgs operands,
                      ffi::RemainingRets results, int64_t filters,
                      int64_t num_heads, ffi::Span<const int64_t> kernel_size,
                      ffi::Span<const int64_t> strides,
-                     ffi::Span<const int64_t> dilation_rate, int64_t content,
-                     int64_t relative, int64_t epilogue, int64_t relu,
+                     ffi::Span<const int64_t> dilation_rate,
+                     std::string_view border, int64_t content,
+                     int64_t query_bias, int64_t relative,
+                     int64_t position_bias, int64_t epilogue, int64_t relu,
                      int64_t pool_size) {
   WindowAttributes attributes{};
   attributes.filters = filters;
   attributes.num_heads = num_heads;
   attributes.relative = relative;
+  attributes.position_bias = position_bias;
   attributes.kernel_size = kernel_size;
   attributes.strides = strides;
   attributes.dilation_rate = dilation_rate;
   attributes.padding = "same";
+  attributes.border = border;
   WindowArguments arguments(operands, results, attributes);
-  KERAS_SASA_RETURN_IF_ERROR(arguments.ReadProjection(content != 0));
+  KERAS_SASA_RETURN_IF_ERROR(
+      arguments.ReadProjection(content != 0, query_bias != 0));
   WindowEpilogue steps{};
   if (epilogue) {
     if (pool_size != 1 && pool_size != 2) {
@@ -96,10 +103,12 @@ ffi::Error Backward(ffi::ThreadPool pool, ffi::RemainingArgs operands,
                     int64_t num_heads, ffi::Span<const int64_t> kernel_size,
                     ffi::Span<const int64_t> strides,
                     ffi::Span<const int64_t> dilation_rate,
-                    std::string_view padding, int64_t relative) {
-  WindowArguments arguments(operands, results,
-                            {sources, filters, num_heads, relative, places,
-                             kernel_size, strides, dilation_rate, padding});
+                    std::string_view padding, std::string_view border,
+                    int64_t relative, int64_t position_bias) {
+  WindowArguments arguments(
+      operands, results,
+      {sources, filters, num_heads, relative, position_bias, places,
+       kernel_size, strides, dilation_rate, padding, border});
   Buffers& buffers = arguments.buffers;
   KERAS_SASA_RETURN_IF_ERROR(arguments.ReadSources());
   WindowUpstream upstream{};
@@ -138,6 +147,13 @@ ffi::Error Backward(ffi::ThreadPool pool, ffi::RemainingArgs operands,
       if (size > 0) std::memset(*embeddings[i], 0, size * sizeof(float));
     }
   }
+  if (position_bias) {
+    const Dimensions shape = buffers.OperandShape(sources);
+    KERAS_SASA_RETURN_IF_ERROR(buffers.GetResult(
+        sources, shape, "gradient of position_bias", &gradients.position_bias));
+    const int64_t size = shape[0] * shape[1] * shape[2];
+    std::memset(gradients.position_bias, 0, size * sizeof(float));
+  }
   if (arguments.empty()) return ffi::Error::Success();
   return RunTasks(pool, [&] {
     return BestLevel().window->backward(arguments.shape, arguments.inputs,
@@ -158,7 +174,9 @@ auto SourcesBinding() {
       .Attr<ffi::Span<const int64_t>>("strides")
       .Attr<ffi::Span<const int64_t>>("dilation_rate")
       .Attr<std::string_view>("padding")
-      .Attr<int64_t>("relative");
+      .Attr<std::string_view>("border")
+      .Attr<int64_t>("relative")
+      .Attr<int64_t>("position_bias");
 }
 
 auto ProjectedBinding() {
@@ -171,8 +189,11 @@ auto ProjectedBinding() {
       .Attr<ffi::Span<const int64_t>>("kernel_size")
       .Attr<ffi::Span<const int64_t>>("strides")
       .Attr<ffi::Span<const int64_t>>("dilation_rate")
+      .Attr<std::string_view>("border")
       .Attr<int64_t>("content")
+      .Attr<int64_t>("query_bias")
       .Attr<int64_t>("relative")
+      .Attr<int64_t>("position_bias")
       .Attr<int64_t>("epilogue")
       .Attr<int64_t>("relu")
       .Attr<int64_t>("pool_size");

@@ -8,6 +8,8 @@ Operands are the tensors that hold queries, keys and values (one tensor may hold
 several side by side) and the embeddings; attributes describe the windows.
 """
 
+import dataclasses
+import itertools
 from typing import Any, NamedTuple
 
 import keras
@@ -17,7 +19,10 @@ from keras_sasa.kernels import custom_call, targets
 from keras_sasa.kernels.dimensions import Spec, dimension
 from keras_sasa.ops.local_attention.epilogue import Epilogue
 from keras_sasa.ops.local_attention.interface import LocalAttention
-from keras_sasa.ops.local_attention.position import RowColumnEmbeddings
+from keras_sasa.ops.local_attention.position import (
+    PositionBias,
+    RowColumnEmbeddings,
+)
 from keras_sasa.ops.local_attention.problem import Problem
 from keras_sasa.ops.local_attention.projections import Projections, project
 from keras_sasa.ops.native import NativeImplementation
@@ -51,10 +56,17 @@ class NativeAttention(NativeImplementation, LocalAttention):
             (problem.masked, "takes no mask"),
             (problem.dropout, "takes no dropout"),
             (problem.scores, "returns no attention scores"),
-            (problem.shifts, "moves no windows at the border"),
             (
-                not isinstance(problem.position, RowColumnEmbeddings | None),
-                "knows no other positions than row and column embeddings",
+                not isinstance(
+                    problem.position, RowColumnEmbeddings | PositionBias | None
+                ),
+                "knows no other positions than row and column embeddings and "
+                "position biases",
+            ),
+            (
+                problem.shifts and _relative(problem),
+                "takes no row and column embeddings of windows that move at "
+                "the border",
             ),
         ):
             if unsupported:
@@ -89,9 +101,7 @@ class NativeAttention(NativeImplementation, LocalAttention):
     ):
         fused = (
             # The gradient needs queries, keys and values in memory.
-            not problem.training
-            and not projections.use_bias
-            and problem.rows.padding == "same"
+            not problem.training and problem.rows.padding == "same"
         )
         finish = None  # The part of the epilogue that is not in the call.
         if epilogue is not None and not (
@@ -136,24 +146,35 @@ class NativeAttention(NativeImplementation, LocalAttention):
         Queries, keys and values are never in memory. A gradient, which needs
         them, computes them again.
         """
-        kernels = projections.kernels
+        kernels, biases = projections.kernels, []
+        if projections.use_bias:
+            # The same number in all logits of a query changes no weight, and
+            # weights add up to 1: the bias of the values is an offset.
+            epilogue = _with_offset(epilogue, projections.value_bias)
+            biases = [projections.query_bias]
+        # The call ignores what follows the operands that it knows.
+        ignored = [projections.key_bias] if _key_bias(projections) else []
         operands = [
             ops.cast(inputs, _map_dtype(inputs)),
-            *(ops.cast(kernel, "float32") for kernel in kernels),
+            *(ops.cast(weight, "float32") for weight in (*kernels, *biases)),
             *position,
         ]
         relu, pool = False, 1
         if epilogue is not None:
             operands += [epilogue.scale, epilogue.offset]
             relu, pool = epilogue.relu, epilogue.pool
+        operands += [ops.cast(bias, "float32") for bias in ignored]
         attributes = {
             "filters": projections.filters,
             "num_heads": problem.num_heads,
             "kernel_size": problem.window,
             "strides": _strides(problem),
             "dilation_rate": _dilation_rate(problem),
+            "border": problem.rows.border,
             "content": int(problem.content),
-            "relative": int(problem.position is not None),
+            "query_bias": len(biases),
+            "relative": int(_relative(problem)),
+            "position_bias": int(isinstance(problem.position, PositionBias)),
             "epilogue": int(epilogue is not None),
             "relu": int(relu),
             "pool_size": pool,
@@ -161,18 +182,28 @@ class NativeAttention(NativeImplementation, LocalAttention):
 
         def recompute(inputs, *weights):
             """The same by a product of the backend, also in float32."""
-            query, *key, value = weights[: len(kernels)]
-            weights = weights[len(kernels) :]
+            weights = iter(weights)
+            query, *key, value = itertools.islice(weights, len(kernels))
+            query_bias = next(weights) if biases else None
+            terms = tuple(itertools.islice(weights, len(position)))
+            steps = itertools.islice(weights, 0 if epilogue is None else 2)
+            finish = Epilogue(*steps, relu, pool) if epilogue else None
             output = self._project_and_attend(
                 problem,
                 ops.cast(inputs, "float32"),
-                Projections(query, key[0] if key else None, value),
-                weights[: len(position)],
+                Projections(
+                    query,
+                    key[0] if key else None,
+                    value,
+                    query_bias,
+                    next(weights, None),
+                    ops.zeros_like(query_bias) if biases else None,
+                ),
+                terms,
                 "float32",
             )
-            if epilogue is not None:
-                epilogue_weights = weights[len(position) :]
-                output = Epilogue(*epilogue_weights, relu, pool).apply(output)
+            if finish is not None:
+                output = finish.apply(output)
             return ops.cast(output, dtype)
 
         def results(shapes):
@@ -232,7 +263,9 @@ class NativeAttention(NativeImplementation, LocalAttention):
             "strides": _strides(problem),
             "dilation_rate": _dilation_rate(problem),
             "padding": problem.rows.padding,
-            "relative": int(problem.position is not None),
+            "border": problem.rows.border,
+            "relative": int(_relative(problem)),
+            "position_bias": int(isinstance(problem.position, PositionBias)),
         }
 
         def recompute(*operands):
@@ -268,6 +301,24 @@ class NativeAttention(NativeImplementation, LocalAttention):
             attributes=attributes,
             recompute=recompute,
         )
+
+
+def _relative(problem):
+    return isinstance(problem.position, RowColumnEmbeddings)
+
+
+def _key_bias(projections):
+    """Returns whether there are keys and they have a bias."""
+    return projections.use_bias and projections.key_kernel is not None
+
+
+def _with_offset(epilogue, bias):
+    """Returns the epilogue of an output to which a bias is added first."""
+    bias = ops.cast(bias, "float32")
+    if epilogue is None:
+        return Epilogue(ops.ones_like(bias), bias)
+    offset = epilogue.offset + bias * epilogue.scale
+    return dataclasses.replace(epilogue, offset=offset)
 
 
 def _finishes(problem, epilogue):
