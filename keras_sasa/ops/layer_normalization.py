@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from keras_sasa.kernels import custom_call, targets
-from keras_sasa.kernels.dimensions import dimension
+from keras_sasa.kernels.dimensions import Spec, dimension
 from keras_sasa.ops.native import NativeImplementation
 
 _KERNEL = NativeImplementation()
@@ -47,7 +47,8 @@ def normalize_pixels(
     """
 
     def results(shapes):
-        return [tuple(dimension(shapes, 0, axis) for axis in range(4))]
+        shape = tuple(dimension(shapes, 0, axis) for axis in range(4))
+        return [Spec(shape)]
 
     def recompute(inputs, scale, offset):
         return ops.layer_normalization(inputs, scale, offset, epsilon=epsilon)
