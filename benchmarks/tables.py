@@ -18,7 +18,13 @@ import common
 import measured
 import overview
 
-PAGES = ("README.md", "docs/speed.md", "docs/detection.md", "docs/results.md")
+PAGES = (
+    "README.md",
+    "docs/speed.md",
+    "docs/detection.md",
+    "docs/results.md",
+    "docs/pretrained.md",
+)
 BLOCK = re.compile(
     r"(?<=<!-- table: )(?P<name>[^\n]+?)( -->\n).*?(?=<!-- end -->)", re.DOTALL
 )
@@ -421,6 +427,29 @@ def peers(label):
     return with_source(table(header, lines), *rows.values())
 
 
+def pretrained(label):
+    rows = measured.rows_by_key("pretrained.csv", label, "network", "batch")
+    lines = [
+        [
+            f"`{name}`" if " " not in name else name,
+            f"{row['image_size']} pixels",
+            f"{row['published_accuracy']} %",
+            number(row, "fastest_ms", 1),
+            number(rows.get((name, "8")), "fastest_ms", 1),
+        ]
+        for (name, batch), row in rows.items()
+        if batch == "1"
+    ]
+    header = [
+        f"{label}: network",
+        "images",
+        "published accuracy",
+        "ms per image, batch 1",
+        "batch 8",
+    ]
+    return with_source(table(header, lines), *rows.values())
+
+
 METHODS = ("patches", "tiled", "native")
 CONVOLUTION = "conv 3x3"
 
@@ -651,6 +680,7 @@ TABLES = {
     "baselines": baselines,
     **_for_machines("scaling", scaling, "scaling.csv"),
     **_for_machines("peers", peers, "peers.csv"),
+    **_for_machines("pretrained", pretrained, "pretrained.csv"),
     **_for_machines("implementations", implementations, "local_attention.csv"),
     "detectors": detectors,
     **_for_machines("three claims", claims, "three_claims.csv"),

@@ -35,6 +35,7 @@ def rows_of(path):
         ("networks", ["--tasks", "prediction", "--first-calls", "1"]),
         ("local_attention", []),
         ("detector", []),
+        ("pretrained", ["--networks", "NATMini", "--batches", "1"]),
         ("export", ["--epochs", "1", "--networks", "digits_attention"]),
     ],
 )

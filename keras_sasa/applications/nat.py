@@ -37,6 +37,7 @@ from keras_sasa.layers import (
     LayerScale,
     NeighborhoodAttention2D,
 )
+from keras_sasa.ops.local_attention.window import pair
 
 # Channels of a head, in all published networks.
 HEAD_WIDTH = 32
@@ -215,13 +216,16 @@ def _published(network, kernel_size, dilations):
         for key, file in nat_weights.PUBLISHED.items()
         if key[0] == network
     }
-    if (kernel_size, dilations) not in files:
+    # A square window has two forms.
+    sides = set(pair(kernel_size, "kernel_size"))
+    size = sides.pop() if len(sides) == 1 else kernel_size
+    if (size, dilations) not in files:
         raise ValueError(
             f'With `weights="imagenet"` `(kernel_size, dilations)` of {network}'
             f" must be one of {list(files)}. Received: {kernel_size!r} and "
             f"{dilations!r}."
         )
-    return files[kernel_size, dilations]
+    return files[size, dilations]
 
 
 def _block(

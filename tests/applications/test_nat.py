@@ -332,6 +332,8 @@ def test_download(tmp_path, monkeypatch):
     monkeypatch.setitem(nat_weights.PUBLISHED, key, file)
     model = tiny(weights="imagenet")
     assert model.count_params() > 0
+    tiny(weights="imagenet", kernel_size=(3, 3))
+    assert calls.pop() == calls[0]
     ((name, origin, options),) = calls
     revision = "665146828020e5ba40a7cbe1037a14968959e067"
     assert name == f"shi-labs_nat-small-in1k-224_{revision[:7]}_{file.name}"
@@ -349,6 +351,8 @@ def test_download(tmp_path, monkeypatch):
         tiny(weights="imagenet")
     with pytest.raises(ValueError, match="must be one of .*Received: 5 and"):
         tiny(weights="imagenet", kernel_size=5)
+    with pytest.raises(ValueError, match=r"Received: \(3, 5\) and"):
+        tiny(weights="imagenet", kernel_size=(3, 5))
 
 
 def test_a_file_that_is_not_the_published_one(tmp_path, monkeypatch):
