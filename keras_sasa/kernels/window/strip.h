@@ -52,6 +52,9 @@ class Strip {
     query_first = first;
     query_count = count;
     key_first = FirstKey(first);
+    for (int64_t row = 0; row < count; ++row) {
+      window_steps_[row] = FirstKey(first + row) - key_first;
+    }
     step_begin = Max(0, -key_first);
     step_end =
         Min(WindowStep(count - 1) + layout_.rows.kernel, keys - key_first);
@@ -59,9 +62,7 @@ class Strip {
   }
 
   // The step at which the window of the current query row `row` starts.
-  int64_t WindowStep(int64_t row) const {
-    return FirstKey(query_first + row) - key_first;
-  }
+  int64_t WindowStep(int64_t row) const { return window_steps_[row]; }
 
   // The row of logits, see `Layout::window_rows`, of the current query row
   // `row` and the keys of a step.
@@ -153,6 +154,7 @@ class Strip {
   }
 
   const Layout& layout_;
+  int64_t window_steps_[kQueryRows] = {};
   int64_t span_count_ = 0;
   AlignedArray<KeySpan> spans_;
 };
