@@ -19,6 +19,7 @@ from keras_sasa.ops.local_attention.problem import Problem
 from keras_sasa.ops.local_attention.projections import Projections
 from keras_sasa.ops.local_attention.window import window_axes
 from tests.support.backend import BACKEND
+from tests.support.parameters import large_on_jax
 
 # Of derivatives of higher order, which compile for long.
 every_order = pytest.mark.parametrize(
@@ -98,7 +99,13 @@ def assert_same(actual, expected):
 
 @pytest.mark.skipif(BACKEND != "jax", reason="transformations of JAX")
 @every_order
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("windows", "blocks") else large_on_jax(name)
+        for name in FUNCTIONS
+    ],
+)
 def test_transformations_of_jax(native_calls, name, higher):
     import jax
     from jax import numpy as jnp

@@ -20,7 +20,7 @@ from keras_sasa.layers import ImageRescaling
 from keras_sasa.training import fit
 from tests.support.detectors import tiny_detector
 from tests.support.nat_tensors import checkpoint
-from tests.support.networks import linear_classifier
+from tests.support.networks import compute_eagerly, linear_classifier
 from tests.support.tensor_files import write_safetensors
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -57,6 +57,10 @@ def test_python_blocks_run(page, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
     if not request.config.getoption("--run-large"):
         # The networks of these pages take half a minute each.
+        compute_eagerly(monkeypatch)
+        if page == "docs/export.md":
+            # tests/ops/test_export.py exports attention.
+            monkeypatch.setattr(applications, "ResNet", small_network)
         if page == "README.md":
             # docs/conversion.md has it, too.
             monkeypatch.setattr(keras.applications, "ResNet50", small_resnet)
@@ -91,6 +95,13 @@ def small_nat(**options):
     """Returns a network of one block, which compiles faster."""
     options |= {"weights": None, "kernel_size": 3, "dilations": (1,)}
     return NAT(NATOptions("NATMini", (1,), 32, 2, 0.2), **options)
+
+
+def small_network(*_, input_shape, classes=2, **__):
+    """Returns a linear model."""
+    inputs = keras.Input(input_shape, name="images")
+    outputs = keras.layers.Flatten()(inputs)
+    return keras.Model(inputs, keras.layers.Dense(classes)(outputs))
 
 
 def few_images():

@@ -38,7 +38,11 @@ from tests.support.detectors import FEATURES, tiny_backbone
 from tests.support.images import image_folder
 from tests.support.nat_tensors import TINY as TINY_NAT
 from tests.support.nat_tensors import checkpoint
-from tests.support.networks import linear_classifier, open_blocks
+from tests.support.networks import (
+    compute_eagerly,
+    linear_classifier,
+    open_blocks,
+)
 from tests.support.parameters import large
 from tests.support.tensor_files import write_safetensors
 
@@ -240,7 +244,7 @@ def test_tfds(classifier, same_process, linear_network, tmp_path, capsys):
 def test_imagenet(load, linear_network, tmp_path, capsys):
     """The whole command on made images of ImageNet's format."""
     tfds = pytest.importorskip("tensorflow_datasets")
-    arguments = [*TINY, "--batch-size", "4", "--image-size", "32"]
+    arguments = [*TINY, "--batch-size", "4", "--image-size", "16"]
     with tfds.testing.mock_data(num_examples=8):
         load("train_imagenet").main([*arguments, "--output", str(tmp_path)])
     output = capsys.readouterr().out
@@ -572,6 +576,7 @@ def test_classify(load, tmp_path, capsys):
 @pytest.mark.filterwarnings("ignore:The classifier of .* keeps its random")
 def test_finetune(load, tmp_path, capsys, monkeypatch):
     """From a file of random weights; the result is classified."""
+    compute_eagerly(monkeypatch)
     image_folder(tmp_path / "data", classes=["cat", "dog", "fox"], images=10)
     write_safetensors(tmp_path / "hub.safetensors", checkpoint())
     monkeypatch.setattr(
@@ -726,6 +731,7 @@ def test_detector(load, tmp_path, capsys, monkeypatch, backbone):
     fit = program.fit
     changes = {"head_depth": 1}
     if backbone == "tiny":
+        compute_eagerly(monkeypatch)
         changes["features"] = FEATURES
         monkeypatch.setitem(
             fit.__globals__,

@@ -379,6 +379,7 @@ def fused(epilogues):
     return answer
 
 
+@pytest.mark.large_on_jax
 def test_networks_fuse_all_attention(epilogues, tmp_path):
     model = small_network()
     # Graphs would take long to trace.

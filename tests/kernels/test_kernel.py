@@ -41,30 +41,24 @@ def runs(*needed):
     )
 
 
-# Vectors as wide as most processors have them, and else of the baseline, are in
-# the quick run: where it is not in the cache, a driver takes 20 seconds.
-HAS_V3 = runs("avx2", "fma", "bmi2")
-HAS_V4 = runs("avx512f", "avx512bw", "avx512dq", "avx512vl")
-
-
-def level(name, available, marks=()):
+def level(name, *flags):
     """A parameter: the flags of a level, where the processor has it."""
     reason = f"this processor is not {name}"
-    skip = pytest.mark.skipif(not available, reason=reason)
-    return pytest.param((f"-march={name}",), id=name, marks=[skip, *marks])
+    skip = pytest.mark.skipif(not runs(*flags), reason=reason)
+    return pytest.param((f"-march={name}",), id=name, marks=skip)
 
 
+# A driver that is not in the cache takes 20 seconds.
+@pytest.mark.large
 @pytest.mark.skipif(
     BACKEND == "jax", reason="the run on TensorFlow does it for all backends"
 )
 @pytest.mark.parametrize(
     "flags",
     [
-        pytest.param(
-            (), id="baseline", marks=[pytest.mark.large] if HAS_V3 else []
-        ),
-        level("x86-64-v3", HAS_V3),
-        level("x86-64-v4", HAS_V4, [pytest.mark.large]),
+        pytest.param((), id="baseline"),
+        level("x86-64-v3", "avx2", "fma", "bmi2"),
+        level("x86-64-v4", "avx512f", "avx512bw", "avx512dq", "avx512vl"),
     ],
 )
 def test_mathematics_under_sanitizers(request, flags):

@@ -14,7 +14,7 @@ from tests.support.backend import (
     gradients_of_gradients,
     value_and_gradients,
 )
-from tests.support.parameters import product
+from tests.support.parameters import large_on_jax, product
 
 CHANNELS = 3
 TOLERANCE = {"rtol": 3e-5, "atol": 3e-5}
@@ -137,6 +137,7 @@ if BACKEND == "tensorflow":
     ALONE["synchronized"] = ({"synchronized": True}, {})
 
 
+@pytest.mark.large_on_jax
 @pytest.mark.parametrize("name", ALONE)
 def test_keras_code_elsewhere(name, fused_calls):
     options, call = ALONE[name]
@@ -151,7 +152,7 @@ def test_keras_code_elsewhere(name, fused_calls):
     assert not fused_calls
 
 
-@pytest.mark.parametrize("rank", [2, 3, 5])
+@pytest.mark.parametrize("rank", [2, large_on_jax(3), large_on_jax(5)])
 def test_other_ranks(rank, fused_calls):
     ours, theirs = pair(rank=rank)
     check_same(ours, theirs, maps(*range(2, rank + 1), CHANNELS))

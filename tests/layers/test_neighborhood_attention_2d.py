@@ -108,22 +108,37 @@ def reference(name):
     return Reference(outputs, scores, *central_differences(case.oracle, arrays))
 
 
-@pytest.mark.parametrize(
-    "implementation, mode, name",
-    product(
-        ("tiled", "patches"),
-        MODES,
-        CASES,
-        quick=lambda implementation, mode, name: (
-            mode == "eager"
-            or (
-                implementation == "tiled"
-                and (mode, name) in in_turn(MODES[1:] or MODES, COMPILED)
-            )
+def in_every_mode(*compiled):
+    """Parameters, of which the quick run compiles a few, with tiles."""
+    quick = in_turn(MODES[1:] or MODES, compiled)
+    return pytest.mark.parametrize(
+        "implementation, mode, name",
+        product(
+            ("tiled", "patches"),
+            MODES,
+            CASES,
+            quick=lambda implementation, mode, name: (
+                mode == "eager"
+                or (implementation == "tiled" and (mode, name) in quick)
+            ),
         ),
-    ),
-)
-def test_values_scores_and_gradients(implementation, mode, name):
+    )
+
+
+@in_every_mode(*COMPILED)
+def test_values_and_gradients(implementation, mode, name):
+    case, expected = CASES[name], reference(name)
+    layer = case.make_layer(implementation=implementation)
+    cotangent, _ = expected.cotangents()
+    result = value_and_gradients(
+        layer, case.make_inputs(), cotangent, mode=mode
+    )
+    np.testing.assert_allclose(result.outputs, expected.outputs, **TOLERANCE)
+    expected.check_gradients(result.gradients, cotangent)
+
+
+@in_every_mode("smaller_than_the_window")
+def test_scores_and_their_gradients(implementation, mode, name):
     case, expected = CASES[name], reference(name)
     layer = case.make_layer(implementation=implementation)
     cotangents = expected.cotangents()
@@ -133,11 +148,6 @@ def test_values_scores_and_gradients(implementation, mode, name):
     np.testing.assert_allclose(result.outputs, expected.outputs, **TOLERANCE)
     np.testing.assert_allclose(result.scores, expected.scores, **TOLERANCE)
     expected.check_gradients(result.gradients, *cotangents)
-    alone = value_and_gradients(
-        layer, case.make_inputs(), cotangents[0], mode=mode
-    )
-    np.testing.assert_allclose(alone.outputs, expected.outputs, **TOLERANCE)
-    expected.check_gradients(alone.gradients, cotangents[0])
 
 
 @pytest.mark.parametrize(

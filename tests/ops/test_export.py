@@ -101,6 +101,7 @@ SAVED_MODEL = """
 
 
 def run_saved_model(path, batches):
+    """In a process of its own, without this package."""
     read, write = path.parent / "read.npz", path.parent / "write.npz"
     np.savez(read, **{str(number): x for number, x in enumerate(batches)})
     imported, _ = process.run(SAVED_MODEL, path, read, write)

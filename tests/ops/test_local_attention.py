@@ -56,9 +56,13 @@ PROJECTED = [
 # A window of one pixel has a constant softmax: float64 rounding only.
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-11}
 
-# Every such case in one mode; a map of one band and of several in every mode.
-TILED_COMPILED = in_turn(MODES[1:], DIFFERENT) | {
-    (mode, name) for mode in MODES[1:] for name in ("default", "many_bands")
+ONCE = in_turn(MODES[1:], DIFFERENT)
+# A map of one band and one of several in every mode. The one with a mask is
+# among those of graph mode.
+TILED_COMPILED = {
+    *ONCE,
+    *((mode, "default") for mode in MODES[1:]),
+    *((mode, "many_bands") for mode in ("jit", "graph_jit")),
 }
 NATIVE_COMPILED = in_turn(MODES[1:], [n for n in NATIVE if n in COMPILED])
 
@@ -73,13 +77,13 @@ def compiles_differently(implementation, mode, name):
         return True
     if implementation == "tiled":
         return (mode, name) in TILED_COMPILED
-    return mode == "graph" or name == "mask"
+    return (mode, name) in ONCE
 
 
 def native_compiles_differently(training, mode, name):
     """Whether the quick run computes a case with the kernel."""
     if BACKEND == "jax":
-        return name in COMPILED
+        return name in COMPILED if training else name == "default"
     return mode == "eager" or (mode, name) in NATIVE_COMPILED
 
 
@@ -118,7 +122,9 @@ def test_values_and_gradients(implementation, mode, name):
         FLOAT64,
         MODES[:1],
         ALL,
-        quick=lambda *case: BACKEND != "jax" or case[-1] == "mask",
+        quick=lambda implementation, _, name: (
+            BACKEND != "jax" or (implementation, name) == ("tiled", "mask")
+        ),
     ),
 )
 def test_scores_and_their_gradients(implementation, mode, name):
@@ -146,6 +152,7 @@ def test_compiled_and_unknown_sizes(implementation, mode, name):
     check_values_and_gradients(implementation, mode, name)
 
 
+@pytest.mark.large_on_jax
 def test_second_derivatives_of_native(native_available):
     random = np.random.default_rng(0)
     shapes = (2, 5, 6, 8), (2, 5, 6, 8), (2, 5, 6, 8), (3, 2, 2), (3, 2, 2)
@@ -590,7 +597,9 @@ def test_large_logits_in_half_precision(
     )
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "policy", ["mixed_float16", large_on_jax("mixed_bfloat16")]
+)
 @pytest.mark.parametrize(
     "name", ["default", large_on_jax("strides_even_map"), large_on_jax("bias")]
 )

@@ -23,3 +23,9 @@ def linear_classifier(input_tensor, classes, name, **_):
     return keras.Model(
         keras.utils.get_source_inputs(input_tensor), outputs, name=name
     )
+
+
+def compute_eagerly(monkeypatch):
+    """Keeps models from being traced, which takes longer than a few steps."""
+    always = property(lambda model: True, lambda model, value: None)
+    monkeypatch.setattr(keras.Model, "run_eagerly", always)

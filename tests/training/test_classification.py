@@ -10,6 +10,7 @@ import errno
 import importlib.util
 import json
 import pathlib
+import resource
 import shutil
 import signal
 import socket
@@ -44,6 +45,14 @@ PREAMBLE = """
     import json, sys
     sys.modules["tensorboard"] = None
     import tensorflow as tf
+"""
+# In the place of any network, in processes of their own.
+LINEAR = """
+    def replace_network(network):
+        from keras_sasa import training
+        from tests.support.networks import linear_classifier
+        if network == "linear":
+            training.fit.__globals__["ResNet"] = linear_classifier
 """
 
 
@@ -202,14 +211,17 @@ def test_one_compilation_for_training_and_one_for_validation(trained):
         assert None not in shape
 
 
-def kill(folder, steps, epochs):
+def kill(folder, network, steps, epochs):
     program = """
     from tests.support.digits_training import kill_after, train
-    folder, steps, epochs = sys.argv[1:]
+    folder, network, steps, epochs = sys.argv[1:]
+    replace_network(network)
     kill_after(int(steps))
     train(folder, epochs=int(epochs))
     """
-    code = process.run_until_killed(PREAMBLE + program, folder, steps, epochs)
+    code = process.run_until_killed(
+        PREAMBLE + LINEAR + program, folder, network, steps, epochs
+    )
     assert code == -signal.SIGKILL
 
 
@@ -221,9 +233,11 @@ def assert_same_bits(folder, other, epochs):
     ).read_bytes()
 
 
-def test_killed_it_ends_with_the_same_bits(tmp_path, without_tensorboard):
+def test_killed_it_ends_with_the_same_bits(
+    tmp_path, linear_network, without_tensorboard
+):
     """Killed in the middle of the second epoch."""
-    kill(tmp_path / "killed", 8, epochs=2)
+    kill(tmp_path / "killed", "linear", 8, epochs=2)
     assert (tmp_path / "killed" / "state-0001.weights.h5").exists()
     assert_same_bits(tmp_path / "killed", tmp_path / "whole", epochs=2)
 
@@ -232,8 +246,8 @@ def test_killed_it_ends_with_the_same_bits(tmp_path, without_tensorboard):
 def test_killed_twice_it_ends_with_the_same_bits(tmp_path, without_tensorboard):
     """Killed in the middle of the second epoch, then of the third."""
     folder = tmp_path / "killed"
-    kill(folder, 8, epochs=3)
-    kill(folder, 13, epochs=3)
+    kill(folder, "attention", 8, epochs=3)
+    kill(folder, "attention", 13, epochs=3)
     assert json.loads((folder / "state.json").read_text())["epochs_done"] == 2
     assert_same_bits(folder, tmp_path / "whole", epochs=3)
 
@@ -256,15 +270,19 @@ def assert_near(history, expected, tolerance):
 
 
 @on_tensorflow
-@pytest.mark.parametrize("number", [2, large(4)])
-def test_mirrored_strategy(tmp_path, number):
+@pytest.mark.parametrize(
+    "network, number",
+    [("linear", 2), large("attention", 2), large("attention", 4)],
+)
+def test_mirrored_strategy(tmp_path, network, number):
     """Several virtual CPUs compute the losses of one."""
     program = """
-    folder, number = sys.argv[1:]
+    folder, network, number = sys.argv[1:]
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0],
         [tf.config.LogicalDeviceConfiguration()] * int(number),
     )
+    replace_network(network)
     from keras_sasa import training
     from tests.support.digits_training import train
     histories = [
@@ -278,16 +296,16 @@ def test_mirrored_strategy(tmp_path, number):
     ]
     print(json.dumps(histories))
     """
-    (alone, several), _ = process.run(PREAMBLE + program, tmp_path, number)
+    (alone, several), _ = process.run(
+        PREAMBLE + LINEAR + program, tmp_path, network, number
+    )
     assert_near(several, alone, 1e-5)
 
 
 MACHINE = """
     import keras
     from keras_sasa import training
-    from tests.support.networks import linear_classifier
-    if sys.argv[2] == "linear":
-        training.fit.__globals__["ResNet"] = linear_classifier
+    replace_network(sys.argv[2])
     # Before the images, which are tensors of TensorFlow, not of JAX.
     devices = training.make_devices("data_parallel")
     from tests.support.digits_training import train
@@ -313,7 +331,7 @@ def test_several_machines(tmp_path, network):
         started = [
             pool.submit(
                 process.run,
-                PREAMBLE + MACHINE,
+                PREAMBLE + LINEAR + MACHINE,
                 tmp_path,
                 network,
                 KERAS_BACKEND="jax",
@@ -501,25 +519,22 @@ def test_full_disk_leaves_the_last_good_state(tmp_path, monkeypatch):
 
 def test_files_that_the_system_refuses_to_write(tmp_path):
     """A real error: a limit on the size of files below the size of a state."""
-    program = """
-        import json, pathlib, resource, sys
-        import keras
-        from keras_sasa.training import Run
-        model = keras.Sequential([keras.Input((99,)), keras.layers.Dense(999)])
-        model.compile("sgd", loss="mse")
-        run = Run(sys.argv[1], {}, "val_accuracy")
-        run.start()
-        run.save(model, {"loss": 1.0})
-        limit = 100_000
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        try:
+    model = keras.Sequential([keras.Input((99,)), keras.layers.Dense(999)])
+    model.compile("sgd", loss="mse")
+    run = Run(tmp_path, {}, "val_accuracy")
+    run.start()
+    run.save(model, {"loss": 1.0})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(
+            OSError,
+            match="(?s)after epoch 2 cannot be written.*"
+            "last good state, after epoch 1, is",
+        ):
             run.save(model, {"loss": 0.5})
-        except OSError as error:
-            print(json.dumps(str(error)))
-    """
-    message, _ = process.run(program, tmp_path)
-    assert "after epoch 2 cannot be written" in message
-    assert "last good state, after epoch 1, is" in message
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"state.json", "state-0001.weights.h5", "history.csv"}
     run = Run(tmp_path, {}, "val_accuracy")

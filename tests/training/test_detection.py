@@ -309,11 +309,36 @@ def test_wrong_kinds_of_arguments(tmp_path, changes, message):
 
 
 @on_tensorflow
+def test_mirrored_steps():
+    """Two virtual CPUs, which see different numbers of boxes, as one."""
+    program = """
+    from tests.support.detectors import build_tiny_detector, tiny_scenes
+    from tests.training.test_detection import RECIPE
+
+    images, labels = tiny_scenes()
+    labels["labels"][1] = -1
+    losses = []
+    for name in ("none", "mirrored"):
+        keras.utils.set_random_seed(0)
+        model = build_tiny_detector(None, None, RECIPE, make_devices(name))
+        model.run_eagerly = True
+        steps = [model.train_on_batch(images, labels) for _ in range(2)]
+        steps.append(model.test_on_batch(images, labels))
+        losses.append([float(loss) for loss in steps])
+    print(json.dumps(losses))
+    """
+    (alone, mirrored), _ = process.run(TWO_DEVICES + program)
+    assert alone[0] > alone[1]
+    assert mirrored == pytest.approx(alone, rel=1e-4)
+
+
+@pytest.mark.large
+@on_tensorflow
 def test_mirrored_strategy(trained, tmp_path):
     """Two virtual CPUs, which see different numbers of boxes, as one."""
     network = trained.folder.name.rstrip("0123456789")
     shutil.copytree(trained.folder / "set", tmp_path / "set")
-    mirrored, _ = process.run(PROGRAM, tmp_path, network)
+    mirrored, _ = process.run(TWO_DEVICES + PROGRAM, tmp_path, network)
     assert len(mirrored) == 2
     for one, other in zip(trained.history, mirrored, strict=True):
         for name, value in one.items():
@@ -323,15 +348,18 @@ def test_mirrored_strategy(trained, tmp_path):
             assert other[name] == pytest.approx(value, abs=1e-5, rel=rel)
 
 
-PROGRAM = """
+TWO_DEVICES = """
     import json, pathlib, sys
     sys.modules["tensorboard"] = None
+    import keras
     import tensorflow as tf
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0],
         [tf.config.LogicalDeviceConfiguration()] * 2,
     )
     from keras_sasa.training import make_devices
+"""
+PROGRAM = """
     from tests.training.test_detection import train
 
     folder, network = sys.argv[1:]
