@@ -51,11 +51,14 @@ pytestmark = [
 
 
 def check(files, *options):
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    # conftest.py has set those of TensorFlow, and sets others for JAX.
+    environment.pop("XLA_FLAGS")
     process = subprocess.run(
         [sys.executable, "-m", "pytest", *options]
         + [f"tests/{file}" for file in files],
         cwd=pathlib.Path(__file__).parents[1],
-        env={**os.environ, "KERAS_BACKEND": "jax"},
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -188,12 +188,14 @@ if hasattr(layers.BatchNormalization(), "renorm"):  # Since Keras 3.14.
     ]
 
 
+@pytest.mark.large_on_jax
 @pytest.mark.parametrize("name", ALONE)
 def test_not_fused(name, epilogues):
     check_same(build(*ALONE[name]()))
     assert set(epilogues) == {None}
 
 
+@pytest.mark.large_on_jax
 def test_training_and_exports_are_not_fused(epilogues):
     model = build(*FUSED["pool"]())
     values = [weight.numpy() for weight in model.weights]
@@ -260,6 +262,7 @@ def test_attributes_may_change(epilogues):
     ]
 
 
+@pytest.mark.large_on_jax
 def test_masks(epilogues):
     """A pixel of zeros is masked, in the graph or by an argument."""
     mask = np.random.default_rng(3).random(IMAGES.shape[:3]) < 0.5
@@ -330,6 +333,7 @@ def test_options_in_the_graph(epilogues):
     assert set(epilogues) == {None}
 
 
+@pytest.mark.large_on_jax
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
 def test_half_types(dtype, epilogues):
     keras.config.set_dtype_policy(dtype)
