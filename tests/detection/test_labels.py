@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_sasa.detection import label_checks, labels
 from keras_sasa.detection.checked_data import CheckedData
 from tests.support.detectors import tiny_detector, tiny_scenes
+from tests.support.parameters import large
 
 IMAGES, LABELS = tiny_scenes()
 BOXES, CLASSES = LABELS["boxes"], LABELS["labels"]
@@ -162,11 +163,11 @@ class Batches(keras.utils.PyDataset):
         return self.batch
 
 
-@pytest.fixture(scope="module")
-def detector():
+@pytest.fixture(scope="module", params=[True, large(False)])
+def detector(request):
     model = tiny_detector()
     # It learns nothing, so that every loss is the same.
-    model.compile(keras.optimizers.SGD(0.0))
+    model.compile(keras.optimizers.SGD(0.0), run_eagerly=request.param)
     return model
 
 
