@@ -1,11 +1,12 @@
 """Classifies photos, and draws where the network looks.
 
     python examples/classify.py runs/photos/best.keras IMAGE...
+    python examples/classify.py --network NATMini IMAGE...
 
 `train_classifier.py` trains the model. Its file may be anywhere: it describes
-how to prepare photos and names its classes. The script prints the likeliest
-classes of each photo with their probabilities, and writes to `--output`
-(default `classified`):
+how to prepare photos and names its classes. A published network knows those of
+ImageNet. The script prints the likeliest classes of each photo with their
+probabilities, and writes to `--output` (default `classified`):
 
 - `evidence/NAME.png`: the places for (red) and against (blue) the two likeliest
   classes,
@@ -14,12 +15,19 @@ classes of each photo with their probabilities, and writes to `--output`
   networks.
 """
 
+import warnings
+
+import keras
 import numpy as np
+from finetune import pretrained_network
 from look_inside import draw_attention, draw_evidence
 
 from keras_sasa import command_line
 from keras_sasa._optional_imports import optional_import
-from keras_sasa.training import load_trained, prepare_images
+from keras_sasa.applications import decode_predictions
+from keras_sasa.applications.model_table import pretrained_image_sizes
+from keras_sasa.layers import ImageRescaling
+from keras_sasa.training import IMAGENET, load_trained, prepare_images
 
 # Number of classes to print, and of photos in memory at a time.
 SHOWN = 5
@@ -27,12 +35,24 @@ BATCH = 32
 
 
 def main(argv=None):
-    parser = command_line.make_image_parser(__doc__, output="classified")
+    sizes = pretrained_image_sizes()
+    parser = command_line.make_image_parser(
+        __doc__, output="classified", networks=sorted(sizes)
+    )
     options = parser.parse_args(argv)
+    if options.network:
+        options.images.insert(0, options.model)
+    elif not options.images:
+        parser.error("the following arguments are required: IMAGE")
     optional_import("matplotlib")
     command_line.check_distinct_names(options.images)
 
-    model, description = load_trained(options.model, "classifier")
+    if options.network:
+        model, description = load_published(
+            options.network, options.weights, sizes[options.network]
+        )
+    else:
+        model, description = load_trained(options.model, "classifier")
     classes = description.class_names
     for start in range(0, len(options.images), BATCH):
         paths = options.images[start : start + BATCH]
@@ -45,6 +65,37 @@ def main(argv=None):
                 print(f"  {scores[label]:6.1%}  {classes[label]}")
             draw(model, image[None], classes, path.stem, options.output)
     print(f"written to: {options.output}")
+
+
+def load_published(network, weights, image_size):
+    """Returns what `load_trained` returns, for a network by its name."""
+    inputs = keras.Input((image_size, image_size, 3), name="images")
+    description = ImageRescaling(
+        imagenet_classes(), image_size, resizing=IMAGENET.resizing, name="scale"
+    )
+    model = pretrained_network(
+        network,
+        weights,
+        description(inputs),
+        classes=len(description.class_names),
+    )
+    return model, description
+
+
+def imagenet_classes():
+    """Returns the names of the classes, or numbers if they are missing."""
+    number = 1000
+    try:
+        best = decode_predictions(np.eye(number), top=1)
+    except Exception as error:
+        # Keras raises a plain `Exception` without a network.
+        warnings.warn(
+            "The names of ImageNet's classes cannot be downloaded, so that "
+            f"their numbers are shown: {error}",
+            stacklevel=2,
+        )
+        return [f"class {label}" for label in range(number)]
+    return [name for ((_, name, _),) in best]
 
 
 def probabilities(model, images):

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from keras_sasa import applications, command_line
-from keras_sasa.applications.named_nat import VARIANTS
+from keras_sasa.applications.model_table import pretrained_image_sizes
 from keras_sasa.data import (
     evaluation_batches,
     load_data,
@@ -32,6 +32,7 @@ DEVIATION = np.array([0.229, 0.224, 0.225])
 
 
 def main(argv=None):
+    sizes = pretrained_image_sizes()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -39,9 +40,10 @@ def main(argv=None):
     add("--data", required=True, help="a folder, or tfds:NAME (no default)")
     add(
         "--network",
-        choices=list(VARIANTS),
+        choices=sorted(sizes),
         default="NATMini",
-        help="default NATMini",
+        metavar="NAME",
+        help=f"one of {', '.join(sorted(sizes))}\n(default NATMini)",
     )
     add(
         "--weights",
@@ -49,7 +51,6 @@ def main(argv=None):
         help="imagenet, or the path of a file of weights (default imagenet)",
     )
     for name, default, text in (
-        ("image-size", 224, "side of the images in pixels"),
         ("batch-size", 32, "images of a step"),
         ("head-epochs", 3, "epochs of the classifier alone"),
         ("epochs", 5, "epochs of all weights"),
@@ -60,6 +61,11 @@ def main(argv=None):
             default=default,
             help=f"{text} (default {default})",
         )
+    add(
+        "--image-size",
+        type=command_line.positive,
+        help="side of the images in pixels (default: that of the network)",
+    )
     add(
         "--learning-rate",
         type=float,
@@ -82,9 +88,14 @@ def main(argv=None):
         warmup_epochs=0,
         rand_augment_factor=0,
         batch_size=min(options.batch_size, data.num_train),
-        image_size=options.image_size,
+        image_size=options.image_size or sizes[options.network],
     )
-    model = build(data, recipe, options.network, options.weights)
+    model = pretrained_network(
+        options.network,
+        options.weights,
+        rescaled_inputs(data, recipe.image_size, recipe.resizing),
+        data.num_classes,
+    )
     steps = steps_per_epoch(data, recipe.batch_size)
     validation = evaluation_batches(data, recipe, recipe.batch_size)
     output.mkdir(parents=True, exist_ok=True)
@@ -118,15 +129,14 @@ def main(argv=None):
     print(f"best validation accuracy: {best.best:.4f}")
 
 
-def build(data, recipe, network, weights):
-    """Returns a network of images from 0 to `data.max_pixel_value`."""
-    x = rescaled_inputs(data, recipe.image_size, recipe.resizing)
-    # From -1 to 1, to the mean and the deviation of ImageNet.
+def pretrained_network(network, weights, images, classes):
+    """Returns a network behind a Keras tensor of images from -1 to 1."""
+    # To the mean and the deviation of ImageNet.
     x = keras.layers.Normalization(
         mean=2 * MEAN - 1, variance=(2 * DEVIATION) ** 2, name="imagenet"
-    )(x)
+    )(images)
     return getattr(applications, network)(
-        weights=weights, input_tensor=x, classes=data.num_classes
+        weights=weights, input_tensor=x, classes=classes
     )
 
 

@@ -573,12 +573,7 @@ def test_classify(load, tmp_path, capsys):
         classify.main([*arguments, arguments[1]])
 
 
-@pytest.mark.filterwarnings("ignore:The classifier of .* keeps its random")
-def test_finetune(load, tmp_path, capsys, monkeypatch):
-    """From a file of random weights; the result is classified."""
-    compute_eagerly(monkeypatch)
-    image_folder(tmp_path / "data", classes=["cat", "dog", "fox"], images=10)
-    write_safetensors(tmp_path / "hub.safetensors", checkpoint())
+def small_nat(monkeypatch):
     monkeypatch.setattr(
         applications,
         "NATMini",
@@ -586,6 +581,46 @@ def test_finetune(load, tmp_path, capsys, monkeypatch):
             TINY_NAT, kernel_size=3, implementation="patches", **arguments
         ),
     )
+
+
+def test_classify_by_the_name_of_a_network(load, tmp_path, capsys, monkeypatch):
+    """All but the names of the classes is there without a network."""
+    small_nat(monkeypatch)
+    write_safetensors(tmp_path / "hub.safetensors", checkpoint(classes=1000))
+    image_folder(tmp_path / "data", classes=["cat"], images=2)
+    classify = load("classify")
+    path = str(next((tmp_path / "data").rglob("*.png")))
+
+    def fail(predictions, top):
+        raise Exception("no network")
+
+    monkeypatch.setattr(classify, "decode_predictions", fail)
+    monkeypatch.setattr(
+        classify, "pretrained_image_sizes", {"NATMini": 32}.copy
+    )
+    arguments = [
+        *("--network", "NATMini", "--output", str(tmp_path / "out")),
+        *("--weights", str(tmp_path / "hub.safetensors")),
+    ]
+    with pytest.warns(UserWarning, match="their numbers are shown: no network"):
+        classify.main([*arguments, path])
+    name, *lines, _ = capsys.readouterr().out.splitlines()
+    assert name == path
+    assert all(re.fullmatch(r" +\d\.\d%  class \d+", line) for line in lines)
+    assert len(lines) == classify.SHOWN
+    assert len(list((tmp_path / "out" / "evidence").iterdir())) == 1
+    with pytest.raises(SystemExit):
+        classify.main([path])
+    assert "are required: IMAGE" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:The classifier of .* keeps its random")
+def test_finetune(load, tmp_path, capsys, monkeypatch):
+    """From a file of random weights; the result is classified."""
+    compute_eagerly(monkeypatch)
+    image_folder(tmp_path / "data", classes=["cat", "dog", "fox"], images=10)
+    write_safetensors(tmp_path / "hub.safetensors", checkpoint())
+    small_nat(monkeypatch)
     load("finetune").main(
         [
             *("--data", str(tmp_path / "data"), "--image-size", "24"),

@@ -71,3 +71,16 @@ _ROWS = (
     ),
 )
 PUBLISHED_NETWORKS = tuple(PublishedNetwork(*row) for row in _ROWS)
+
+
+def pretrained_image_sizes() -> dict[str, int]:
+    """Returns the networks that have public weights.
+
+    Returns:
+        A dict from the name to the side of the images of its first weights.
+    """
+    return {
+        row.name: row.image_size
+        for row in reversed(PUBLISHED_NETWORKS)
+        if row.licence
+    }

@@ -30,21 +30,43 @@ def _make_parser(description):
     )
 
 
-def make_image_parser(description: str, output: str) -> argparse.ArgumentParser:
+def make_image_parser(
+    description: str, output: str, networks: Sequence[str] = ()
+) -> argparse.ArgumentParser:
     """Makes a parser for a script that runs a trained model on image files.
 
     Args:
         description: Text for `--help`, the docstring of the script.
         output: Default of `--output`.
+        networks: Names of published networks that can take the place of a
+            trained model.
 
     Returns:
         An `argparse.ArgumentParser` with the options `model`, `images` and
-        `output`.
+        `output`. With `networks`, it has the options `network` and `weights`
+        as well; `model` is then the first image, and `images` may be empty.
     """
     parser = _make_parser(description)
     add = parser.add_argument
-    add("model", type=pathlib.Path, help="a .keras file of a training run")
-    add("images", type=pathlib.Path, nargs="+", metavar="IMAGE")
+    text = "a .keras file of a training run"
+    if networks:
+        add(
+            "--network",
+            choices=networks,
+            metavar="NAME",
+            help="a published network in the place of MODEL (default: none), "
+            f"one of\n{', '.join(networks)}",
+        )
+        add(
+            "--weights",
+            default="imagenet",
+            help="of --network: imagenet, or the path of a file\n"
+            "(default imagenet)",
+        )
+        text += "; none with --network"
+    add("model", type=pathlib.Path, metavar="MODEL", help=text)
+    nargs = "*" if networks else "+"
+    add("images", type=pathlib.Path, nargs=nargs, metavar="IMAGE")
     add(
         "--output",
         type=local_path_option,
