@@ -54,6 +54,15 @@ def non_negative_integer(value, name):
     return int(value)
 
 
+def finite_number(value, name):
+    """Returns `value`; `ValueError` unless it is a finite number."""
+    if not _is_number(value) or not math.isfinite(value):
+        raise ValueError(
+            f"`{name}` must be a finite number. Received: {name}={value!r}."
+        )
+    return value
+
+
 def positive_number(value, name):
     """Returns `value`; `ValueError` unless it is finite and above 0."""
     if not _is_positive(value):

@@ -8,6 +8,7 @@ import pytest
 from keras_sasa._argument_checks import (
     check_choice,
     check_heads,
+    finite_number,
     fraction,
     positive_integer,
     positive_number,
@@ -18,6 +19,7 @@ from keras_sasa._argument_checks import (
 def test_values_that_are_allowed():
     assert positive_integer(np.int64(3), "size") == 3
     assert type(positive_integer(np.int64(3), "size")) is int
+    assert finite_number(-2, "factor") == -2
     assert positive_number(0.5, "scale") == 0.5
     assert positive_numbers(np.array([1.0, 2.0]), "sizes") == (1.0, 2.0)
     assert fraction(0, "part") == 0
@@ -30,6 +32,7 @@ def test_values_that_are_allowed():
     "check, values",
     [
         (positive_integer, (0, -1, 1.0, True, "1", None)),
+        (finite_number, (math.inf, math.nan, True, "1", None)),
         (positive_number, (0, -1.0, math.inf, math.nan, True, "1", None)),
         (positive_numbers, (1, "12", (), [0], [1, math.nan], [True], None)),
         (fraction, (-0.1, 1.1, 50, math.nan, True, "0.5", None)),

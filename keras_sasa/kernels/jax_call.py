@@ -181,6 +181,8 @@ def _on_one_device(target, operands, results, attributes):
         if isinstance(value, str)
         else np.asarray(value, "int64")
         if isinstance(value, tuple)
+        else np.float32(value)
+        if isinstance(value, float)
         else np.int64(value)
         for key, value in attributes
     }

@@ -1,3 +1,4 @@
+import dataclasses
 from typing import Any
 
 import keras
@@ -180,6 +181,8 @@ class NeighborhoodAttention2D(ImageLayer):
                 f"Received: input_shape={tuple(input_shape)}, "
                 f"num_heads={self.num_heads}."
             )
+        width = channels // self.num_heads
+        self._problem = dataclasses.replace(self._problem, scale=width**-0.5)
         for name in (*_MAPS, "output"):
             kernel = self._add("kernel", f"{name}_kernel", (channels, channels))
             setattr(self, f"{name}_kernel", kernel)
@@ -235,16 +238,13 @@ class NeighborhoodAttention2D(ImageLayer):
         )
 
     def _projections(self):
-        """The projections, with the factor of q.k in those to keys."""
-        width = self.query_kernel.shape[-1] // self.num_heads
-        kernels, biases = (
-            [getattr(self, f"{name}_{kind}", None) for name in _MAPS]
-            for kind in ("kernel", "bias")
+        return Projections(
+            *(
+                getattr(self, f"{name}_{kind}", None)
+                for kind in ("kernel", "bias")
+                for name in _MAPS
+            )
         )
-        for weights in (kernels, biases):
-            if weights[1] is not None:
-                weights[1] = weights[1] * width**-0.5
-        return Projections(*kernels, *biases)
 
     def _dropout_mask(self, inputs):
         """Factors of the attention weights, or `None` without dropout."""

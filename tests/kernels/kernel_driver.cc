@@ -49,6 +49,7 @@ struct Case {
   bool content = true;
   bool shifts = false;
   bool biased = false;
+  float scale = 1.0f;
 };
 
 WindowAxis MakeAxis(const Case& c, int number) {
@@ -130,7 +131,8 @@ struct Data {
             c.relative ? rows.data() : nullptr,
             c.relative ? columns.data() : nullptr,
             {},
-            c.biased ? bias.data() : nullptr};
+            c.biased ? bias.data() : nullptr,
+            c.scale};
   }
 
   WindowShape shape;
@@ -341,7 +343,7 @@ Expected Loops(const Case& c, const Data& data) {
                       0};
               if (c.biased) key.logit = data.bias[key.bias];
               for (int64_t d = 0; d < width; ++d) {
-                double k = c.content ? data.key[key.place + d] : 0;
+                double k = c.content ? c.scale * data.key[key.place + d] : 0;
                 if (c.relative)
                   k += d < half ? data.rows[key.row + d]
                                 : data.columns[key.column + d - half];
@@ -365,8 +367,8 @@ Expected Loops(const Case& c, const Data& data) {
               e.output[q + d] += key.weight * data.value[key.value + d];
               e.value[key.value + d] += key.weight * data.upstream[q + d];
               if (c.content) {
-                e.query[q + d] += gradient * data.key[key.place + d];
-                e.key[key.place + d] += gradient * data.query[q + d];
+                e.query[q + d] += gradient * c.scale * data.key[key.place + d];
+                e.key[key.place + d] += gradient * c.scale * data.query[q + d];
               }
               if (c.relative && d < half) {
                 e.query[q + d] += gradient * data.rows[key.row + d];
@@ -823,6 +825,7 @@ int main() {
   for (Case& c : shifting) {
     c.relative = false;
     c.shifts = c.biased = true;
+    c.scale = 0.7f;
     cases.push_back(c);
   }
   for (size_t i = 0; i < cases.size(); ++i) {
@@ -848,6 +851,7 @@ int main() {
     Case c{Pick(1, 2), 0, 0, Pick(1, 4), Pick(1, 9)};
     c.shifts = Pick(0, 4) > 0;
     c.biased = Pick(0, 4) > 0;
+    c.scale = Pick(-2, 4) / 4.0f;
     c.relative = false;
     for (int a = 0; a < 2; ++a) {
       c.kernel[a] = 2 * Pick(0, 4) + 1;

@@ -84,6 +84,7 @@ FORWARD_CALL = {
     "border": "mask",
     "relative": 1,
     "position_bias": 0,
+    "scale": 1.0,
 }
 SHIFT_CALL = {
     **FORWARD_CALL,
@@ -191,6 +192,7 @@ WRONG = {
     "border": ({"border": "wrap"}, "border"),
     "two_position_terms": ({"position_bias": 1}, "`relative` can be combined"),
     "shift": ({"border": "shift"}, "`relative` can be combined"),
+    "scale": ({"scale": 0.5}, "`relative` can be combined"),
     "output": (with_result(0, (2, 5, 6, 4)), "output must be"),
     "log_sum_exp": (with_result(1, (2, 5, 6, 2)), "log_sum_exp must be"),
 }
@@ -253,6 +255,7 @@ PROJECTED_CALL = {
     "query_bias": 0,
     "relative": 1,
     "position_bias": 0,
+    "scale": 1.0,
     "epilogue": 0,
     "relu": 0,
     "pool_size": 1,

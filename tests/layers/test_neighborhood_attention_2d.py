@@ -187,6 +187,22 @@ def test_native_values_and_gradients(native_calls, training, mode, name):
     expected.check_gradients(result.gradients, cotangent, **near)
 
 
+@pytest.mark.parametrize(
+    "policy", ["mixed_bfloat16", large_on_jax("mixed_float16")]
+)
+def test_native_in_half_precision(native_calls, policy):
+    case, expected = CASES["default"], reference("default")
+    layer = case.make_layer(policy, implementation="native")
+    for training in (False, True):
+        outputs = layer(case.make_inputs(), training=training)
+        assert keras.backend.standardize_dtype(outputs.dtype) == (
+            layer.compute_dtype
+        )
+        actual = keras.ops.convert_to_numpy(keras.ops.cast(outputs, "float32"))
+        np.testing.assert_allclose(actual, expected.outputs, atol=0.1)
+    assert len(native_calls) == 2
+
+
 @pytest.mark.large_on_jax
 @pytest.mark.parametrize("border", ["mask", large("shift")])
 def test_native_position_bias(native_available, border):

@@ -30,7 +30,7 @@ CASES = {
     "dilation": ((5, 5), {"dilation_rate": 2}, {"relu": True, "pool": 2}),
     "strides": ((5, 5), {"strides": 2}, {"relu": True}),
     "valid": ((5, 5), {"padding": "valid"}, {"relu": True, "pool": 2}),
-    "bias": ((4, 5), {"use_bias": True}, {"relu": True}),
+    "bias": ((4, 5), {"use_bias": True}, {"relu": True, "pool": 2}),
 }
 
 

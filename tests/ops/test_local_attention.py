@@ -1,5 +1,7 @@
 """Every way to compute local attention, against the pixel loops."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -153,16 +155,29 @@ def test_compiled_and_unknown_sizes(implementation, mode, name):
 
 
 @pytest.mark.large_on_jax
-def test_second_derivatives_of_native(native_available):
+@pytest.mark.parametrize("border", ["mask", "shift"])
+def test_second_derivatives_of_native(native_available, border):
     random = np.random.default_rng(0)
-    shapes = (2, 5, 6, 8), (2, 5, 6, 8), (2, 5, 6, 8), (3, 2, 2), (3, 2, 2)
+    shapes = [(2, 5, 6, 8)] * 3
+    shapes += [(3, 2, 2)] * 2 if border == "mask" else [(2, 5, 5)]
     arrays = [random.normal(size=shape).astype("float32") for shape in shapes]
+
+    def attend(*tensors, implementation):
+        options = {"border": border}
+        if border == "shift":
+            *tensors, options["position_bias"] = tensors
+            options["scale"] = 0.5
+        return local_attention(
+            *tensors,
+            kernel_size=3,
+            num_heads=2,
+            implementation=implementation,
+            **options,
+        )
+
     native, definition = (
         gradients_of_gradients(
-            lambda *tensors, name=name: local_attention(
-                *tensors, kernel_size=3, num_heads=2, implementation=name
-            ),
-            arrays,
+            functools.partial(attend, implementation=name), arrays
         )
         for name in ("native", "patches")
     )
@@ -652,6 +667,7 @@ def ones(*shape):
         ({"query": ones(6, 6, 8)}, r"query.shape=\(6, 6, 8\)"),
         ({"value": ones(1, 6, 8)}, r"value.shape=\(1, 6, 8\)"),
         ({"strides": 2}, r"height of `query` must equal .* 3.*\(1, 6, 6, 8\)"),
+        ({"scale": float("nan")}, r"`scale` must be a finite.*scale=nan"),
         ({"num_heads": 3}, r"multiple of `num_heads`.*num_heads=3"),
         (
             {"row_embedding": ones(3, 2, 4)},

@@ -99,6 +99,8 @@ struct WindowInputs {
   // (heads, row offsets, column offsets), added to the logits; see
   // `WindowAxis::offsets`. May be null, and is if there are embeddings.
   const float* position_bias = nullptr;
+  // Factor of q . k; 1 if there are embeddings.
+  float scale = 1.0f;
 
   bool projected() const { return projection.image.data != nullptr; }
   // Whether logits have the term q . k.

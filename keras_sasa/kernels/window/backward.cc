@@ -178,9 +178,9 @@ class BackwardTasks : public Tasks {
 
     void Pack(int64_t row) {
       const int64_t image_row = strip_.QueryImageRow(row);
-      rings_.finite &= call_.query_packing_.Pack(call_.inputs_.query, image_row,
-                                                 strip_.first_head, kLog2E,
-                                                 queries_.Row(row));
+      rings_.finite &= call_.query_packing_.Pack(
+          call_.inputs_.query, image_row, strip_.first_head,
+          kLog2E * call_.inputs_.scale, queries_.Row(row));
       rings_.finite &= call_.upstream_packing_.Pack(
           call_.upstream_.output_gradient, image_row, strip_.first_head, 1.0f,
           upstream_.Row(row));
@@ -221,10 +221,12 @@ class BackwardTasks : public Tasks {
         std::memset(output_, 0, count * width * kLanes * sizeof(float));
       }
       if (content) {
-        strip_products_.ComputeWeighted(
-            rings_.keys, logit_gradients_.Slot(0) + block_lane,
-            layout_.block_plane_stride, vector, /*add=*/relative,
-            /*factors=*/nullptr, output_);
+        Vector factors[kQueryRows];
+        for (Vector& factor : factors) factor = Broadcast(call_.inputs_.scale);
+        strip_products_.ComputeWeighted(rings_.keys,
+                                        logit_gradients_.Slot(0) + block_lane,
+                                        layout_.block_plane_stride, vector,
+                                        /*add=*/relative, factors, output_);
       }
       for (int64_t row = 0; row < count; ++row) {
         call_.query_unpacking_.Unpack(
@@ -358,7 +360,7 @@ class BackwardTasks : public Tasks {
       const bool masked = !rings_.finite;
       const bool add = bands_.FirstQuery(band) < first_query;
       const bool last = bands_.LastQuery(band) < end_query;
-      // The queries were multiplied by log2(e).
+      // The queries were multiplied by log2(e) and the scale.
       Vector factors[kQueryRows];
       for (Vector& factor : factors) factor = Broadcast(kLn2);
       const bool content = call_.inputs_.content();

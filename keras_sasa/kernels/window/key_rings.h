@@ -31,7 +31,8 @@ class KeyRings {
         inputs_(inputs),
         key_packing_(key_packing),
         value_packing_(value_packing),
-        projector_(projector) {
+        projector_(projector),
+        query_factor_(kLog2E * inputs.scale) {
     int64_t slots = layout.rows.kernel + (kQueryRows - 1) * layout.rows.stride;
     // Rows are projected before they are needed.
     if (projector) slots += projector->key_rows() - 1;
@@ -54,10 +55,10 @@ class KeyRings {
     for (int64_t i = 0; i < count; ++i) {
       float* to = queries.Row(first + i);
       if (projector_) {
-        packing.Pack({projected}, i, 0, kLog2E, to);
+        packing.Pack({projected}, i, 0, query_factor_, to);
       } else {
         packing.Pack(inputs_.query, strip.QueryImageRow(first + i),
-                     strip.first_head, kLog2E, to);
+                     strip.first_head, query_factor_, to);
       }
     }
   }
@@ -125,6 +126,7 @@ class KeyRings {
   const WindowInputs& inputs_;
   const Packing &key_packing_, &value_packing_;
   const Projector* const projector_;
+  const float query_factor_;  // Logits are in base 2.
   int64_t filled_ = 0;  // Rows of keys below this are or were in the rings.
   AlignedArray<int64_t> step_offsets_;
 };

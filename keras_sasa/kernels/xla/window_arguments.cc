@@ -125,10 +125,11 @@ ffi::Error WindowArguments::CheckWindow() const {
     return InvalidCall(
         "windows that shift take `strides` of 1 and the padding \"same\"");
   }
-  if (a.relative && (a.position_bias || a.border == "shift")) {
+  if (a.relative &&
+      (a.position_bias || a.border == "shift" || a.scale != 1.0f)) {
     return InvalidCall(
-        "`relative` can be combined neither with `position_bias` nor with "
-        "windows that shift");
+        "`relative` can be combined neither with `position_bias` and `scale` "
+        "nor with windows that shift");
   }
   return ffi::Error::Success();
 }
@@ -172,6 +173,7 @@ ffi::Error WindowArguments::CheckOverlap() const {
 }
 
 ffi::Error WindowArguments::ReadPosition() {
+  inputs.scale = attributes_.scale;
   if (attributes_.relative) return ReadEmbeddings();
   if (!attributes_.position_bias) return ffi::Error::Success();
   return buffers.ReadOperand(

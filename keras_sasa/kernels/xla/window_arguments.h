@@ -21,6 +21,7 @@ struct WindowAttributes {
   int64_t sources, filters, num_heads, relative, position_bias;
   ffi::Span<const int64_t> places, kernel_size, strides, dilation_rate;
   std::string_view padding, border;
+  float scale;
 };
 
 class WindowArguments {

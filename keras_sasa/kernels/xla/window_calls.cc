@@ -44,11 +44,11 @@ ffi::Error Forward(ffi::ThreadPool pool, ffi::RemainingArgs operands,
                    ffi::Span<const int64_t> strides,
                    ffi::Span<const int64_t> dilation_rate,
                    std::string_view padding, std::string_view border,
-                   int64_t relative, int64_t position_bias) {
+                   int64_t relative, int64_t position_bias, float scale) {
   WindowArguments arguments(
       operands, results,
       {sources, filters, num_heads, relative, position_bias, places,
-       kernel_size, strides, dilation_rate, padding, border});
+       kernel_size, strides, dilation_rate, padding, border, scale});
   KERAS_SASA_RETURN_IF_ERROR(arguments.ReadSources());
   return Attend(pool, arguments);
 }
@@ -60,13 +60,14 @@ ffi::Error Projected(ffi::ThreadPool pool, ffi::RemainingArgs operands,
                      ffi::Span<const int64_t> dilation_rate,
                      std::string_view border, int64_t content,
                      int64_t query_bias, int64_t relative,
-                     int64_t position_bias, int64_t epilogue, int64_t relu,
-                     int64_t pool_size) {
+                     int64_t position_bias, float scale, int64_t epilogue,
+                     int64_t relu, int64_t pool_size) {
   WindowAttributes attributes{};
   attributes.filters = filters;
   attributes.num_heads = num_heads;
   attributes.relative = relative;
   attributes.position_bias = position_bias;
+  attributes.scale = scale;
   attributes.kernel_size = kernel_size;
   attributes.strides = strides;
   attributes.dilation_rate = dilation_rate;
@@ -104,11 +105,11 @@ ffi::Error Backward(ffi::ThreadPool pool, ffi::RemainingArgs operands,
                     ffi::Span<const int64_t> strides,
                     ffi::Span<const int64_t> dilation_rate,
                     std::string_view padding, std::string_view border,
-                    int64_t relative, int64_t position_bias) {
+                    int64_t relative, int64_t position_bias, float scale) {
   WindowArguments arguments(
       operands, results,
       {sources, filters, num_heads, relative, position_bias, places,
-       kernel_size, strides, dilation_rate, padding, border});
+       kernel_size, strides, dilation_rate, padding, border, scale});
   Buffers& buffers = arguments.buffers;
   KERAS_SASA_RETURN_IF_ERROR(arguments.ReadSources());
   WindowUpstream upstream{};
@@ -176,7 +177,8 @@ auto SourcesBinding() {
       .Attr<std::string_view>("padding")
       .Attr<std::string_view>("border")
       .Attr<int64_t>("relative")
-      .Attr<int64_t>("position_bias");
+      .Attr<int64_t>("position_bias")
+      .Attr<float>("scale");
 }
 
 auto ProjectedBinding() {
@@ -194,6 +196,7 @@ auto ProjectedBinding() {
       .Attr<int64_t>("query_bias")
       .Attr<int64_t>("relative")
       .Attr<int64_t>("position_bias")
+      .Attr<float>("scale")
       .Attr<int64_t>("epilogue")
       .Attr<int64_t>("relu")
       .Attr<int64_t>("pool_size");

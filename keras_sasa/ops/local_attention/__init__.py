@@ -16,6 +16,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_sasa._argument_checks import finite_number
 from keras_sasa.ops import dispatch
 from keras_sasa.ops.exporters import portable as portable
 from keras_sasa.ops.local_attention.epilogue import Epilogue
@@ -133,6 +134,7 @@ def local_attention(
         num_heads,
         content=key is not None,
         position=position,
+        scale=float(finite_number(scale, "scale")),
         dtype=compute_dtype(dtype),
         masked=mask is not None,
         dropout=dropout_mask is not None,
@@ -146,9 +148,10 @@ def local_attention(
         return None if tensor is None else ops.cast(tensor, problem.dtype)
 
     key = cast(key)
-    if key is not None and scale != 1:
-        key = key * scale
     chosen = dispatch.choose(IMPLEMENTATIONS, implementation, problem)
+    if problem.scale != 1 and not chosen.scales(problem):
+        key = None if key is None else key * problem.scale
+        problem = request(problem, scale=1.0)
     output, scores = chosen.compute(
         problem,
         cast(query),
@@ -214,6 +217,9 @@ def projected_attention(
         training=training,
     )
     chosen = dispatch.choose(IMPLEMENTATIONS, implementation, problem)
+    if problem.scale != 1 and not chosen.scales(problem):
+        projections = projections.scale_keys(problem.scale)
+        problem = request(problem, scale=1.0)
     if dropout_mask is not None:
         dropout_mask = ops.cast(dropout_mask, problem.dtype)
     if epilogue is not None:

@@ -17,6 +17,13 @@ class LocalAttention(Implementation):
     D channels per head, K window height, L window width.
     """
 
+    def scales(self, problem: Problem) -> bool:
+        """Returns whether it multiplies q.k by `problem.scale` itself.
+
+        Other implementations get keys that were multiplied, and a scale of 1.
+        """
+        return False
+
     def compute(
         self,
         problem: Problem,

@@ -23,7 +23,7 @@ from keras_sasa.ops.local_attention.position import (
     PositionBias,
     RowColumnEmbeddings,
 )
-from keras_sasa.ops.local_attention.problem import Problem
+from keras_sasa.ops.local_attention.problem import Problem, request
 from keras_sasa.ops.local_attention.projections import Projections, project
 from keras_sasa.ops.native import NativeImplementation
 
@@ -72,6 +72,9 @@ class NativeAttention(NativeImplementation, LocalAttention):
             if unsupported:
                 return f"it {reason}"
         return super().unsupported_reason(problem)
+
+    def scales(self, problem):
+        return not _relative(problem)
 
     def compute(
         self,
@@ -175,6 +178,7 @@ class NativeAttention(NativeImplementation, LocalAttention):
             "query_bias": len(biases),
             "relative": int(_relative(problem)),
             "position_bias": int(isinstance(problem.position, PositionBias)),
+            "scale": float(problem.scale),
             "epilogue": int(epilogue is not None),
             "relu": int(relu),
             "pool_size": pool,
@@ -266,6 +270,7 @@ class NativeAttention(NativeImplementation, LocalAttention):
             "border": problem.rows.border,
             "relative": int(_relative(problem)),
             "position_bias": int(isinstance(problem.position, PositionBias)),
+            "scale": float(problem.scale),
         }
 
         def recompute(*operands):
@@ -278,8 +283,10 @@ class NativeAttention(NativeImplementation, LocalAttention):
                 )
                 for source, first in zip(places[::2], places[1::2], strict=True)
             ]
+            if maps[1] is not None and problem.scale != 1:
+                maps[1] = maps[1] * problem.scale
             output, _ = self._recompute.compute(
-                problem, *maps, operands[len(tensors) :]
+                request(problem, scale=1.0), *maps, operands[len(tensors) :]
             )
             return ops.cast(output, dtype)
 

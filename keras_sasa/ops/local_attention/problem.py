@@ -17,6 +17,7 @@ class Problem:
         num_heads: Number of heads.
         content: Whether the logits have the term q.k.
         position: The position term of the logits, or `None`.
+        scale: Factor of q.k.
         dtype: Type of the computation, `"float32"` or `"float64"`.
         masked: Whether there is a mask of keys.
         dropout: Whether attention weights are multiplied by a dropout mask.
@@ -30,6 +31,7 @@ class Problem:
     num_heads: int
     content: bool = True
     position: PositionTerm | None = None
+    scale: float = 1.0
     dtype: str = "float32"
     masked: bool = False
     dropout: bool = False
@@ -67,8 +69,8 @@ def request(problem: Problem, **outputs: str | bool) -> Problem:
 
     Args:
         problem: The description that a layer made once.
-        **outputs: New values of `dtype`, `masked`, `dropout`, `scores` and
-            `training`.
+        **outputs: New values of `scale`, `dtype`, `masked`, `dropout`, `scores`
+            and `training`.
     """
     # Cached, because eager calls ask for the same few problems again and again.
     return dataclasses.replace(problem, **outputs)

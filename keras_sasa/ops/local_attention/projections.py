@@ -35,6 +35,14 @@ class Projections(NamedTuple):
     def filters(self) -> int:
         return self.value_kernel.shape[-1]
 
+    def scale_keys(self, scale: float) -> "Projections":
+        """Returns them with keys that are multiplied by `scale`."""
+        kernel, bias = (
+            None if weight is None else weight * scale
+            for weight in (self.key_kernel, self.key_bias)
+        )
+        return self._replace(key_kernel=kernel, key_bias=bias)
+
 
 def project(
     problem: Problem, inputs: Any, projections: Projections
