@@ -1,9 +1,15 @@
-"""Attention ResNets, their convolutional twins, and NAT and DiNAT."""
+"""Attention ResNets, their convolutional twins, NAT and DiNAT, and HaloNets."""
 
 from keras_sasa.applications.configurations import CONFIGURATIONS
 from keras_sasa.applications.imagenet import (
     decode_predictions,
     preprocess_input,
+)
+from keras_sasa.applications.named_halonets import (
+    ECAHaloNeXt26TS,
+    HaloNet26T,
+    HaloNet50TS,
+    SEHaloNet33TS,
 )
 from keras_sasa.applications.named_nat import (
     DiNATBase,
@@ -36,6 +42,10 @@ __all__ = [
     "DiNATSmall",
     "DiNATBase",
     "DiNATLarge",
+    "HaloNet26T",
+    "HaloNet50TS",
+    "SEHaloNet33TS",
+    "ECAHaloNeXt26TS",
     "CONFIGURATIONS",
     "GROUP_OUTPUTS",
     "NUM_BLOCKS",

@@ -6,13 +6,16 @@ from keras import layers
 from keras_sasa.layers import BatchNormalization
 
 
-def convolution(x, filters, kernel_size, strides, name):
+def convolution(
+    x, filters, kernel_size, strides, name, padding="same", groups=1
+):
     """Applies a convolution without bias, since a normalization follows."""
     return layers.Conv2D(
         filters,
         kernel_size,
         strides,
-        padding="same",
+        padding=padding,
+        groups=groups,
         use_bias=False,
         kernel_initializer="he_normal",
         name=name,
@@ -25,6 +28,11 @@ def normalization(x, name, gamma="ones"):
     return BatchNormalization(
         axis=axis, epsilon=1e-5, gamma_initializer=gamma, name=name
     )(x)
+
+
+def drop_path(x, rate, name):
+    """Drops the branches of whole images in training: stochastic depth."""
+    return layers.Dropout(rate, noise_shape=(None, 1, 1, 1), name=name)(x)
 
 
 def head(x, include_top, pooling, classes, classifier_activation):

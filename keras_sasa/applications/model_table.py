@@ -7,6 +7,8 @@ from typing import Any
 NAT_PAPER = "arXiv:2204.07143"
 DINAT_PAPER = "arXiv:2209.15001"
 PAPER = "arXiv:1906.05909"
+# The authors of timm trained the HaloNets and published their accuracy.
+TIMM = ("timm", "Apache-2.0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +71,10 @@ _ROWS = (
         *("DiNATLarge", 201_144_250, 184_705_551_824, 87.5),
         *(DINAT_PAPER, "MIT", 805, 384, {"kernel_size": 11}),
     ),
+    ("HaloNet26T", 12_511_248, 6_377_195_472, 79.1, *TIMM, 50, 256),
+    ("HaloNet50TS", 22_786_512, 10_580_623_312, 81.6, *TIMM, 91, 256),
+    ("SEHaloNet33TS", 13_726_768, 7_091_150_672, 81.0, *TIMM, 55, 256),
+    ("ECAHaloNeXt26TS", 10_787_845, 4_877_082_960, 79.5, *TIMM, 43, 256),
 )
 PUBLISHED_NETWORKS = tuple(PublishedNetwork(*row) for row in _ROWS)
 

@@ -17,20 +17,18 @@ from keras import layers
 
 from keras_sasa._argument_checks import check_choice, dropout_rate
 from keras_sasa.applications import nat_weights
-from keras_sasa.applications.basic_layers import head
+from keras_sasa.applications.basic_layers import drop_path, head
 
 # The networks take the images of ImageNet that the ResNets take.
 from keras_sasa.applications.imagenet import (
     preprocess_input as preprocess_input,
 )
-from keras_sasa.applications.resnet import GROUP_OUTPUTS
-from keras_sasa.applications.tensor_files import TENSOR_SUFFIXES, read_tensors
-from keras_sasa.applications.weight_conversion import assign_tensors
-from keras_sasa.applications.weights import (
-    KERAS_SUFFIXES,
-    check_weights,
-    load_weights,
+from keras_sasa.applications.pretrained import (
+    check_channels_last,
+    check_pretrained_weights,
+    load_pretrained,
 )
+from keras_sasa.applications.resnet import GROUP_OUTPUTS
 from keras_sasa.layers import (
     Dense,
     LayerNormalization,
@@ -146,15 +144,11 @@ def NAT(
         )
     dropout_rate(drop_path_rate, "drop_path_rate")
     check_choice(pooling, "pooling", (None, "avg", "max"))
-    check_weights(weights, KERAS_SUFFIXES + TENSOR_SUFFIXES, published=True)
+    check_pretrained_weights(weights)
+    published = None
     if weights == "imagenet":
         published = _published(options.network, kernel_size, dilations)
-    if keras.config.image_data_format() != "channels_last":
-        raise ValueError(
-            f"{name!r} takes images with channels last. Received: "
-            f"keras.config.image_data_format()="
-            f"{keras.config.image_data_format()!r}."
-        )
+    check_channels_last(name)
     images = input_tensor
     if images is None:
         side = 224 if include_top else None
@@ -192,21 +186,7 @@ def NAT(
     if input_tensor is not None:
         inputs = keras.utils.get_source_inputs(input_tensor)
     model = keras.Model(inputs, x, name=name)
-    if weights == "imagenet":
-        weights = published.download()
-    if weights is None:
-        return model
-    if not os.fspath(weights).endswith(TENSOR_SUFFIXES):
-        load_weights(model, weights)
-        return model
-    assign_tensors(
-        model,
-        nat_weights.standardize(read_tensors(weights)),
-        nat_weights.tensor_name,
-        head="predictions",
-        source=repr(os.fspath(weights)),
-    )
-    return model
+    return load_pretrained(model, weights, published, nat_weights)
 
 
 def _published(network, kernel_size, dilations):
@@ -233,7 +213,7 @@ def _block(
     options,
     kernel_size,
     dilation,
-    drop_path,
+    drop_path_rate,
     implementation,
     name,
     output_name,
@@ -248,26 +228,23 @@ def _block(
         implementation=implementation,
         name=f"{name}_attention",
     )(branch)
-    x = _add(x, branch, options, drop_path, f"{name}_attention")
+    x = _add(x, branch, options, drop_path_rate, f"{name}_attention")
     branch = _normalize(x, f"{name}_mlp_normalization")
     branch = Dense(
         options.mlp_ratio * channels, "gelu", name=f"{name}_mlp_expand"
     )(branch)
     branch = Dense(channels, name=f"{name}_mlp_reduce")(branch)
-    return _add(x, branch, options, drop_path, f"{name}_mlp", output_name)
+    return _add(x, branch, options, drop_path_rate, f"{name}_mlp", output_name)
 
 
-def _add(x, branch, options, drop_path, name, output_name=None):
+def _add(x, branch, options, rate, name, output_name=None):
     if options.layer_scale is not None:
         branch = LayerScale(
             keras.initializers.Constant(options.layer_scale),
             name=f"{name}_scale",
         )(branch)
-    if drop_path:
-        # Of whole images: stochastic depth.
-        branch = layers.Dropout(
-            drop_path, noise_shape=(None, 1, 1, 1), name=f"{name}_drop_path"
-        )(branch)
+    if rate:
+        branch = drop_path(branch, rate, f"{name}_drop_path")
     return layers.Add(name=output_name or f"{name}_add")([x, branch])
 
 

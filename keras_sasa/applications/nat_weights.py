@@ -5,12 +5,12 @@ the files on the Hugging Face hub. The names of the checkpoints are the common
 ground: those of the hub, and our own, are translated into them.
 """
 
-import re
 from collections.abc import Mapping
 
 import numpy as np
 
 from keras_sasa.applications.published_file import PublishedFile
+from keras_sasa.applications.weight_conversion import translate
 
 # Rows (pattern, replacement), applied one after the other.
 _FROM_THE_HUB = (
@@ -58,7 +58,7 @@ _FROM_OURS = (
 
 def tensor_name(layer: str, weight: str) -> str:
     """Returns the name of a weight of a layer in a checkpoint."""
-    return _translate(f"{layer}/{weight}", _FROM_OURS)
+    return translate(f"{layer}/{weight}", _FROM_OURS)
 
 
 def standardize(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -69,7 +69,7 @@ def standardize(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """
     standardized = {}
     for name, tensor in tensors.items():
-        name = _translate(name, _FROM_THE_HUB)
+        name = translate(name, _FROM_THE_HUB)
         parts = [name]
         if ".attn.qkv." in name:
             parts = [
@@ -94,12 +94,6 @@ def standardize(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             scale = name.endswith(".layer_scale_parameters")
             standardized[part] = values[0] if scale else values
     return standardized
-
-
-def _translate(name, rows):
-    for pattern, replacement in rows:
-        name = re.sub(pattern, replacement, name)
-    return name
 
 
 def _hub(name, revision, sha256=None):

@@ -17,7 +17,8 @@ import numpy as np
 
 TENSOR_SUFFIXES = (".safetensors", ".bin", ".pth")
 
-_SAFETENSORS_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
+# Networks with batch normalization count the batches, in integers.
+_SAFETENSORS_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8"}
 
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -31,8 +32,8 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
     Raises:
         ValueError: If the file is damaged, if it has tensors of other types
-            than floating point, or if its pickle refers to anything but
-            tensors and dicts.
+            than floating point and 64-bit integers, or if its pickle refers to
+            anything but tensors and dicts.
     """
     path = os.fspath(path)
     read = _read_torch
@@ -107,7 +108,7 @@ def _read_torch(path):
 
 
 class _Unpickler(pickle.Unpickler):
-    """Loads dicts of float32 tensors, and refuses everything else by name."""
+    """Loads dicts of tensors, and refuses everything else by name."""
 
     def __init__(self, archive, folder):
         super().__init__(io.BytesIO(archive.read(f"{folder}data.pkl")))
@@ -119,7 +120,8 @@ class _Unpickler(pickle.Unpickler):
         allowed = {
             "collections.OrderedDict": collections.OrderedDict,
             "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
-            "torch.FloatStorage": "float32",
+            "torch.FloatStorage": "<f4",
+            "torch.LongStorage": "<i8",
         }
         if f"{module}.{name}" not in allowed:
             raise pickle.UnpicklingError(
@@ -129,13 +131,13 @@ class _Unpickler(pickle.Unpickler):
         return allowed[f"{module}.{name}"]
 
     def persistent_load(self, reference):
-        kind, _, key, _, size = reference
+        kind, dtype, key, _, size = reference
         if kind != "storage" or not isinstance(key, str):
             raise pickle.UnpicklingError(
                 f"its pickle refers to an unknown kind of data, {kind!r}."
             )
         numbers = np.frombuffer(
-            self._archive.read(f"{self._folder}data/{key}"), "<f4"
+            self._archive.read(f"{self._folder}data/{key}"), dtype
         )
         if len(numbers) != size:
             raise pickle.UnpicklingError(

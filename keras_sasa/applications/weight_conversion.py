@@ -1,15 +1,25 @@
 """Tensors of other libraries become the weights of a model."""
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
 
 from keras_sasa._user_warnings import warn_user
 
-# PyTorch's convolutions are (filters, channels, height, width), its dense
-# layers (outputs, inputs).
-_TRANSPOSED = {4: (2, 3, 1, 0), 2: (1, 0)}
+# PyTorch's convolutions are (filters, channels, height, width) or (filters,
+# channels, length), its dense layers (outputs, inputs).
+TRANSPOSED = {4: (2, 3, 1, 0), 3: (2, 1, 0), 2: (1, 0)}
+
+
+def translate(
+    name: str, rows: Sequence[tuple[str, str | Callable[[re.Match], str]]]
+) -> str:
+    """Applies rows (pattern, replacement) to a name, one after the other."""
+    for pattern, replacement in rows:
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def assign_tensors(
@@ -48,7 +58,7 @@ def assign_tensors(
                 )
             tensor = unused.pop(name)
             if weight.name.endswith("kernel"):
-                tensor = tensor.transpose(_TRANSPOSED.get(tensor.ndim))
+                tensor = tensor.transpose(TRANSPOSED.get(tensor.ndim))
             arrays.append((name, weight, tensor))
         if layer.name == head and _classes(arrays, 1) != _classes(arrays, 2):
             warn_user(

@@ -42,11 +42,11 @@ def test_what_was_written_is_read(suffix, tmp_path):
 
 def test_other_types_of_safetensors(tmp_path):
     path = tmp_path / "model.safetensors"
-    for dtype in ("float16", "float64"):
+    for dtype in ("float16", "float64", "int64"):
         write_safetensors(path, {"a": np.ones(3, dtype)})
         assert read_tensors(path)["a"].dtype == dtype
-    write_safetensors(path, {"a": np.ones(3, "int64")})
-    with pytest.raises(ValueError, match="'a' must have one of .*'I64'"):
+    write_safetensors(path, {"a": np.ones(3, "int32")})
+    with pytest.raises(ValueError, match="'a' must have one of .*'I32'"):
         read_tensors(path)
 
 

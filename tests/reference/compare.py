@@ -1,4 +1,4 @@
-"""Compares networks with what `make_references.py` wrote; see README.md.
+"""Compares networks with what the other scripts wrote; see README.md.
 
 python tests/reference/compare.py FOLDER
 """
@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_sasa import applications
-from keras_sasa.applications import nat_weights
+from keras_sasa.applications import halonet_weights, nat_weights
+from keras_sasa.applications.weight_conversion import TRANSPOSED
 
 
 def main():
@@ -31,12 +32,22 @@ def main():
 def compare(folder, results, implementation):
     """Prints the largest differences; returns whether one is above 1e-4."""
     images = results["images"]
-    model = getattr(applications, folder.name)(
-        weights=folder / "pytorch_model.bin",
-        input_shape=images.shape[1:],
-        classifier_activation=None,
-        implementation=implementation,
+    (weights,) = (
+        path
+        for path in folder.iterdir()
+        if path.name in ("pytorch_model.bin", "model.safetensors")
     )
+    file_names = halonet_weights if "HaloNe" in folder.name else nat_weights
+
+    def build():
+        return getattr(applications, folder.name)(
+            weights=weights,
+            input_shape=images.shape[1:],
+            classifier_activation=None,
+            implementation=implementation,
+        )
+
+    model = build()
     levels = keras.Model(
         model.input,
         [
@@ -47,19 +58,25 @@ def compare(folder, results, implementation):
             model.output,
         ],
     )
-    with tf.GradientTape() as tape:
-        *features, logits = levels(images)
-        loss = tf.reduce_sum(logits * results["upstream"])
-    gradients = tape.gradient(loss, [w.value for w in model.trainable_weights])
-    expected = nat_weights.standardize(
+    *features, logits = levels(images)
+    expected = file_names.standardize(
         {
             name.removeprefix("gradient "): value
             for name, value in results.items()
             if name.startswith("gradient ")
         }
     )
-    names = [
-        nat_weights.tensor_name(layer.name, weight.name)
+    precision = {str(value.dtype) for value in expected.values()}.pop()
+    if precision != keras.config.floatx():
+        set_precision(precision)
+        model = build()
+        set_precision("float32")
+    with tf.GradientTape() as tape:
+        outputs = model(images.astype(precision), training=True)
+        loss = tf.reduce_sum(outputs * results["upstream"].astype(precision))
+    gradients = tape.gradient(loss, [w.value for w in model.trainable_weights])
+    weights = [
+        (file_names.tensor_name(layer.name, weight.name), weight.name)
         for layer in model.layers
         for weight in layer.trainable_weights
     ]
@@ -69,12 +86,10 @@ def compare(folder, results, implementation):
             map_, results[f"features {level}"]
         )
     worst = 0.0
-    for name, gradient in zip(names, gradients, strict=True):
+    for (name, weight), gradient in zip(weights, gradients, strict=True):
         wanted = expected[name]
-        if wanted.ndim == 4 and not name.endswith("rpb"):
-            wanted = wanted.transpose(2, 3, 1, 0)
-        elif wanted.ndim == 2:
-            wanted = wanted.T
+        if weight.endswith("kernel"):
+            wanted = wanted.transpose(TRANSPOSED[wanted.ndim])
         # The softmax cancels the biases of keys: their gradients are zero, and
         # what is left is rounding.
         scale = expected[name.replace(".key.bias", ".query.bias")]
@@ -86,6 +101,12 @@ def compare(folder, results, implementation):
         ", ".join(f"{key} {value:.1e}" for key, value in differences.items()),
     )
     return max(differences.values()) > 1e-4
+
+
+def set_precision(dtype):
+    """Sets the type of inputs, weights and computations."""
+    keras.config.set_floatx(dtype)
+    keras.config.set_dtype_policy(dtype)
 
 
 def difference(actual, expected, scale=None):

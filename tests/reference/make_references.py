@@ -1,4 +1,4 @@
-"""Writes random weights of the original networks, and what they compute.
+"""Writes random weights of the original NAT and DiNAT, and what they compute.
 
 Runs in the environment of requirements.txt, without this package:
 
@@ -10,6 +10,7 @@ import pathlib
 
 import numpy as np
 import torch
+from results import write_results
 
 # Names of torch.cuda that NATTEN 0.17.5 imports and a build for CPU lacks.
 torch.cuda._device_t = object
@@ -100,21 +101,14 @@ def main():
             upstream = random.normal(size=(1, 1000)).astype("float32")
             model.zero_grad()
             (results.logits * torch.from_numpy(upstream)).sum().backward()
-            np.savez(
+            write_results(
                 target / f"results_{number}.npz",
-                images=images.transpose(0, 2, 3, 1),
-                logits=results.logits.detach().numpy(),
-                upstream=upstream,
-                **{
-                    f"features {level}": map_
-                    for level, map_ in features.items()
-                },
-                **{
-                    f"gradient {key}": weight.grad.numpy()
-                    for key, weight in model.named_parameters()
-                },
+                images,
+                results.logits.detach().numpy(),
+                upstream,
+                features,
+                model,
             )
-            print(name, size, "written", flush=True)
 
 
 if __name__ == "__main__":

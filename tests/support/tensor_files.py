@@ -13,13 +13,19 @@ import pytest
 
 
 def write_safetensors(path, tensors):
-    types_ = {"float64": "F64", "float32": "F32", "float16": "F16"}
+    types_ = {
+        "float64": "F64",
+        "float32": "F32",
+        "float16": "F16",
+        "int64": "I64",
+        "int32": "I32",
+    }
     header, data = {"__metadata__": {"format": "pt"}}, b""
     for name, tensor in tensors.items():
         begin = len(data)
         data += np.ascontiguousarray(tensor).tobytes()
         header[name] = {
-            "dtype": types_.get(str(tensor.dtype), "I64"),
+            "dtype": types_[str(tensor.dtype)],
             "shape": list(tensor.shape),
             "data_offsets": [begin, len(data)],
         }
@@ -28,8 +34,8 @@ def write_safetensors(path, tensors):
 
 
 class _Storage:
-    def __init__(self, key, size):
-        self.key, self.size = key, size
+    def __init__(self, key, numbers):
+        self.key, self.numbers = key, numbers
 
 
 def write_torch(path, tensors, change=lambda pickled: pickled):
@@ -37,7 +43,7 @@ def write_torch(path, tensors, change=lambda pickled: pickled):
 
     Args:
         path: Path.
-        tensors: Arrays of float32 by name.
+        tensors: Arrays of float32 and int64 by name.
         change: Function of the bytes of the pickle.
     """
     utils = types.ModuleType("torch._utils")
@@ -46,6 +52,9 @@ def write_torch(path, tensors, change=lambda pickled: pickled):
         raise NotImplementedError
 
     class FloatStorage:
+        pass
+
+    class LongStorage:
         pass
 
     class Tensor:
@@ -59,14 +68,20 @@ def write_torch(path, tensors, change=lambda pickled: pickled):
     _rebuild_tensor_v2.__module__ = utils.__name__
     _rebuild_tensor_v2.__qualname__ = "_rebuild_tensor_v2"
     utils._rebuild_tensor_v2 = _rebuild_tensor_v2
-    FloatStorage.__module__ = "torch"
-    FloatStorage.__qualname__ = "FloatStorage"
-    torch.FloatStorage, torch._utils = FloatStorage, utils
+    torch._utils = utils
+    for storage in (FloatStorage, LongStorage):
+        storage.__module__ = "torch"
+        storage.__qualname__ = storage.__name__
+        setattr(torch, storage.__name__, storage)
 
     class Pickler(pickle.Pickler):
         def persistent_id(self, value):
             if isinstance(value, _Storage):
-                return "storage", FloatStorage, value.key, "cpu", value.size
+                storage = FloatStorage
+                if value.numbers.dtype == "int64":
+                    storage = LongStorage
+                size = value.numbers.size
+                return "storage", storage, value.key, "cpu", size
             return None
 
     state, content = collections.OrderedDict(), {}
@@ -75,11 +90,11 @@ def write_torch(path, tensors, change=lambda pickled: pickled):
         transposed = number % 2 == 1 and tensor.ndim == 2
         stored = np.array(tensor.T if transposed else tensor, order="C")
         content[str(number)] = np.concatenate(
-            [np.zeros(number % 3, "float32"), stored.ravel()]
+            [np.zeros(number % 3, stored.dtype), stored.ravel()]
         )
-        strides = [stride // 4 for stride in stored.strides]
+        strides = [stride // stored.itemsize for stride in stored.strides]
         state[name] = Tensor(
-            _Storage(str(number), content[str(number)].size),
+            _Storage(str(number), content[str(number)]),
             number % 3,
             tensor.shape,
             tuple(strides[::-1] if transposed else strides),
