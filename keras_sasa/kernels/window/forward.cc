@@ -66,17 +66,18 @@ class ForwardTasks : public Tasks {
     KeyRings rings(layout_, inputs_, key_packing_, value_packing_, projector);
     const StripProducts products(layout_, masks_, positions_, strip, rings);
     float *row_logits, *column_logits, *weights, *sums, *pooled;
-    AllocateScratch(scratch_call_,
-                    {{&rings.keys.data, rings.keys.size()},
-                     {&rings.values.data, rings.values.size()},
-                     {&rings.planes, width * layout_.plane_stride},
-                     {&rings.queries.data, rings.queries.size()},
-                     {&row_logits, kQueryRows * layout_.rows.kernel * kLanes},
-                     {&column_logits, kQueryRows * layout_.taps * kLanes}},
-                    {{&weights, kQueryRows * layout_.window * kLanes},
-                     {&sums, kQueryRows * width * kLanes},
-                     {&pooled, writer_.sums_size()},
-                     {&rings.projected, projector ? projector->size() : 0}});
+    AllocateScratch(
+        scratch_call_,
+        {{&rings.keys.data, rings.keys.size()},
+         {&rings.values.data, rings.values.size()},
+         {&rings.planes, width * layout_.plane_stride},
+         {&rings.queries.data, rings.queries.size()},
+         {&row_logits, kQueryRows * layout_.rows.kernel * kLanes},
+         {&column_logits, kQueryRows * layout_.taps * kLanes}},
+        {{&weights, kQueryRows * layout_.window * kLanes},
+         {&sums, kQueryRows * width * kLanes},
+         {&pooled, writer_.sums_size()},
+         {&rings.projected.data, projector ? projector->size() : 0}});
     const int64_t channels = inputs_.content() ? width : 0;
     const int64_t query_row_stride = rings.queries.row_stride;
 

@@ -50,12 +50,12 @@ class KeyRings {
     if (projector_) {
       projector_->ProjectQueries(strip.KeyImageRow(strip.key_of_first_query +
                                                    first * layout_.rows.stride),
-                                 count, strip.group, projected);
+                                 count, strip.group, &projected);
     }
     for (int64_t i = 0; i < count; ++i) {
       float* to = queries.Row(first + i);
       if (projector_) {
-        packing.Pack({projected}, i, 0, query_factor_, to);
+        packing.Pack({projected.data}, i, 0, query_factor_, to);
       } else {
         packing.Pack(inputs_.query, strip.QueryImageRow(first + i),
                      strip.first_head, query_factor_, to);
@@ -92,7 +92,8 @@ class KeyRings {
   Ring queries;  // Of the forward pass, because they may be projected.
   // Scratch memory: a row of keys before it is copied to segments; and rows
   // that are projected, channels last.
-  float *planes = nullptr, *projected = nullptr;
+  float* planes = nullptr;
+  ProjectionMemory projected;
   bool finite = true;  // Whether all numbers so far were.
 
  private:
@@ -109,9 +110,9 @@ class KeyRings {
   void Project(const Strip& strip, ProjectedMap map, int64_t count,
                const Packing& packing, const Ring& ring) {
     projector_->ProjectKeys(map, strip.KeyImageRow(filled_), count, strip.group,
-                            projected);
+                            &projected);
     for (int64_t i = 0; i < count; ++i) {
-      Pack(packing, {projected}, i, 0, ring.Row(filled_ + i));
+      Pack(packing, {projected.data}, i, 0, ring.Row(filled_ + i));
     }
   }
 

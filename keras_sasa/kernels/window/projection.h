@@ -25,6 +25,24 @@ namespace KERAS_SASA_LEVEL {
 // reads the matrix from the second cache, or from a slower one.
 constexpr int64_t kProjectedPixels = 96;
 
+// Pixels of the image that are projected at a time. In numbers: from the start
+// of the image to the first one, and from one row or column to the next.
+struct ImagePixels {
+  int64_t first, rows, row_stride, columns, column_stride;
+
+  bool operator==(const ImagePixels& other) const {
+    return first == other.first && rows == other.rows &&
+           row_stride == other.row_stride && columns == other.columns &&
+           column_stride == other.column_stride;
+  }
+};
+
+// The memory of a task.
+struct ProjectionMemory {
+  float* data = nullptr;  // What is projected; then perhaps a copy of pixels.
+  ImagePixels copied{};   // The pixels of which there is a copy.
+};
+
 enum ProjectedMap { kQueryMap, kKeyMap, kValueMap, kProjectedMaps };
 
 class Projector {
@@ -55,9 +73,9 @@ class Projector {
   int64_t query_rows() const { return query_rows_; }
   int64_t key_rows() const { return key_rows_; }
 
-  // Floats of a projected pixel, and of the memory `output`: all pixels that
+  // Floats of a projected pixel, and of the memory of a task: all pixels that
   // are projected at a time, with the padding that packing reads, and a copy of
-  // an image that is not in float.
+  // those of an image that is not in float.
   int64_t columns() const { return columns_; }
   int64_t size() const {
     return copy_offset() + (copies() ? pixels() * projection_.channels : 0);
@@ -66,13 +84,17 @@ class Projector {
   // Projects the pixels under `rows` rows of queries of a strip. `image_row`,
   // the first row of the image among them, counts the rows of all images.
   void ProjectQueries(int64_t image_row, int64_t rows, int64_t group,
-                      float* output) const {
+                      ProjectionMemory* memory) const {
     const WindowAxis& axis = layout_.columns;
-    Project(kQueryMap, Pixel(image_row, axis.first_query), rows,
-            layout_.rows.stride, axis.queries, axis.stride, group, output);
+    Project(kQueryMap,
+            {Pixel(image_row, axis.first_query), rows,
+             layout_.rows.stride * row_stride(), axis.queries,
+             axis.stride * projection_.image.pixel_stride},
+            group, memory);
     if (projection_.query_bias == nullptr) return;
     const int64_t used = layout_.heads * layout_.width;
     const float* bias = projection_.query_bias + group * used;
+    float* output = memory->data;
     for (int64_t pixel = 0; pixel < rows * axis.queries; ++pixel) {
       for (int64_t i = 0; i < used; ++i) output[i] += bias[i];
       output += columns_;
@@ -81,9 +103,11 @@ class Projector {
 
   // The same for all pixels of `rows` rows, to keys or values.
   void ProjectKeys(ProjectedMap map, int64_t image_row, int64_t rows,
-                   int64_t group, float* output) const {
-    Project(map, Pixel(image_row, 0), rows, 1, layout_.columns.keys, 1, group,
-            output);
+                   int64_t group, ProjectionMemory* memory) const {
+    Project(map,
+            {Pixel(image_row, 0), rows, row_stride(), layout_.columns.keys,
+             projection_.image.pixel_stride},
+            group, memory);
   }
 
  private:
@@ -106,58 +130,61 @@ class Projector {
     return RoundUp(columns_ * pixels() + kSide, kCacheLineFloats);
   }
 
-  // Numbers from the start of the image.
+  // In numbers: from one row of a strip to the next,
+  int64_t row_stride() const {
+    return layout_.rows.dilation * layout_.columns.keys *
+           projection_.image.pixel_stride;
+  }
+  // and from the start of the image to a pixel.
   int64_t Pixel(int64_t image_row, int64_t column) const {
     return (image_row * layout_.columns.keys + column) *
            projection_.image.pixel_stride;
   }
 
-  // `row_stride`: rows of the strip from one of the rows to the next.
-  void Project(ProjectedMap map, int64_t pixel, int64_t rows,
-               int64_t row_stride, int64_t columns, int64_t column_stride,
-               int64_t group, float* output) const {
-    int64_t pixel_stride = column_stride * projection_.image.pixel_stride;
-    int64_t image_row_stride = row_stride * layout_.rows.dilation *
-                               layout_.columns.keys *
-                               projection_.image.pixel_stride;
+  void Project(ProjectedMap map, const ImagePixels& pixels, int64_t group,
+               ProjectionMemory* memory) const {
     PixelProducts p{};
+    int64_t row_stride = pixels.row_stride;
     if (copies()) {
-      float* const copy = output + copy_offset();
-      CopyPixels(pixel, rows, image_row_stride, columns, pixel_stride, copy);
+      float* const copy = memory->data + copy_offset();
+      // Keys and values have the same ones.
+      if (!(memory->copied == pixels)) CopyPixels(pixels, copy);
+      memory->copied = pixels;
       p.pixels = copy;
-      pixel_stride = projection_.channels;
-      image_row_stride = columns * pixel_stride;
+      p.pixel_stride = projection_.channels;
+      row_stride = pixels.columns * projection_.channels;
     } else {
-      p.pixels = static_cast<const float*>(projection_.image.data) + pixel;
+      p.pixels =
+          static_cast<const float*>(projection_.image.data) + pixels.first;
+      p.pixel_stride = pixels.column_stride;
     }
-    p.pixel_stride = pixel_stride;
-    p.count = columns;
+    p.count = pixels.columns;
     p.channels = projection_.channels;
     p.matrix = matrices_[map] + group * group_stride_;
     p.matrix_stride = matrix_stride_;
     p.columns = columns_;
-    p.output = output;
+    p.output = memory->data;
     p.output_stride = columns_;
+    int64_t rows = pixels.rows;
     // Rows without a gap between them are one row.
-    if (image_row_stride == columns * p.pixel_stride) {
+    if (row_stride == pixels.columns * p.pixel_stride) {
       p.count *= rows;
       rows = 1;
     }
     for (int64_t row = 0; row < rows; ++row) {
       ComputePixelProducts(p);
-      p.pixels += image_row_stride;
-      p.output += columns * columns_;
+      p.pixels += row_stride;
+      p.output += pixels.columns * columns_;
     }
   }
 
   // Copies pixels as floats: the conversion is cheaper than in every product.
-  void CopyPixels(int64_t first, int64_t rows, int64_t row_stride,
-                  int64_t columns, int64_t column_stride, float* copy) const {
+  void CopyPixels(const ImagePixels& pixels, float* copy) const {
     const int64_t channels = projection_.channels;
     WithNumbers(projection_.image, [&](const auto* image) {
-      for (int64_t row = 0; row < rows; ++row) {
-        const auto* pixel = image + first + row * row_stride;
-        for (int64_t column = 0; column < columns; ++column) {
+      for (int64_t row = 0; row < pixels.rows; ++row) {
+        const auto* pixel = image + pixels.first + row * pixels.row_stride;
+        for (int64_t column = 0; column < pixels.columns; ++column) {
           int64_t channel = 0;
           for (; channel + kLanes <= channels; channel += kLanes) {
             Store(copy + channel, Load(pixel + channel));
@@ -165,7 +192,7 @@ class Projector {
           for (; channel < channels; ++channel) {
             copy[channel] = LoadNumber(pixel + channel);
           }
-          pixel += column_stride;
+          pixel += pixels.column_stride;
           copy += channels;
         }
       }
