@@ -69,14 +69,26 @@ class BiasTables {
     }
   }
 
-  // Lanes behind the last head are not used.
   void Fill(const float* bias, int64_t vector, float* table) const {
+    const float* biases[kLanes];
+    Bits lanes[kLanes];  // Those of a head.
+    int64_t count = 0;
     for (int64_t i = 0; i < kLanes; ++i) {
       const int64_t head = layout_.lane_head[vector * kLanes + i];
-      const float* from = bias + (head < 0 ? 0 : head) * entries_;
-      for (int64_t entry = 0; entry < entries_; ++entry) {
-        table[entry * kLanes + i] = from[entry] * kLog2E;
+      if (head < 0) break;  // Lanes behind the last head are not used.
+      const float* of_head = bias + head * entries_;
+      if (count == 0 || biases[count - 1] != of_head) {
+        biases[count] = of_head;
+        lanes[count++] = Bits{};
       }
+      lanes[count - 1][i] = -1;
+    }
+    for (int64_t entry = 0; entry < entries_; ++entry) {
+      Vector numbers{};
+      for (int64_t i = 0; i < count; ++i) {
+        numbers = Select(lanes[i], Broadcast(biases[i][entry]), numbers);
+      }
+      Store(table + entry * kLanes, numbers * kLog2E);
     }
   }
 

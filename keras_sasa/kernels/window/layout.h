@@ -257,38 +257,47 @@ struct Layout {
   }
 
   void GroupTaps() {
-    const int64_t numbers = columns.shifts ? vectors : column_phases;
-    TapGroup* query_taps = query_taps_.Reserve(numbers);
-    TapGroup* key_taps = key_taps_.Reserve(numbers);
-    for (int64_t number = 0; number < numbers; ++number) {
-      if (!columns.shifts) {
-        query_taps[number] = key_taps[number] = GroupOf(number, 0, taps);
-        continue;
+    if (!columns.shifts) {
+      TapGroup* groups_of_phases = query_taps_.Reserve(column_phases);
+      TapGroup* same = key_taps_.Reserve(column_phases);
+      for (int64_t phase = 0; phase < column_phases; ++phase) {
+        groups_of_phases[phase] = same[phase] = GroupOf(phase, 0, taps);
       }
-      int64_t begin[2] = {taps, taps}, end[2] = {};
-      for (int64_t tap = 0; tap < taps; ++tap) {
-        for (int64_t i = 0; i < kLanes; ++i) {
-          const int64_t lane = number * kLanes + i;
-          const int64_t query = lane - tap_shift[tap];
-          const bool seen[] = {Sees(lane, tap),
-                               query >= 0 && query < lanes && Sees(query, tap)};
-          for (int side = 0; side < 2; ++side) {
-            if (!seen[side]) continue;
-            begin[side] = Min(begin[side], tap);
-            end[side] = tap + 1;
-          }
+      return;
+    }
+    // The taps that a vector of queries sees, and that see a vector of keys.
+    struct Range {
+      int64_t begin, end;
+    };
+    AlignedArray<Range> ranges;
+    Range* of_queries = ranges.Reserve(2 * vectors);
+    Range* of_keys = of_queries + vectors;
+    for (int64_t i = 0; i < 2 * vectors; ++i) of_queries[i] = {taps, 0};
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+      if (lane_head[lane] < 0) continue;
+      const int64_t end = first_tap[lane] + columns.kernel;
+      for (int64_t tap = first_tap[lane]; tap < end; ++tap) {
+        const int64_t key_lane = lane + tap_shift[tap];
+        Range* const seen[] = {of_queries + lane / kLanes,
+                               of_keys + key_lane / kLanes};
+        for (Range* range : seen) {
+          *range = {Min(range->begin, tap), Max(range->end, tap + 1)};
         }
       }
-      query_taps[number] = GroupOf(0, Min(begin[0], end[0]), end[0]);
-      key_taps[number] = GroupOf(0, Min(begin[1], end[1]), end[1]);
+    }
+    TapGroup* query_taps = query_taps_.Reserve(vectors);
+    TapGroup* key_taps = key_taps_.Reserve(vectors);
+    for (int64_t vector = 0; vector < vectors; ++vector) {
+      const Range query = of_queries[vector], key = of_keys[vector];
+      query_taps[vector] = GroupOf(0, query.begin, query.end);
+      key_taps[vector] = GroupOf(0, key.begin, key.end);
     }
   }
 
   // The taps from `begin` to `end` whose keys are in a column phase.
   TapGroup GroupOf(int64_t phase, int64_t begin, int64_t end) const {
     TapGroup group;
-    group.skipped = begin;
-    group.first_tap = begin;
+    group.skipped = group.first_tap = Min(begin, end);
     for (int64_t tap = begin; tap < end; ++tap) {
       if (tap_phase[tap] != phase) continue;
       if (group.count++ == 0) {
