@@ -4,7 +4,7 @@ import keras
 from keras.backend import standardize_dtype
 
 from keras_sasa.ops.dense import dense
-from keras_sasa.ops.exporters import exporting
+from keras_sasa.ops.exporters import exporting, exporting_to_onnx
 
 
 @keras.saving.register_keras_serializable(package="keras_sasa")
@@ -12,9 +12,10 @@ class Dense(keras.layers.Dense):
     """`keras.layers.Dense` on maps in one step, with its bias and GELU.
 
     In inference mode, in float32, TensorFlow's graphs compute a matrix product,
-    its bias and an exact GELU as one operation where oneDNN runs. Elsewhere,
-    and in exported files, it is Keras' layer. Arguments, weights, config and
-    results are those of Keras' layer.
+    its bias and an exact GELU as one operation where oneDNN runs. An exact GELU
+    can be exported to ONNX, which that of Keras on TensorFlow 2.21 cannot.
+    Elsewhere, it is Keras' layer. Arguments, weights, config and results are
+    those of Keras' layer.
 
     Args:
         Those of `keras.layers.Dense`.
@@ -43,6 +44,7 @@ class Dense(keras.layers.Dense):
             and len(inputs.shape) > 2
             and standardize_dtype(inputs.dtype) == "float32"
             and self.compute_dtype == "float32"
-            # Files stay as they are.
-            and not exporting()
+            # Other files stay as they are: LiteRT knows Keras' GELU, but ONNX
+            # lacks a function in it.
+            and (exporting_to_onnx() or not exporting())
         )

@@ -84,6 +84,11 @@ def exporting_without_loops() -> bool:
     return exporting() and not called_from(EXPORTERS)
 
 
+def exporting_to_onnx() -> bool:
+    """Returns whether this call traces a model for ONNX."""
+    return called_from(("keras.src.export.onnx", "tf2onnx"))
+
+
 def called_from(modules: tuple[str, ...]) -> bool:
     """Returns whether a caller is in a module that begins with one of these.
 

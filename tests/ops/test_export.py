@@ -16,6 +16,7 @@ from keras_sasa import (
     training,
 )
 from keras_sasa.applications import CONFIGURATIONS, ResNet
+from keras_sasa.applications.nat import NAT, NATOptions
 from keras_sasa.data import load_data
 from keras_sasa.detection import RetinaNet
 from tests.support import process
@@ -310,6 +311,25 @@ def test_halo_attention_of_unknown_size(name, tmp_path):
     layer = HaloAttention2D(4, 2, 4, 1, strides=2, key_filters=2)
     model = keras.Model(inputs, layer(inputs))
     batches = [images(2, 8, 12, 4), images(1, 4, 4, 4)]
+    assert_equal_in_runtime(model, name, tmp_path, batches)
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_nat(name, tmp_path):
+    """Windows are larger than the maps of the last level.
+
+    tf2onnx cannot export a single head with an unknown batch.
+    """
+    options = NATOptions("NATMini", (1, 2), 64, 2, 0.0, 0.5, (1, 2))
+    model = NAT(
+        options,
+        kernel_size=5,
+        weights=None,
+        input_shape=(None, None, 3),
+        classifier_activation=None,
+    )
+    batches = [images(2, 40, 48, 3), images(1, 33, 52, 3)]
     assert_equal_in_runtime(model, name, tmp_path, batches)
 
 
