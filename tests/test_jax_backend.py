@@ -24,6 +24,7 @@ LAYERS = (
 NETWORKS = (
     "applications/test_resnet.py",
     "layers/test_halo_attention_2d.py",
+    "layers/test_neighborhood_attention_2d.py",
     "test_conversion.py",
     "data/test_detection_batches.py",
     "training/test_detection.py",
