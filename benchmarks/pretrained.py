@@ -31,10 +31,9 @@ NETWORKS = {
     "ConvNeXtTiny": (keras.applications.ConvNeXtTiny, 224, 82.1),
     "NATTiny": (applications.NATTiny, 224, 83.2),
     "EfficientNetV2S": (keras.applications.EfficientNetV2S, 384, 83.9),
+    "HaloNet26T": (applications.HaloNet26T, 256, 79.1),
     "ResNet50": (keras.applications.ResNet50, 224, 74.9),
 }
-if hasattr(applications, "HaloNet26T"):
-    NETWORKS["HaloNet26T"] = (applications.HaloNet26T, 256, 79.1)
 PEERS = {
     "transformers NATMini": (224, 81.8),
     "timm halonet26t": (256, 79.1),
