@@ -23,6 +23,7 @@ LAYERS = (
 )
 NETWORKS = (
     "applications/test_resnet.py",
+    "applications/test_halonet.py",
     "layers/test_halo_attention_2d.py",
     "layers/test_neighborhood_attention_2d.py",
     "test_conversion.py",
