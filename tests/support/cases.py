@@ -272,15 +272,15 @@ class Reference:
     Attributes:
         outputs: The output of the layer.
         scores: Its attention scores.
-        directions: By array (the inputs, each weight), directions to move in.
-        changes: By array, for every direction the derivatives of outputs and
-            scores, by central differences.
+        directions: By array (the inputs, each weight), a direction to move in.
+        changes: By array, the derivatives of outputs and scores along it, by
+            central differences.
     """
 
     outputs: np.ndarray
     scores: np.ndarray
-    directions: dict[str, list[np.ndarray]]
-    changes: dict[str, list[tuple[np.ndarray, np.ndarray]]]
+    directions: dict[str, np.ndarray]
+    changes: dict[str, tuple[np.ndarray, np.ndarray]]
 
     def cotangents(self):
         """Random gradients of a loss by outputs and by scores."""
@@ -300,22 +300,21 @@ class Reference:
             atol: Tolerance.
         """
         assert set(gradients) == set(self.directions)
-        for name, directions in self.directions.items():
-            for direction, change in zip(
-                directions, self.changes[name], strict=True
-            ):
-                assert gradients[name].shape == direction.shape, name
-                expected = sum(
-                    np.sum(cotangent * part)
-                    for cotangent, part in zip(cotangents, change, strict=False)
+        for name, direction in self.directions.items():
+            assert gradients[name].shape == direction.shape, name
+            expected = sum(
+                np.sum(cotangent * part)
+                for cotangent, part in zip(
+                    cotangents, self.changes[name], strict=False
                 )
-                np.testing.assert_allclose(
-                    np.sum(gradients[name] * direction),
-                    expected,
-                    rtol=rtol,
-                    atol=atol,
-                    err_msg=f"gradient of {name}",
-                )
+            )
+            np.testing.assert_allclose(
+                np.sum(gradients[name] * direction),
+                expected,
+                rtol=rtol,
+                atol=atol,
+                err_msg=f"gradient of {name}",
+            )
 
 
 @functools.cache
@@ -328,32 +327,27 @@ def reference(name):
     return Reference(outputs, scores, directions, changes)
 
 
-def central_differences(function, arrays, number=2, step=1e-5):
+def central_differences(function, arrays, step=1e-5):
     """Derivatives of all that `function(arrays)` returns, along directions.
 
     Args:
         function: Takes a dict of arrays, returns a tuple of arrays.
         arrays: Dict of float64 arrays.
-        number: Of random directions of length 1 for each array.
         step: Length of the step to either side.
 
     Returns:
-        Directions and derivatives, by array and then by direction.
+        By array, a random direction of length 1 and the derivatives along it.
     """
     random = np.random.default_rng(5)
     directions, changes = {}, {}
     for name, array in arrays.items():
-        directions[name], changes[name] = [], []
-        for _ in range(number):
-            direction = random.normal(size=array.shape)
-            direction /= np.linalg.norm(direction)
-            above = function({**arrays, name: array + step * direction})
-            below = function({**arrays, name: array - step * direction})
-            directions[name].append(direction)
-            changes[name].append(
-                tuple(
-                    (more - less) / (2 * step)
-                    for more, less in zip(above, below, strict=True)
-                )
-            )
+        direction = random.normal(size=array.shape)
+        direction /= np.linalg.norm(direction)
+        above = function({**arrays, name: array + step * direction})
+        below = function({**arrays, name: array - step * direction})
+        directions[name] = direction
+        changes[name] = tuple(
+            (more - less) / (2 * step)
+            for more, less in zip(above, below, strict=True)
+        )
     return directions, changes
