@@ -21,7 +21,11 @@ import pathlib
 
 import numpy as np
 
-from keras_sasa import SelfAttention2D, command_line
+from keras_sasa import (
+    NeighborhoodAttention2D,
+    SelfAttention2D,
+    command_line,
+)
 from keras_sasa._optional_imports import optional_import
 from keras_sasa._paths import local_path_option
 from keras_sasa.data import evaluation_batches
@@ -40,6 +44,8 @@ from keras_sasa.visualize import (
 # Number of validation images for the statistics of heads, and in pictures.
 SAMPLE = 32
 SHOWN = 4
+# The layers whose attention is drawn.
+DRAWN = (SelfAttention2D, NeighborhoodAttention2D)
 
 
 def main(argv=None):
@@ -117,7 +123,7 @@ def pictures(model, images, shown, classes, pixel):
         for layer in model.layers
         if isinstance(layer, SelfAttention2D)
     }
-    if not encodings:
+    if not any(isinstance(layer, DRAWN) for layer in model.layers):
         return
     for place, figure in draw_attention(model, images[shown], evidence, pixel):
         yield f"attention_{place}", figure
@@ -163,7 +169,7 @@ def draw_attention(model, images, evidence, pixel=None):
     It starts from `pixel`, or else from the place with the most evidence for
     the likeliest class. Networks without attention yield nothing.
     """
-    if not any(isinstance(layer, SelfAttention2D) for layer in model.layers):
+    if not any(isinstance(layer, DRAWN) for layer in model.layers):
         return
     pixels = pixel or most_evident(evidence[..., 0], images.shape[1:3])
     looks = list(pixel_attention(model, images, pixels).items())
@@ -177,6 +183,7 @@ def draw_attention(model, images, evidence, pixel=None):
                 look.input_size,
                 look.dilation_rate,
                 title=f"attention of the {place} layer, {name}",
+                centers=look.centers,
             ),
         )
 

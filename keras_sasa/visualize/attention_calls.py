@@ -65,16 +65,55 @@ class AttentionCall:
 
     def queries(self):
         """Returns the rows and the columns of the input that are queries."""
+        return tuple(
+            np.arange(size)[axis.queries()]
+            for axis, size in zip(self._axes(), self.input_size, strict=True)
+        )
+
+    def keys(self):
+        """Returns the rows and the columns of the keys of every query.
+
+        Each is `(queries, kernel_size)`. Some lie outside the image.
+        """
+        return tuple(
+            # An image smaller than a window is padded.
+            axis.keys(max(size, axis.smallest_size))[:size]
+            if axis.shifts
+            else queries[:, None] + steps
+            for axis, size, queries, steps in zip(
+                self._axes(),
+                self.input_size,
+                self.queries(),
+                offsets(self.layer),
+                strict=True,
+            )
+        )
+
+    def centers(self):
+        """Returns the rows and the columns in the middle of the windows.
+
+        They are the queries, except where windows move at the border.
+        """
+        return tuple(keys[:, keys.shape[1] // 2] for keys in self.keys())
+
+    @property
+    def windows_move(self):
+        """Whether windows move inwards at the border of the image."""
+        return any(axis.shifts for axis in self._axes())
+
+    def _axes(self):
         layer = self.layer
-        axes = window_axes(
+        if isinstance(layer, NeighborhoodAttention2D):
+            return window_axes(
+                layer.kernel_size,
+                dilation_rate=layer.dilation_rate,
+                border="shift",
+            )
+        return window_axes(
             layer.kernel_size,
             layer.strides,
             layer.padding,
             layer.dilation_rate,
-        )
-        return tuple(
-            np.arange(size)[axis.queries()]
-            for axis, size in zip(axes, self.input_size, strict=True)
         )
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_sasa.visualize.attention_weights import window_in_image
+from keras_sasa.visualize.attention_weights import place_window
 from keras_sasa.visualize.figures import (
     as_images,
     frame_pixel,
@@ -25,6 +25,7 @@ def plot_attention(
     input_size: tuple[int, int] | None = None,
     dilation_rate: int | Sequence[int] = 1,
     title: str | None = None,
+    centers: Any | None = None,
 ) -> "Figure":
     """Draws the attention weights of one query for each of several images.
 
@@ -44,6 +45,8 @@ def plot_attention(
             Default: the size of the images.
         dilation_rate: Integer or pair, as in the layer.
         title: String above the picture.
+        centers: `batch` pairs (row, column), the middles of the windows.
+            Default: `positions`.
 
     Returns:
         A `matplotlib.figure.Figure`; `figure.savefig(path)` writes it.
@@ -70,16 +73,18 @@ def plot_attention(
     """
     images, weights = as_images(images), np.asarray(weights)
     positions = np.asarray(positions)
+    centers = positions if centers is None else np.asarray(centers)
     if (
         weights.ndim != 4
         or len(weights) != len(images)
         or positions.shape != (len(images), 2)
+        or centers.shape != positions.shape
     ):
         raise ValueError(
             "`weights` must be an array (batch, num_heads, kernel_height, "
-            "kernel_width) and `positions` an array (batch, 2), with the batch "
-            f"of the {len(images)} images. Received: shapes {weights.shape} "
-            f"and {positions.shape}."
+            "kernel_width), `positions` and `centers` arrays (batch, 2), with "
+            f"the batch of the {len(images)} images. Received: shapes "
+            f"{weights.shape}, {positions.shape} and {centers.shape}."
         )
     input_size = input_size or images.shape[1:3]
     columns = 1 + weights.shape[1]
@@ -87,13 +92,13 @@ def plot_attention(
     axes = figure.subplots(len(images), columns, squeeze=False)
     # Coordinates are pixels of the layer's input, not of the image.
     extent = (-0.5, input_size[1] - 0.5, input_size[0] - 0.5, -0.5)
-    for row, (image, heads, position) in enumerate(
-        zip(images, weights, positions, strict=True)
+    for row, (image, heads, position, center) in enumerate(
+        zip(images, weights, positions, centers, strict=True)
     ):
         show(axes[row, 0], image, extent=extent)
-        inside, *placed = window_in_image(
+        inside, *placed = place_window(
             np.concatenate([np.ones((1, *heads.shape[1:])), heads]),
-            *position,
+            *center,
             input_size,
             dilation_rate,
         )

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_sasa._keras_graphs import standardized_inputs
+from keras_sasa.layers import NeighborhoodAttention2D, SelfAttention2D
 from keras_sasa.visualize.attention_calls import (
     ATTENTION_LAYERS,
     attention_calls,
@@ -83,12 +84,16 @@ class PixelAttention:
         weights: Array `(batch, num_heads, kernel_height, kernel_width)`.
         positions: Integers `(batch, 2)`, row and column of the queries in the
             input of the layer.
+        centers: Integers `(batch, 2)`, row and column of the middle of their
+            windows. They differ from `positions` where the windows of
+            `NeighborhoodAttention2D` move at the border.
         input_size: Pair (height, width), size of the input of the layer.
         dilation_rate: Pair, as in the layer.
     """
 
     weights: np.ndarray
     positions: np.ndarray
+    centers: np.ndarray
     input_size: tuple[int, int]
     dilation_rate: tuple[int, int]
 
@@ -97,11 +102,11 @@ class PixelAttention:
         """Weights at their positions, `(batch, num_heads, height, width)`."""
         return np.stack(
             [
-                window_in_image(
+                place_window(
                     heads, row, column, self.input_size, self.dilation_rate
                 )
                 for heads, (row, column) in zip(
-                    self.weights, self.positions, strict=True
+                    self.weights, self.centers, strict=True
                 )
             ]
         )
@@ -120,8 +125,9 @@ def pixel_attention(
     Only the weights of one layer are in memory at a time.
 
     Args:
-        model: A model as for `attention_maps`, with `SelfAttention2D` layers;
-            layers of other classes are skipped.
+        model: A model as for `attention_maps`, with `SelfAttention2D` or
+            `NeighborhoodAttention2D` layers; layers of other classes are
+            skipped.
         images: Inputs of the model. If it has several inputs, the first one
             with four axes contains the images, which must have the data format
             of the layers.
@@ -151,7 +157,9 @@ def pixel_attention(
     group2_block1_attention [13  2] (2, 8, 16, 16)
     group3_block1_attention [6 1] (2, 8, 8, 8)
     """
-    calls = find_calls(model, layers)
+    calls = find_calls(
+        model, layers, (SelfAttention2D, NeighborhoodAttention2D)
+    )
     images = as_batch(model, images)
     shapes = [
         tuple(np.shape(array)) for array in standardized_inputs(model, images)
@@ -200,10 +208,12 @@ def _look(call, shape, pixels):
         np.abs(line[:, None] - place).argmin(axis=0)
         for line, place in zip(queries, places.T, strict=True)
     )
+    centers = call.centers()
     weights = call.weights()
     return PixelAttention(
         weights[np.arange(len(weights)), rows, columns],
         np.stack([queries[0][rows], queries[1][columns]], axis=-1),
+        np.stack([centers[0][rows], centers[1][columns]], axis=-1),
         input_size,
         call.layer.dilation_rate,
     )
@@ -244,7 +254,6 @@ def window_in_image(
            [0, 7, 8, 9],
            [0, 0, 0, 0]])
     """
-    weights = np.asarray(weights)
     if any(
         not 0 <= position < size
         for position, size in zip((row, column), image_size, strict=True)
@@ -253,6 +262,12 @@ def window_in_image(
             "The query must lie in the image. Received: "
             f"row={row}, column={column}, image_size={tuple(image_size)}."
         )
+    return place_window(weights, row, column, image_size, dilation_rate)
+
+
+def place_window(weights, row, column, image_size, dilation_rate):
+    """As `window_in_image`, for any middle (row, column) of a window."""
+    weights = np.asarray(weights)
     rates = np.broadcast_to(dilation_rate, 2)
     (rows, from_rows), (columns, from_columns) = (
         _clip(position, kernel, size, rate)

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_sasa.layers import NeighborhoodAttention2D, SelfAttention2D
 from keras_sasa.visualize.attention_calls import (
     attention_calls,
     find_calls,
@@ -60,7 +61,8 @@ def attention_statistics(
     with the weights of only one layer in memory.
 
     Args:
-        model: A model as for `attention_maps`, with `SelfAttention2D` layers.
+        model: A model as for `attention_maps`, with `SelfAttention2D` or
+            `NeighborhoodAttention2D` layers.
         images: Inputs of the model.
         layers: As for `attention_maps`.
 
@@ -88,7 +90,9 @@ def attention_statistics(
         [Dosovitskiy et al., 2021](https://arxiv.org/abs/2010.11929), section
         4.5 and appendix D.7, for the distance.
     """
-    calls = find_calls(model, layers)
+    calls = find_calls(
+        model, layers, (SelfAttention2D, NeighborhoodAttention2D)
+    )
     parts = collections.defaultdict(list)
     for part in in_parts(model, images):
         for call in attention_calls(model, part, calls):
@@ -105,8 +109,16 @@ def attention_statistics(
 
 
 def _statistics(call):
-    rows, columns = offsets(call.layer)
-    far = np.hypot(rows[:, None], columns)
+    if call.windows_move:
+        # From query to query.
+        rows, columns = (
+            keys - queries[:, None]
+            for keys, queries in zip(call.keys(), call.queries(), strict=True)
+        )
+        far = np.hypot(rows[:, None, :, None], columns[:, None])
+    else:
+        rows, columns = offsets(call.layer)
+        far = np.hypot(rows[:, None], columns)
     weights = call.weights()
     uniform = _uniform_weights(call)
     return AttentionStatistics(
@@ -118,12 +130,13 @@ def _statistics(call):
 
 
 def _uniform_weights(call):
-    """Returns equal weights on the part of each window inside the image."""
+    """Returns equal weights on the part of each window inside the image.
+
+    Windows that move have all their keys, with those of a padding.
+    """
     inside_rows, inside_columns = (
-        _inside(queries, steps, size)
-        for queries, steps, size in zip(
-            call.queries(), offsets(call.layer), call.input_size, strict=True
-        )
+        call.windows_move | ((keys >= 0) & (keys < size))
+        for keys, size in zip(call.keys(), call.input_size, strict=True)
     )
     inside = (
         inside_rows[:, None, :, None] & inside_columns[None, :, None, :]
@@ -132,14 +145,22 @@ def _uniform_weights(call):
     return uniform[None, :, :, None]
 
 
-def _inside(queries, steps, size):
-    """Returns `(queries, kernel_size)`, whether a key lies in the image."""
-    places = queries[:, None] + steps
-    return (places >= 0) & (places < size)
-
-
 def _distance(weights, far):
-    """Returns means over queries; `far` has the distances in a window."""
+    """Returns means over queries.
+
+    Args:
+        weights: `(batch, height, width, num_heads, kernel_height,
+            kernel_width)`.
+        far: Distances in a window, or in the window of each query, `(height,
+            width, kernel_height, kernel_width)`.
+    """
+    if far.ndim == 4:
+        totals = [
+            np.einsum("ijnuv,ijuv->n", image, far, dtype="float64")
+            for image in weights
+        ]
+        queries = weights.sum(axis=(1, 2, 4, 5), dtype="float64")
+        return _ratio(np.stack(totals), queries)
     window = weights.sum(axis=(1, 2), dtype="float64")
     # The weights of a query sum to 1, or to 0 if it has no key. Hence the sum
     # of all weights is the number of queries with keys.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_sasa import SelfAttention2D
+from keras_sasa import NeighborhoodAttention2D, SelfAttention2D
 from keras_sasa.applications import ResNet
 from keras_sasa.applications.nat import NAT
 from keras_sasa.visualize import (
@@ -20,6 +20,7 @@ from keras_sasa.visualize import (
     plot_attention,
     plot_detections,
     plot_history,
+    position_logits,
     window_in_image,
 )
 from tests.support import oracle
@@ -187,7 +188,38 @@ def test_neighborhood_attention():
     for weights in maps.values():
         np.testing.assert_allclose(weights.sum((-2, -1)), 1, atol=1e-5)
     with pytest.raises(ValueError, match="at least one `SelfAttention2D`"):
-        pixel_attention(model, images(2, 20, 26, 3), (0, 0))
+        position_logits(model, images(2, 20, 26, 3))
+
+
+def test_pixel_of_neighborhood_attention():
+    """Windows move at the border, and exceed a map that is too small."""
+    inputs = keras.Input((5, 9, 4))
+    layer = NeighborhoodAttention2D(2, 3, (2, 1), name="attend")
+    model = keras.Model(inputs, layer(inputs))
+    batch = images(2, 5, 9, 4)
+    pixels = np.array([[0, 0], [4, 7]])
+    look = pixel_attention(model, batch, pixels)["attend"]
+    weights = attention_maps(model, batch)["attend"]
+    np.testing.assert_array_equal(look.positions, pixels)
+    # Rows 0, 2, 4 of a map that is padded to six rows; columns 0 to 2, 6 to 8.
+    np.testing.assert_array_equal(look.centers, [[2, 1], [2, 7]])
+    np.testing.assert_array_equal(look.weights[1], weights[1, 4, 7])
+    expected = np.zeros((2, 5, 9), "float32")
+    expected[:, ::2, 6:] = weights[1, 4, 7]
+    np.testing.assert_array_equal(look.in_image[1], expected)
+    assert (
+        len(
+            plot_attention(
+                batch[..., :3],
+                look.weights,
+                look.positions,
+                look.input_size,
+                look.dilation_rate,
+                centers=look.centers,
+            ).axes
+        )
+        == 6
+    )
 
 
 def test_batch_normalization_is_not_training():

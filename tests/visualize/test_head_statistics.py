@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_sasa import SelfAttention2D
+from keras_sasa import NeighborhoodAttention2D, SelfAttention2D
 from keras_sasa.visualize import (
     AttentionStatistics,
     attention_calls,
@@ -353,3 +353,26 @@ def test_plot_position_logits(tmp_path):
     drawn = [len(axes.images) for axes in figure.axes[:6]]
     assert drawn == [1, 1, 1, 1, 1, 0]
     figure.savefig(tmp_path / "positions.png")
+
+
+def test_statistics_of_neighborhood_attention():
+    """Against a loop over the keys of every query."""
+    inputs = keras.Input((5, 7, 4))
+    layer = NeighborhoodAttention2D(2, 3, name="attend")
+    model = keras.Model(inputs, layer(inputs))
+    batch = np.random.default_rng(0).normal(size=(2, 5, 7, 4))
+    weights = attention_maps(model, batch)["attend"]
+    distance, uniform = np.zeros((2, 2)), 0.0
+    for i, j, a, b in np.ndindex(5, 7, 3, 3):
+        row, column = (
+            min(max(place - 1, 0), size - 3) + key - place
+            for place, size, key in ((i, 5, a), (j, 7, b))
+        )
+        far = np.hypot(row, column)
+        distance += weights[:, i, j, :, a, b] * far / 35
+        uniform += far / 9 / 35
+    found = attention_statistics(model, batch)["attend"]
+    np.testing.assert_allclose(found.distance, distance, rtol=1e-5)
+    np.testing.assert_allclose(found.uniform_distance, uniform, rtol=1e-5)
+    np.testing.assert_allclose(found.uniform_entropy, np.log(9), rtol=1e-6)
+    assert found.entropy.shape == (2, 2)
