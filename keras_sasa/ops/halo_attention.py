@@ -19,8 +19,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sasa.ops.exporters import exporting
 from keras_sasa.ops.precision import compute_dtype
+from keras_sasa.ops.size_checks import require_while_running
 from keras_sasa.ops.sizes import ceil_divide
 from keras_sasa.ops.softmax import softmax
 
@@ -136,25 +136,15 @@ def _requirement(block_size):
 def _check_while_running(block_size, *maps):
     """Returns maps that fail where their size was unknown and does not fit."""
     *_, value = maps
-    # Exported files may not know assertions; cutting fails in them.
-    if (
-        None not in tuple(value.shape[1:3])
-        or keras.backend.backend() != "tensorflow"
-        or exporting()
-    ):
-        return maps
-    import tensorflow as tf
-
     sizes = ops.shape(value)[1:3]
-    checks = [
-        tf.debugging.Assert(
-            size % block_size == 0, [_requirement(block_size), *sizes]
-        )
-        for size in sizes
-    ]
-    # Otherwise the order is open, and cutting may fail first.
-    with tf.control_dependencies(checks):
-        return [tf.identity(map_) for map_ in maps]
+    return require_while_running(
+        [
+            (size % block_size == 0, [_requirement(block_size), *sizes])
+            for size in sizes
+            if not isinstance(size, int)
+        ],
+        maps,
+    )
 
 
 def _cut(maps, side):

@@ -29,6 +29,7 @@ from keras_sasa.ops.local_attention.projections import Projections
 from keras_sasa.ops.local_attention.table import IMPLEMENTATIONS
 from keras_sasa.ops.local_attention.window import window_axes
 from keras_sasa.ops.precision import compute_dtype
+from keras_sasa.ops.size_checks import require_while_running
 
 
 def available() -> dict[str, str | None]:
@@ -141,6 +142,9 @@ def local_attention(
         scores=bool(return_attention_scores),
     )
     _check_shapes(problem, query, value, weights)
+    query, key, value = require_while_running(
+        _check_sizes(problem, value), (query, key, value)
+    )
     if mask is not None:
         _check_mask(mask, value)
 
@@ -294,7 +298,6 @@ def _check_shapes(problem, query, value, weights):
             f"{axis.output_size(size)}. Received: query.shape="
             f"{tuple(query.shape)}, value.shape={tuple(value.shape)}."
         )
-    _check_sizes(problem, value)
     if problem.position is None:
         return
     for name, weight, expected in zip(
@@ -314,11 +317,16 @@ def _check_shapes(problem, query, value, weights):
 
 
 def _check_sizes(problem, value):
-    """Fails where windows that move do not fit; in a graph when it runs."""
-    for name, axis, known, size in zip(
+    """Fails where windows that move do not fit.
+
+    Returns:
+        The requirements that can be checked only while a graph runs, for
+        `require_while_running`.
+    """
+    unknown = []
+    for name, axis, size in zip(
         ("height", "width"),
         problem.axes,
-        value.shape[1:3],
         ops.shape(value)[1:3],
         strict=True,
     ):
@@ -327,10 +335,11 @@ def _check_sizes(problem, value):
             f" = {axis.smallest_size} pixels or more along each axis. "
             f"Received: a {name} of "
         )
-        if known is not None:
-            if known < axis.smallest_size:
-                raise ValueError(f"{requirement}{known}.")
-        elif axis.smallest_size and keras.backend.backend() == "tensorflow":
-            import tensorflow as tf
-
-            tf.debugging.Assert(size >= axis.smallest_size, [requirement, size])
+        if not isinstance(size, int):
+            if axis.smallest_size:
+                unknown.append(
+                    (size >= axis.smallest_size, [requirement, size])
+                )
+        elif size < axis.smallest_size:
+            raise ValueError(f"{requirement}{size}.")
+    return unknown
