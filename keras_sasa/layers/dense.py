@@ -38,6 +38,11 @@ class Dense(keras.layers.Dense):
             return outputs
         return self.activation(outputs)
 
+    def quantize(self, mode=None, type_check=True, **options):
+        # Keras refuses classes that are not its own.
+        own = type(self) is Dense
+        return super().quantize(mode, type_check and not own, **options)
+
     def _can_fuse(self, inputs):
         return (
             keras.backend.backend() == "tensorflow"

@@ -111,3 +111,15 @@ def test_it_is_keras_layer_in_files(tmp_path, fused_calls):
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert type(loaded.layers[1]) is Dense
     np.testing.assert_array_equal(loaded(inputs), model(inputs))
+
+
+def test_quantization(fused_calls):
+    """By Keras, whose layer then takes the calls."""
+    inputs = maps(2, 4, 3, 6)
+    outputs = []
+    for layer in pair(6, "gelu"):
+        layer.quantize("int8")
+        outputs.append(keras.ops.convert_to_numpy(layer(inputs)))
+        assert keras.backend.standardize_dtype(layer._kernel.dtype) == "int8"
+    np.testing.assert_array_equal(*outputs)
+    assert not fused_calls
