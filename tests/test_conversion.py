@@ -500,6 +500,7 @@ def test_class_that_is_made_from_a_graph_is_kept():
     assert history["loss"] == [0.0]
 
 
+@pytest.mark.large
 def test_detector_stays_a_detector(tmp_path):
     model = tiny_detector(bounding_box_format="yxyx", max_detections=7)
     model.compile("sgd")

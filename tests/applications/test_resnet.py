@@ -361,6 +361,7 @@ def test_training_learns():
     assert losses[-1] < 0.5 * losses[0]
 
 
+@pytest.mark.large
 def test_gradients_do_not_grow_with_depth():
     """They do where all blocks take part from the start."""
     keras.utils.set_random_seed(0)

@@ -758,7 +758,7 @@ def test_nan_and_infinity(native_available, name, place, special):
         )
 
 
-@pytest.mark.large_on_jax
+@pytest.mark.large
 def test_training_is_that_of_the_definition(native_calls):
     random = np.random.default_rng(0)
     images = random.normal(size=(16, 8, 8, 3)).astype("float32")

@@ -162,7 +162,7 @@ def assert_equal_in_runtime(model, name, folder, batches, **options):
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", RUNTIMES)
+@pytest.mark.parametrize("name", ["litert", "onnx", large("tf_saved_model")])
 def test_classifier(name, tmp_path, native_calls):
     """Two bands of tiles; the kernel computes what the export is held to."""
     model = classifier(40, "small")
@@ -229,12 +229,13 @@ def test_saving_a_trace_with_the_kernel_warns(servers, tmp_path):
         caught
     ):
         tf.saved_model.save(module, tmp_path / "kernel", signature)
-    assert len(caught) == 1
+    # On Python 3.13, AutoGraph adds warnings of deprecated functions.
+    assert [warning.category for warning in caught].count(UserWarning) == 1
     # What TensorFlow traces while it saves, and Keras' own functions.
     model = module.model
     model.predict(batch, verbose=0)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         tf.saved_model.save(model, tmp_path / "model")
 
 
@@ -268,13 +269,13 @@ LAYERS = {
 }
 
 
-# The quick run has every layer once. In `SavedModel` it is TensorFlow's graph,
+# In `SavedModel` it is TensorFlow's graph,
 # which other tests run for unknown sizes.
 @pytest.mark.parametrize(
     "name, keys",
     [
-        ("litert", ["dilated", "patches"]),
-        ("onnx", ["absolute", "strided"]),
+        ("litert", ["dilated"]),
+        ("onnx", ["absolute"]),
         *(large(name, list(LAYERS)) for name in RUNTIMES),
     ],
 )
@@ -425,8 +426,8 @@ def quantize_onnx(source, target, images):
 @pytest.mark.parametrize(
     "kind, bound",
     [
-        ("weights", 0.02),
         (INT8, 0.1),
+        large("weights", 0.02),
         large(INT16, 0.01),
         large("onnx", 0.1),
     ],
@@ -522,7 +523,7 @@ def test_quantized_is_as_accurate(tmp_path):
     assert paths["weights"].stat().st_size < paths["float32"].stat().st_size
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", large("mixed_float16")])
 def test_mixed_precision_becomes_float32(policy, tmp_path):
     """The recipe of the guide to exports, with models in models."""
     keras.config.set_dtype_policy(policy)

@@ -141,10 +141,11 @@ def local_attention(
         dropout=dropout_mask is not None,
         scores=bool(return_attention_scores),
     )
-    _check_shapes(problem, query, value, weights)
+    _check_shapes(problem, query, value)
     query, key, value = require_while_running(
         _check_sizes(problem, value), (query, key, value)
     )
+    _check_weights(problem, value.shape[-1], weights)
     if mask is not None:
         _check_mask(mask, value)
 
@@ -274,7 +275,7 @@ def _check_mask(mask, value):
         )
 
 
-def _check_shapes(problem, query, value, weights):
+def _check_shapes(problem, query, value):
     for name, tensor in (("query", query), ("value", value)):
         if len(tensor.shape) != 4:
             raise ValueError(
@@ -298,6 +299,9 @@ def _check_shapes(problem, query, value, weights):
             f"{axis.output_size(size)}. Received: query.shape="
             f"{tuple(query.shape)}, value.shape={tuple(value.shape)}."
         )
+
+
+def _check_weights(problem, filters, weights):
     if problem.position is None:
         return
     for name, weight, expected in zip(
