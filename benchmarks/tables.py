@@ -434,8 +434,8 @@ def pretrained(label):
             f"`{name}`" if " " not in name else name,
             f"{row['image_size']} pixels",
             f"{row['published_accuracy']} %",
-            number(row, "fastest_ms", 1),
-            number(rows.get((name, "8")), "fastest_ms", 1),
+            number(row, "median_ms", 1),
+            number(rows.get((name, "8")), "median_ms", 1),
         ]
         for (name, batch), row in rows.items()
         if batch == "1"
@@ -444,7 +444,7 @@ def pretrained(label):
         f"{label}: network",
         "images",
         "published accuracy",
-        "ms per image, batch 1",
+        "median ms per image, batch 1",
         "batch 8",
     ]
     return with_source(table(header, lines), *rows.values())

@@ -62,6 +62,7 @@ def attention_layers(model):
     ]
 
 
+@pytest.mark.large
 def test_groups_and_stem_of_resnet50():
     model = keras.applications.ResNet50(
         weights=None, input_shape=(32, 32, 3), classes=5

@@ -325,6 +325,7 @@ def test_corrupt_images_are_left_out_of_the_evaluation_too(
     assert before == pytest.approx(after, abs=1e-6)
 
 
+@pytest.mark.large
 def test_network_without_attention(classifier, same_process, tmp_path):
     classifier.main([*TINY, "--spatial", "conv", "--output", str(tmp_path)])
     names = {path.name for path in tmp_path.iterdir()}
@@ -663,13 +664,13 @@ def test_classify_wants_probabilities(load):
 @pytest.mark.parametrize(
     "changes, missing",
     [
-        (
+        pytest.param(
             {"spatial": "conv"},
             {"attention_first", "attention_last", "heads", "positions"},
+            id="conv",
         ),
-        ({"position_encoding": "absolute"}, {"positions"}),
+        large({"position_encoding": "absolute"}, {"positions"}, id="absolute"),
     ],
-    ids=["conv", "absolute"],
 )
 def test_look_inside_draws_what_there_is(load, tmp_path, changes, missing):
     save_untrained({**SMALL, **changes}, tmp_path)

@@ -14,11 +14,11 @@ LAYERS = (
     "test_derivatives.py",
     "layers/test_self_attention_2d.py",
     "layers/test_attention_stem.py",
-    "ops/test_epilogue.py",
     "ops/test_native_dispatch.py",
     "kernels/test_kernel.py",
 )
 NETWORKS = (
+    "ops/test_epilogue.py",
     "ops/test_exporters.py",
     "layers/test_batch_normalization.py",
     "fusion/test_fused_model.py",

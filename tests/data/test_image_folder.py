@@ -300,7 +300,7 @@ FOLDERS = strategies.dictionaries(
 )
 
 
-@hypothesis.settings(max_examples=100, derandomize=True, deadline=None)
+@hypothesis.settings(max_examples=50, derandomize=True, deadline=None)
 @hypothesis.given(
     FOLDERS, strategies.sampled_from([None, None, 0, 1]), strategies.booleans()
 )

@@ -40,6 +40,7 @@ def scenes(number=4, side=64):
     return images, {"boxes": boxes, "labels": labels}
 
 
+@pytest.mark.large
 def test_tiny_detector_learns_four_images_and_saves(tmp_path):
     keras.utils.set_random_seed(0)
     model = tiny_detector(filters=32)

@@ -10,7 +10,7 @@ from keras.src.testing import TestCase
 
 from keras_sasa import SelfAttention2D
 from tests.support.config import assert_config_complete
-from tests.support.parameters import large_on_jax
+from tests.support.parameters import large, large_on_jax
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 9, 8, 5)).astype("float32")
 
@@ -415,7 +415,7 @@ def test_integer_images(strides):
     )
 
 
-@pytest.mark.parametrize("jit_compile", [large_on_jax(False), True])
+@pytest.mark.parametrize("jit_compile", [large(False), True])
 def test_fit_compiled_and_not(jit_compile):
     model = keras.Sequential(
         [

@@ -250,9 +250,8 @@ def test_data_sets_call_the_kernel(servers, native_calls):
     assert list(data)
 
 
-@pytest.mark.parametrize(
-    "name", ["litert", large("tf_saved_model"), large("onnx")]
-)
+@pytest.mark.large
+@pytest.mark.parametrize("name", RUNTIMES)
 def test_classifier_of_unknown_size(name, tmp_path):
     """Sizes that tiles and blocks of the stem do not divide."""
     batches = [images(2, 42, 27, 3), images(1, 13, 50, 3)]

@@ -312,7 +312,7 @@ def native_cases(draw):
 
 
 @pytest.mark.large_on_jax
-@settings(property_test, max_examples=4 if BACKEND == "jax" else 40)
+@settings(property_test, max_examples=4 if BACKEND == "jax" else 20)
 @given(native_cases())
 def test_native_agrees_with_the_definition(native_available, case):
     inputs = case.make_inputs()
