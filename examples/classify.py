@@ -4,9 +4,9 @@
     python examples/classify.py --network NATMini IMAGE...
 
 `train_classifier.py` trains the model. Its file may be anywhere: it describes
-how to prepare photos and names its classes. A published network knows those of
-ImageNet. The script prints the likeliest classes of each photo with their
-probabilities, and writes to `--output` (default `classified`):
+how to prepare photos and names its classes. A published network knows the
+classes of ImageNet. The script prints the likeliest classes of each photo with
+their probabilities, and writes to `--output` (default `classified`):
 
 - `evidence/NAME.png`: the places for (red) and against (blue) the two likeliest
   classes,

@@ -40,7 +40,7 @@ class PublishedNetwork:
 
     @property
     def label(self) -> str:
-        """The name with what is not its default."""
+        """The name, with the options that differ from its defaults."""
         options = "".join(
             f", {key}={value}" for key, value in self.options.items()
         )

@@ -12,13 +12,13 @@ class Dense(keras.layers.Dense):
     """`keras.layers.Dense` on maps in one step, with its bias and GELU.
 
     In inference mode, in float32, TensorFlow's graphs compute a matrix product,
-    its bias and an exact GELU as one operation where oneDNN runs. An exact GELU
-    can be exported to ONNX, which that of Keras on TensorFlow 2.21 cannot.
-    Elsewhere, it is Keras' layer. Arguments, weights, config and results are
-    those of Keras' layer.
+    its bias and an exact GELU as one operation where oneDNN runs. The exact
+    GELU can be exported to ONNX; with Keras' own, the export fails on
+    TensorFlow 2.21. Elsewhere, it is Keras' layer. Arguments, weights, config
+    and results do not differ.
 
     Args:
-        Those of `keras.layers.Dense`.
+        As for `keras.layers.Dense`.
 
     Example:
 
@@ -51,5 +51,5 @@ class Dense(keras.layers.Dense):
             and self.compute_dtype == "float32"
             # Other files stay as they are: LiteRT knows Keras' GELU, but ONNX
             # lacks a function in it.
-            and (exporting_to_onnx() or not exporting())
+            and (not exporting() or exporting_to_onnx())
         )

@@ -21,7 +21,7 @@ class LayerNormalization(keras.layers.LayerNormalization):
     results are those of Keras' layer.
 
     Args:
-        Those of `keras.layers.LayerNormalization`.
+        As for `keras.layers.LayerNormalization`.
 
     Example:
 

@@ -132,7 +132,7 @@ def _statistics(call):
 def _uniform_weights(call):
     """Returns equal weights on the part of each window inside the image.
 
-    Windows that move have all their keys, with those of a padding.
+    Windows that move have all their keys, including padded ones.
     """
     inside_rows, inside_columns = (
         call.windows_move | ((keys >= 0) & (keys < size))

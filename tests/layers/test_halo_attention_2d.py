@@ -1,6 +1,5 @@
 """Halo attention: its numbers, and the layer as Keras knows it."""
 
-import dataclasses
 import functools
 
 import keras
@@ -11,51 +10,16 @@ from keras.src.testing import TestCase
 from keras_sasa import HaloAttention2D
 from tests.support import oracle
 from tests.support.backend import BACKEND, MODES, value_and_gradients
-from tests.support.cases import Reference, central_differences
 from tests.support.config import assert_config_complete
+from tests.support.layer_case import LayerCase
 from tests.support.parameters import in_turn, large_on_jax, product
 
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-11}
 
 
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """One layer and the size of the images it sees."""
-
-    height: int
-    width: int
-    arguments: dict = dataclasses.field(default_factory=dict)
-    channels: int = 3
-    batch: int = 2
-
-    @property
-    def layer_arguments(self):
-        return {
-            "filters": 4,
-            "num_heads": 2,
-            "block_size": 2,
-            "halo_size": 1,
-            **self.arguments,
-        }
-
-    @property
-    def input_shape(self):
-        if self.arguments.get("data_format") == "channels_first":
-            return self.batch, self.channels, self.height, self.width
-        return self.batch, self.height, self.width, self.channels
-
-    def make_layer(self, dtype="float64", **options):
-        layer = HaloAttention2D(
-            **{**self.layer_arguments, **options}, dtype=dtype
-        )
-        layer.build(self.input_shape)
-        random = np.random.default_rng(2)
-        for weight in layer.weights:
-            weight.assign(random.normal(scale=0.5, size=weight.shape))
-        return layer
-
-    def make_inputs(self):
-        return np.random.default_rng(1).normal(size=self.input_shape)
+class Case(LayerCase):
+    layer_class = HaloAttention2D
+    defaults = {"filters": 4, "num_heads": 2, "block_size": 2, "halo_size": 1}
 
     def oracle(self, arrays):
         weights = dict(arrays)
@@ -92,16 +56,7 @@ COMPILED = ("default", "strides_odd_blocks", "halo_of_a_block", "strides")
 
 @functools.cache
 def reference(name):
-    case = CASES[name]
-    arrays = {
-        "inputs": case.make_inputs(),
-        **{
-            weight.name: keras.ops.convert_to_numpy(weight)
-            for weight in case.make_layer().weights
-        },
-    }
-    outputs, scores = case.oracle(arrays)
-    return Reference(outputs, scores, *central_differences(case.oracle, arrays))
+    return CASES[name].reference()
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from keras.src.testing import TestCase
 from keras_sasa import NeighborhoodAttention2D, local_attention
 from tests.support import oracle
 from tests.support.backend import BACKEND, MODES, value_and_gradients
-from tests.support.cases import Reference, central_differences
 from tests.support.config import assert_config_complete
+from tests.support.layer_case import LayerCase
 from tests.support.parameters import in_turn, large, large_on_jax, product
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 9, 8, 4)).astype("float32")
@@ -20,37 +20,11 @@ TOLERANCE = {"rtol": 1e-9, "atol": 1e-11}
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
-    """One layer and the size of the images it sees."""
-
-    height: int
-    width: int
-    arguments: dict = dataclasses.field(default_factory=dict)
+class Case(LayerCase):
     channels: int = 4
-    batch: int = 2
 
-    @property
-    def layer_arguments(self):
-        return {"num_heads": 2, "kernel_size": 3, **self.arguments}
-
-    @property
-    def input_shape(self):
-        if self.arguments.get("data_format") == "channels_first":
-            return self.batch, self.channels, self.height, self.width
-        return self.batch, self.height, self.width, self.channels
-
-    def make_layer(self, dtype="float64", **options):
-        layer = NeighborhoodAttention2D(
-            **self.layer_arguments, dtype=dtype, **options
-        )
-        layer.build(self.input_shape)
-        random = np.random.default_rng(2)
-        for weight in layer.weights:
-            weight.assign(random.normal(scale=0.5, size=weight.shape))
-        return layer
-
-    def make_inputs(self):
-        return np.random.default_rng(1).normal(size=self.input_shape)
+    layer_class = NeighborhoodAttention2D
+    defaults = {"num_heads": 2, "kernel_size": 3}
 
     def oracle(self, arrays):
         weights = dict(arrays)
@@ -94,16 +68,7 @@ COMPILED = (
 
 @functools.cache
 def reference(name):
-    case = CASES[name]
-    arrays = {
-        "inputs": case.make_inputs(),
-        **{
-            weight.name: keras.ops.convert_to_numpy(weight)
-            for weight in case.make_layer().weights
-        },
-    }
-    outputs, scores = case.oracle(arrays)
-    return Reference(outputs, scores, *central_differences(case.oracle, arrays))
+    return CASES[name].reference()
 
 
 def in_every_mode(complete, *compiled):

@@ -71,7 +71,7 @@ class BiasTables {
 
   void Fill(const float* bias, int64_t vector, float* table) const {
     const float* biases[kLanes];
-    Bits lanes[kLanes];  // Those of a head.
+    Bits lanes[kLanes];  // The lanes of a head.
     int64_t count = 0;
     for (int64_t i = 0; i < kLanes; ++i) {
       const int64_t head = layout_.lane_head[vector * kLanes + i];
