@@ -1,13 +1,18 @@
-"""Settings of all tests: what is skipped, and a clean Keras for each."""
+"""Settings of all tests: which run, and a clean Keras for each."""
 
 import gc
 import os
+import sys
 
 import pytest
 
 from tests.support.process import FASTER_COMPILATION
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+if "--run-large" not in sys.argv:
+    # Small operations are faster without oneDNN. The programs that tests run in
+    # processes of their own have it.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 XLA_FLAGS = FASTER_COMPILATION
 if os.environ.get("KERAS_BACKEND") == "jax":
     # Two devices for the tests on several.
@@ -56,34 +61,57 @@ def pytest_xdist_make_scheduler(config, log):
 def pytest_collection_modifyitems(config, items):
     # A worker that begins with the longest is not waited for in the end.
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+    names = []
     if not config.getoption("--run-network"):
-        skip = pytest.mark.skip(reason="downloads; run with --run-network")
-        for item in items:
-            if item.get_closest_marker("network"):
-                item.add_marker(skip)
-    if config.getoption("--run-large"):
-        return
-    names = ["large"]
-    if os.environ.get("KERAS_BACKEND") == "jax":
-        names.append("large_on_jax")
-    skip = pytest.mark.skip(reason="takes minutes; run with --run-large")
+        names.append("network")
+    if not config.getoption("--run-large"):
+        names.append("large")
+        if os.environ.get("KERAS_BACKEND") == "jax":
+            names.append("large_on_jax")
+    groups = {False: [], True: []}
     for item in items:
-        if any(item.get_closest_marker(name) for name in names):
-            item.add_marker(skip)
+        left_out = any(item.get_closest_marker(name) for name in names)
+        groups[left_out].append(item)
+    if groups[True]:
+        config.hook.pytest_deselected(items=groups[True])
+    items[:] = groups[False]
 
 
 def pytest_collection_finish(session):
     """Spares the garbage collector the millions of objects of the imports.
 
     Going through them takes half a second each time, and it waits until there
-    are a quarter as many new ones: gigabytes of graphs that nobody uses.
+    are a quarter as many new ones: gigabytes of graphs that nobody uses. It
+    starts after 700 new objects, of which a layer has thousands.
     """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 10)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cached_kernels():
+    """Keeps the kernels of TensorFlow's operations from one test to the next.
+
+    Clearing a session or setting a seed drops them all, and every kernel takes
+    a millisecond to make. Nothing here draws from kernels that hold a state.
+    """
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    from tensorflow.python.eager import context
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            context.pywrap_tfe, "TFE_ContextClearCaches", lambda handle: None
+        )
+        yield
 
 
 @pytest.fixture(autouse=True)
-def clean_keras():
+def clean_keras(cached_kernels):
     """Leaves no name, seed or setting of one test to the next."""
     import keras
 

@@ -121,7 +121,8 @@ def test_bfloat16_of_unknown_size():
         input_signature=[tf.TensorSpec((None, None, None, 5))],
         autograph=False,
     )
-    array = tf.constant(images(2, 6, 7))
+    # Small logits: XLA and TensorFlow round products to bfloat16 differently.
+    array = tf.constant(0.3 * images(2, 6, 7))
     expected = values_and_gradients(layer, array)
     compiled = tf.function(function, jit_compile=True)
     for actual in (function(array), compiled(array)):

@@ -14,6 +14,7 @@ from keras_sasa.ops.local_attention.projections import Projections
 from keras_sasa.ops.local_attention.window import window_axes
 from tests.support import oracle
 from tests.support.backend import BACKEND, MODES, value_and_gradients
+from tests.support.cases import Reference, central_differences
 from tests.support.parameters import product
 
 CHANNELS, FILTERS, HEADS = 3, 4, 2
@@ -82,7 +83,7 @@ def make_arrays(size, use_bias):
 
 @functools.cache
 def reference(name):
-    """Inputs, weights, outputs, a cotangent and gradients of a case."""
+    """Inputs, weights, outputs, and their derivatives along directions."""
     size, window, steps = CASES[name]
     window = dict(window)
     inputs, weights = make_arrays(size, window.pop("use_bias", False))
@@ -96,15 +97,15 @@ def reference(name):
             kernel_size=3,
             **window,
         )
-        return oracle.epilogue(
+        outputs = oracle.epilogue(
             outputs, arrays["scale"], arrays["offset"], **steps
         )
+        return (outputs,)
 
     arrays = {"inputs": inputs, **weights}
-    expected = loop(arrays)
-    cotangent = np.random.default_rng(1).normal(size=expected.shape)
-    gradients = oracle.numerical_gradient(loop, arrays, cotangent)
-    return inputs, weights, expected, cotangent, gradients
+    (expected,) = loop(arrays)
+    directions, changes = central_differences(loop, arrays)
+    return inputs, weights, Reference(expected, None, directions, changes)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,8 @@ def reference(name):
 def test_values_and_gradients(implementation, mode, name):
     _, window, steps = CASES[name]
     window = {key: window[key] for key in window if key != "use_bias"}
-    inputs, weights, expected, cotangent, gradients = reference(name)
+    inputs, weights, expected = reference(name)
+    cotangent = np.random.default_rng(1).normal(size=expected.outputs.shape)
     dtype = "float32" if implementation == "native" else "float64"
     layer = AttentionWithEpilogue(weights, window, steps, implementation, dtype)
     result = value_and_gradients(
@@ -134,12 +136,8 @@ def test_values_and_gradients(implementation, mode, name):
         if implementation == "native"
         else {"rtol": 1e-6, "atol": 1e-7}
     )
-    np.testing.assert_allclose(result.outputs, expected, **tolerance)
-    assert set(gradients) == set(result.gradients)
-    for key, gradient in gradients.items():
-        np.testing.assert_allclose(
-            result.gradients[key], gradient, err_msg=key, **tolerance
-        )
+    np.testing.assert_allclose(result.outputs, expected.outputs, **tolerance)
+    expected.check_gradients(result.gradients, cotangent, **tolerance)
 
 
 @pytest.mark.parametrize(

@@ -114,11 +114,13 @@ def _tensorflow(layer, function, inputs, cotangents, mode, call):
         [tf.constant(cotangent) for cotangent in cotangents],
         arrays,
     )
+    # Converting the source takes a tenth of a second, and changes nothing here.
     if mode == "jit":
-        compute = tf.function(compute, jit_compile=True)
+        compute = tf.function(compute, autograph=False, jit_compile=True)
     elif mode != "eager":
         compute = tf.function(
             compute,
+            autograph=False,
             input_signature=tf.nest.map_structure(
                 functools.partial(_unknown, layer), arguments
             ),

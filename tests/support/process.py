@@ -7,10 +7,13 @@ import subprocess
 import sys
 from textwrap import dedent
 
-# Flags of XLA. Machine code that is not optimized is made in half the time.
+# Flags of XLA. Machine code that is not optimized is made in half the time, and
+# fused operations that are not written as MLIR first in half of that.
 FASTER_COMPILATION = (
     "--xla_backend_optimization_level=0 "
-    "--xla_llvm_disable_expensive_passes=true"
+    "--xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1"
 )
 
 
@@ -38,10 +41,13 @@ def run_until_killed(program, *arguments, **environment):
 
 
 def _run(program, arguments, environment):
+    inherited = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    # As users have it; conftest.py switches it off for the other tests.
+    inherited.pop("TF_ENABLE_ONEDNN_OPTS", None)
     return subprocess.run(
         [sys.executable, "-c", dedent(program), *map(str, arguments)],
         cwd=pathlib.Path(__file__).parents[2],
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", **environment},
+        env={**inherited, **environment},
         capture_output=True,
         text=True,
     )
