@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+import weakref
 
 import pytest
 
@@ -89,7 +90,7 @@ def pytest_collection_finish(session):
     gc.set_threshold(50_000, 20, 10)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def cached_kernels():
     """Keeps the kernels of TensorFlow's operations from one test to the next.
 
@@ -98,23 +99,48 @@ def cached_kernels():
     """
     import keras
 
-    if keras.backend.backend() != "tensorflow":
-        yield
-        return
-    from tensorflow.python.eager import context
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            context.pywrap_tfe, "TFE_ContextClearCaches", lambda handle: None
-        )
+        if keras.backend.backend() == "tensorflow":
+            from tensorflow.python.eager import context
+
+            patch.setattr(
+                context.pywrap_tfe,
+                "TFE_ContextClearCaches",
+                lambda handle: None,
+            )
         yield
+
+
+@pytest.fixture(scope="session")
+def living_iterators():
+    """A set of the iterators of `tf.data` that still exist.
+
+    An iterator has a thread that wakes up after ever longer times, and its end
+    may wait for that: half a minute, where it lay in the garbage for as long.
+    """
+    import keras
+
+    iterators = weakref.WeakSet()
+    with pytest.MonkeyPatch.context() as patch:
+        if keras.backend.backend() == "tensorflow":
+            from tensorflow.python.data.ops.iterator_ops import OwnedIterator
+
+            create = OwnedIterator._create_iterator
+
+            def spy(self, *args, **kwargs):
+                iterators.add(self)
+                return create(self, *args, **kwargs)
+
+            patch.setattr(OwnedIterator, "_create_iterator", spy)
+        yield iterators
 
 
 @pytest.fixture(autouse=True)
-def clean_keras(cached_kernels):
+def clean_keras(cached_kernels, living_iterators):
     """Leaves no name, seed or setting of one test to the next."""
     import keras
 
+    before = set(map(id, living_iterators))
     # Without collecting garbage, which takes a tenth of a second.
     keras.backend.clear_session(free_memory=False)
     keras.utils.set_random_seed(1)
@@ -123,6 +149,8 @@ def clean_keras(cached_kernels):
     keras.config.set_dtype_policy("float32")
     keras.config.set_image_data_format("channels_last")
     keras.backend.clear_session(free_memory=False)
+    if not before.issuperset(map(id, living_iterators)):
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

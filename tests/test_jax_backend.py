@@ -14,14 +14,14 @@ LAYERS = (
     "test_derivatives.py",
     "layers/test_self_attention_2d.py",
     "layers/test_attention_stem.py",
+    "layers/test_batch_normalization.py",
     "ops/test_native_dispatch.py",
+    "ops/test_epilogue.py",
+    "fusion/test_fused_model.py",
     "kernels/test_kernel.py",
 )
 NETWORKS = (
-    "ops/test_epilogue.py",
     "ops/test_exporters.py",
-    "layers/test_batch_normalization.py",
-    "fusion/test_fused_model.py",
     "applications/test_resnet.py",
     "applications/test_halonet.py",
     "layers/test_halo_attention_2d.py",
