@@ -40,7 +40,6 @@ def scenes(number=4, side=64):
     return images, {"boxes": boxes, "labels": labels}
 
 
-@pytest.mark.large
 def test_tiny_detector_learns_four_images_and_saves(tmp_path):
     keras.utils.set_random_seed(0)
     model = tiny_detector(filters=32)
@@ -139,7 +138,7 @@ def test_small_images_have_fewer_boxes_than_asked_for():
         ("mixed_bfloat16", {"run_eagerly": True}, "attention"),
         large("mixed_bfloat16", {"jit_compile": False}, "attention"),
         # XLA takes seconds to compile this, and up to minutes for the others.
-        large("float32", {"jit_compile": True}, "conv"),
+        ("float32", {"jit_compile": True}, "conv"),
         large("float32", {"jit_compile": True}, "attention"),
         large("mixed_bfloat16", {"jit_compile": True}, "attention"),
     ],
