@@ -180,12 +180,8 @@ ALONE = {
     "pool_valid": lambda: chain_with(pool(padding="valid")),
     "gelu": lambda: [*chain_with(), layers.Activation("gelu")],
     "relu_6": lambda: [*chain_with(), layers.ReLU(6.0)],
+    "renorm": lambda: [attention(), layers.BatchNormalization(renorm=True)],
 }
-if hasattr(layers.BatchNormalization(), "renorm"):  # Since Keras 3.14.
-    ALONE["renorm"] = lambda: [
-        attention(),
-        layers.BatchNormalization(renorm=True),
-    ]
 
 
 @pytest.mark.large_on_jax

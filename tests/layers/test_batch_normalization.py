@@ -130,9 +130,8 @@ ALONE = {
     "mask": ({}, {"mask": np.arange(24).reshape(2, 3, 4) % 3 > 0}),
     "axis_1": ({"axis": 1}, {}),
     "float64": ({"dtype": "float64"}, {}),
+    "renorm": ({"renorm": True}, {}),
 }
-if hasattr(keras.layers.BatchNormalization(), "renorm"):  # Since Keras 3.14.
-    ALONE["renorm"] = ({"renorm": True}, {})
 if BACKEND == "tensorflow":
     ALONE["synchronized"] = ({"synchronized": True}, {})
 
