@@ -54,14 +54,19 @@ def backpropagate(function, operands, upstreams):
         return list(jax.vjp(function, *operands)[1](list(upstreams)))
     import tensorflow as tf
 
-    operands = list(operands)
+    operands, upstreams = list(operands), list(upstreams)
+    if not tf.executing_eagerly():
+        # A graph computes what it can as soon as it can: it would call the
+        # function in the forward pass, and keep the results until here.
+        with tf.control_dependencies(upstreams):
+            operands = [tf.identity(operand) for operand in operands]
     with tf.GradientTape() as tape:
         tape.watch(operands)
         outputs = function(*operands)
     return tape.gradient(
         outputs,
         operands,
-        list(upstreams),
+        upstreams,
         unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )
 

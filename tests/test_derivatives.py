@@ -272,3 +272,45 @@ def test_forward_mode_of_tensorflow(native_calls, name, higher):
     actual = moved("native")
     assert native_calls
     assert_same(actual, moved("patches"))
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="graphs of TensorFlow")
+def test_a_graph_recomputes_when_the_upstream_gradient_is_there(
+    native_available,
+):
+    """Otherwise it would keep queries, keys and values from early on."""
+    import tensorflow as tf
+
+    graphs = []
+
+    @tf.function(autograph=False)
+    def gradient(upstream, *operands):
+        graphs.append(tf.compat.v1.get_default_graph())
+        with tf.GradientTape() as tape:
+            tape.watch(operands)
+            outputs = attend_to_projections(*operands, implementation="native")
+        return tape.gradient(outputs, operands, upstream)
+
+    gradient(*map(tf.ones, [MAP, *FUNCTIONS["projected"][1]]))
+    (graph,) = graphs
+
+    @functools.cache
+    def needs_upstream(operation):
+        if operation is graph.inputs[0].op:
+            return True
+        before = [tensor.op for tensor in operation.inputs]
+        return any(map(needs_upstream, [*before, *operation.control_inputs]))
+
+    calls = [
+        needs_upstream(operation)
+        for operation in graph.get_operations()
+        if operation.type == "XlaCallModule"
+    ]
+    # The prediction; the attention computed again, and its gradient.
+    assert calls == [False, True, True]
+    products = [
+        operation
+        for operation in graph.get_operations()
+        if operation.type == "MatMul"
+    ]
+    assert products and all(map(needs_upstream, products))
