@@ -1,5 +1,6 @@
 """Runs a program in a process of its own."""
 
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -7,14 +8,25 @@ import subprocess
 import sys
 from textwrap import dedent
 
+
+def _fusion_emitters_are_optional():
+    """JAX 0.10 has the flag, 0.12 does not; an unknown flag ends a program."""
+    try:
+        version = importlib.metadata.version("jaxlib")
+    except importlib.metadata.PackageNotFoundError:
+        return True
+    return tuple(map(int, version.split(".")[:2])) < (0, 11)
+
+
 # Flags of XLA. Machine code that is not optimized is made in half the time, and
 # fused operations that are not written as MLIR first in half of that.
 FASTER_COMPILATION = (
     "--xla_backend_optimization_level=0 "
     "--xla_llvm_disable_expensive_passes=true "
-    "--xla_cpu_use_fusion_emitters=false "
     "--xla_cpu_parallel_codegen_split_count=1"
 )
+if _fusion_emitters_are_optional():
+    FASTER_COMPILATION += " --xla_cpu_use_fusion_emitters=false"
 
 
 def run(program, *arguments, **environment):
