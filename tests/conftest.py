@@ -1,8 +1,8 @@
 """Settings of all tests: which run, and a clean Keras for each."""
 
 import gc
+import itertools
 import os
-import sys
 import weakref
 
 import pytest
@@ -10,10 +10,6 @@ import pytest
 from tests.support.process import FASTER_COMPILATION
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-if "--run-large" not in sys.argv:
-    # Small operations are faster without oneDNN. The programs that tests run in
-    # processes of their own have it.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 XLA_FLAGS = FASTER_COMPILATION
 if os.environ.get("KERAS_BACKEND") == "jax":
     # Two devices for the tests on several.
@@ -38,6 +34,10 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    if not config.getoption("--run-large"):
+        # Small operations are faster without oneDNN. The programs that
+        # tests/support/process.py runs have it.
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     distributes = config.getoption("dist", "no") != "no"
     if distributes and not hasattr(config, "workerinput"):
         # The process that only hands out tests starts without TensorFlow.
@@ -69,13 +69,12 @@ def pytest_collection_modifyitems(config, items):
         names.append("large")
         if os.environ.get("KERAS_BACKEND") == "jax":
             names.append("large_on_jax")
-    groups = {False: [], True: []}
-    for item in items:
-        left_out = any(item.get_closest_marker(name) for name in names)
-        groups[left_out].append(item)
-    if groups[True]:
-        config.hook.pytest_deselected(items=groups[True])
-    items[:] = groups[False]
+
+    def left_out(item):
+        return any(map(item.get_closest_marker, names))
+
+    config.hook.pytest_deselected(items=list(filter(left_out, items)))
+    items[:] = itertools.filterfalse(left_out, items)
 
 
 def pytest_collection_finish(session):

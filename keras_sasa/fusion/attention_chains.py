@@ -74,7 +74,7 @@ class AttentionChain:
             and attention.data_format == "channels_last"
             and attention.activation is keras.activations.linear
             and normalization.axis in (-1, 3)
-            and not getattr(normalization, "renorm", False)
+            and not normalization.renorm
             and (
                 pool is None
                 or (

@@ -72,7 +72,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             mask is None
             and self.axis in (-1, len(inputs.shape) - 1)
             and not self.synchronized
-            and not getattr(self, "renorm", False)
+            and not self.renorm
             and standardize_dtype(inputs.dtype) == self.compute_dtype
             and fused_operation_computes(inputs)
             # Files stay as they are.
