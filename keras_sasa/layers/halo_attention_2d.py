@@ -17,6 +17,7 @@ from keras_sasa.layers.image_layer import (
 )
 from keras_sasa.ops.halo_attention import check_image_size, halo_attention
 from keras_sasa.ops.local_attention import check_implementation
+from keras_sasa.ops.slices import subsample
 
 
 @keras.saving.register_keras_serializable(package="keras_sasa")
@@ -193,7 +194,8 @@ class HaloAttention2D(ImageLayer):
     def call(self, inputs, training=None, return_attention_scores=False):
         inputs = self._to_channels_last(inputs)
         step = self.query_strides
-        queries = inputs[:, ::step, ::step] if step > 1 else inputs
+        every = slice(None, None, step)
+        queries = subsample(inputs, every, every) if step > 1 else inputs
         outputs = halo_attention(
             ops.matmul(queries, self.query_kernel),
             ops.matmul(inputs, self.key_kernel),

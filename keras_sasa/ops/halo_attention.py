@@ -22,6 +22,7 @@ from keras import ops
 from keras_sasa.ops.precision import compute_dtype
 from keras_sasa.ops.size_checks import require_while_running
 from keras_sasa.ops.sizes import ceil_divide
+from keras_sasa.ops.slices import take_range
 from keras_sasa.ops.softmax import softmax
 
 
@@ -183,12 +184,12 @@ def _overlapping(maps, axis, block_size, window):
     before, after = shape[:axis], shape[axis + 1 :]
     parts = []
     for start in range(0, window, block_size):
-        index = [slice(None)] * axis
-        part = maps[(*index, slice(start, start + size))]
+        part = take_range(maps, axis, start, size)
         part = ops.reshape(
             part, (*before, size // block_size, block_size, *after)
         )
-        parts.append(part[(*index, slice(None), slice(0, window - start))])
+        count = min(window - start, block_size)
+        parts.append(take_range(part, axis + 1, 0, count))
     return ops.concatenate(parts, axis=axis + 1)
 
 

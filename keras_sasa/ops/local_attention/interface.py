@@ -78,13 +78,18 @@ class LocalAttention(Implementation):
             epilogue: Further steps for the output, in `problem.dtype`.
         """
         filters = projections.filters
+        # All parts of a tensor at once: the gradient of a split is one tensor,
+        # those of slices are as many as there are parts, and their sum.
+        parts = {}
 
         def cut(part):
             if part is None:
                 return None
             tensor, first = part
-            if tensor.shape[-1] != filters:
-                tensor = tensor[..., first : first + filters]
+            if id(tensor) not in parts:
+                count = tensor.shape[-1] // filters
+                parts[id(tensor)] = ops.split(tensor, count, axis=-1)
+            tensor = parts[id(tensor)][first // filters]
             return ops.cast(tensor, problem.dtype)
 
         output, scores = self.compute(

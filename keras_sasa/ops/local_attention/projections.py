@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 from keras import ops
 
 from keras_sasa.ops.local_attention.problem import Problem
+from keras_sasa.ops.slices import subsample
 
 
 class Projections(NamedTuple):
@@ -66,7 +67,7 @@ def project(
     if not problem.query_everywhere:
         names.remove("query")
         rows, columns = (axis.queries() for axis in problem.axes)
-        queries = inputs[:, rows, columns]
+        queries = subsample(inputs, rows, columns)
         parts["query"] = _product(queries, projections, ["query"]), 0
     product = _product(inputs, projections, names)
     for number, name in enumerate(names):
