@@ -6,8 +6,12 @@ portable function that computes the same.
 """
 
 import functools
+import itertools
 
 import keras
+
+# Of the gradients that graphs know by name.
+_gradient_numbers = itertools.count()
 
 
 def call(operands, compute, portable, gradient=None):
@@ -33,7 +37,7 @@ def call(operands, compute, portable, gradient=None):
 
     functions = compute, portable, gradient or recompute
     if keras.backend.backend() == "tensorflow":
-        return _call_tensorflow(operands, *functions)
+        return _call_tensorflow(list(operands), *functions)
     if keras.backend.backend() == "jax":
         return _call_jax(operands, *functions)
     # PyTorch itself differentiates the operations of `compute`.
@@ -73,23 +77,52 @@ def backpropagate(function, operands, upstreams):
 
 def _call_tensorflow(operands, compute, portable, gradient):
     import tensorflow as tf
-    from tensorflow.python.eager import forwardprop_util
+    from tensorflow.python.eager import forwardprop_util, record
 
     # Forward mode would differentiate `gradient` by the upstreams, during which
     # a `tf.GradientTape` inside it records nothing.
     if forwardprop_util.pack_tangents(operands).tangents:
         return portable(*operands)
 
-    @tf.custom_gradient
-    def function(*operands):
+    # Instead of `tf.custom_gradient`: in a graph, that looks for variables that
+    # `compute` reads, which takes longer than adding a call of the kernel.
+    with record.stop_recording():
         outputs, kept = compute(*operands)
 
-        def differentiate(*upstreams):
-            return gradient(operands, outputs, kept, upstreams)
+    def differentiate(*upstreams):
+        return gradient(operands, outputs, kept, upstreams)
 
-        return outputs, differentiate
+    results = outputs
+    if not tf.executing_eagerly():
+        results = _identity_with_gradient(operands, outputs, differentiate)
+    # For tapes.
+    record.record_operation("keras_sasa", results, operands, differentiate)
+    return results
 
-    return function(*operands)
+
+def _identity_with_gradient(operands, outputs, differentiate):
+    """Returns outputs with which a graph finds their gradient.
+
+    It is registered by a name that an operation carries. The operation takes
+    the operands, too, because they get its gradients. TensorFlow calls the
+    gradient of an `IdentityN` when it saves a model.
+    """
+    import tensorflow as tf
+    from tensorflow.python.eager import record
+
+    name = f"KerasSasaGradient{next(_gradient_numbers)}"
+    nothing = [None] * len(outputs)
+
+    @tf.RegisterGradient(name)
+    def gradient(_, *upstreams):
+        return nothing + list(differentiate(*upstreams[: len(outputs)]))
+
+    graph = tf.compat.v1.get_default_graph()
+    with (
+        record.stop_recording(),
+        graph.gradient_override_map({"IdentityN": name}),
+    ):
+        return tf.identity_n([*outputs, *operands])[: len(outputs)]
 
 
 def _call_jax(operands, compute, portable, gradient):

@@ -83,23 +83,10 @@ def call(target: str, operands, results, attributes):
     return _call_module(
         target,
         _module(target, tuple(map(spec_of, operands)), results, attributes),
-        _without_tangents(operands),
+        list(operands),
         [result.dtype for result in results],
         static_shapes,
     )
-
-
-def _without_tangents(operands):
-    """Returns the operands for a call that forward mode shall not see.
-
-    It would look for a gradient of the call itself.
-    """
-    import tensorflow as tf
-    from tensorflow.python.eager import forwardprop_util
-
-    if not forwardprop_util.pack_tangents(list(operands)).tangents:
-        return list(operands)
-    return [tf.stop_gradient(operand) for operand in operands]
 
 
 def _call_with_table(target, attributes, table, size, operands, results):
