@@ -10,7 +10,7 @@ from keras import layers
 
 from keras_sasa._keras_graphs import Call, calls_before, keras_mask
 from keras_sasa.layers import BatchNormalization, SelfAttention2D
-from keras_sasa.layers.batch_normalization import inference_scale_and_offset
+from keras_sasa.layers.batch_normalization import inference_scales_and_offsets
 from keras_sasa.ops.local_attention.epilogue import Epilogue
 from keras_sasa.ops.precision import compute_dtype
 
@@ -39,28 +39,29 @@ class AttentionChain:
         chain = self.attention, self.pool, self.normalization, self.relu
         return [layer for layer in chain if layer is not None]
 
-    def call(self, inputs: Any, **options: None) -> Any:
+    def call(
+        self, inputs: Any, epilogue: Epilogue | None, **options: None
+    ) -> Any:
         """Computes the chain in inference mode, in one call if it can.
-
-        Users may have changed the layers since the last call, so they are
-        checked every time.
 
         Args:
             inputs: The input of the attention.
+            epilogue: One of `epilogues_of`.
             **options: Of its call in the graph; all are `None`.
         """
-        if self._fusible() and keras_mask(inputs) is None:
-            return self.attention(
-                inputs, training=False, epilogue=self._epilogue()
-            )
+        if epilogue is not None and keras_mask(inputs) is None:
+            return self.attention(inputs, training=False, epilogue=epilogue)
         outputs = self.attention(inputs, training=False)
         if self.pool is not None:
             outputs = self.pool(outputs)
         outputs = self.normalization(outputs, training=False)
         return outputs if self.relu is None else self.relu(outputs)
 
-    def _fusible(self):
-        """Returns whether the epilogue of attention computes the same."""
+    def fusible(self) -> bool:
+        """Returns whether the epilogue of attention computes the same.
+
+        Users may change the layers at any time.
+        """
         attention, pool = self.attention, self.pool
         normalization, relu = self.normalization, self.relu
         return (
@@ -86,16 +87,33 @@ class AttentionChain:
             and (relu is None or _is_relu(relu))
         )
 
-    def _epilogue(self):
-        scale, offset = inference_scale_and_offset(
-            self.normalization, compute_dtype(self.normalization.compute_dtype)
+
+def epilogues_of(chains: list[AttentionChain]) -> list[Epilogue | None]:
+    """Returns the epilogues of chains, `None` where a call has to do without.
+
+    They are valid for one call of the model.
+    """
+    epilogues = dict.fromkeys(range(len(chains)))
+    groups = collections.defaultdict(list)
+    for number, chain in enumerate(chains):
+        if chain.fusible():
+            dtype = compute_dtype(chain.normalization.compute_dtype)
+            # Others would not have the same bits in a group.
+            alone = number if chain.attention.filters % 16 else None
+            groups[dtype, alone].append(number)
+    for (dtype, _), numbers in groups.items():
+        vectors = inference_scales_and_offsets(
+            [chains[number].normalization for number in numbers], dtype
         )
-        return Epilogue(
-            scale,
-            offset,
-            relu=self.relu is not None,
-            pool=1 if self.pool is None else 2,
-        )
+        for number, (scale, offset) in zip(numbers, vectors, strict=True):
+            chain = chains[number]
+            epilogues[number] = Epilogue(
+                scale,
+                offset,
+                relu=chain.relu is not None,
+                pool=1 if chain.pool is None else 2,
+            )
+    return list(epilogues.values())
 
 
 def _is_relu(layer):

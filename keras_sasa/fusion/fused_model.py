@@ -5,7 +5,10 @@ import functools
 import keras
 
 from keras_sasa._keras_graphs import call_with, in_training
-from keras_sasa.fusion.attention_chains import find_attention_chains
+from keras_sasa.fusion.attention_chains import (
+    epilogues_of,
+    find_attention_chains,
+)
 from keras_sasa.ops.exporters import exporting
 
 
@@ -45,17 +48,26 @@ class FusedModel(keras.Model):
     def call(self, inputs, training=None, mask=None, **kwargs):
         if in_training(training) or mask is not None or kwargs or exporting():
             return super().call(inputs, training=training, mask=mask, **kwargs)
-        return call_with(self, inputs, training, self._functions)
+        functions = dict(self._identities)
+        epilogues = epilogues_of(self._chains)
+        for chain, epilogue in zip(self._chains, epilogues, strict=True):
+            functions[id(chain.attention)] = functools.partial(
+                chain.call, epilogue=epilogue
+            )
+        return call_with(self, inputs, training, functions)
 
     @functools.cached_property
-    def _functions(self):
-        """The functions to call in place of layers, by the layers' identity."""
-        functions = {}
-        for chain in find_attention_chains(self):
-            first, *others = chain.members
-            functions[id(first)] = chain.call
-            functions.update((id(layer), _identity) for layer in others)
-        return functions
+    def _chains(self):
+        return find_attention_chains(self)
+
+    @functools.cached_property
+    def _identities(self):
+        """Functions for the layers that attention computes, by identity."""
+        return {
+            id(layer): _identity
+            for chain in self._chains
+            for layer in chain.members[1:]
+        }
 
 
 def _identity(inputs, **options):

@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 from keras.backend import standardize_dtype
 
@@ -92,17 +93,55 @@ def inference_scale_and_offset(
     Returns:
         Two tensors `(channels,)`.
     """
-    mean, variance = (
-        ops.cast(weight, dtype)
-        for weight in (
-            normalization.moving_mean,
-            normalization.moving_variance,
-        )
-    )
-    scale = ops.rsqrt(variance + normalization.epsilon)
-    if normalization.scale:
-        scale = scale * ops.cast(normalization.gamma, dtype)
-    offset = mean * scale
-    if normalization.center:
-        return scale, ops.cast(normalization.beta, dtype) - offset
-    return scale, -offset
+    return inference_scales_and_offsets([normalization], dtype)[0]
+
+
+def inference_scales_and_offsets(
+    normalizations: list[keras.layers.BatchNormalization], dtype: str
+) -> list[tuple[Any, Any]]:
+    """Returns the scales and the offsets of several normalizations.
+
+    Their vectors are joined, because TensorFlow traces and optimizes a graph of
+    few operations faster. The last bits of a root depend on whether processors
+    compute it in a vector of their own, of up to 16 numbers: only with channels
+    in multiples of 16 are the results those of each normalization alone.
+
+    Args:
+        normalizations: List of built layers, not empty.
+        dtype: Type of the results.
+
+    Returns:
+        For each of them, two tensors `(channels,)`.
+    """
+    sizes = [layer.moving_mean.shape[0] for layer in normalizations]
+
+    def weights(name, missing=None):
+        return [
+            ops.full((size,), missing, dtype)
+            if getattr(layer, name) is None
+            else ops.cast(getattr(layer, name), dtype)
+            for layer, size in zip(normalizations, sizes, strict=True)
+        ]
+
+    epsilons = np.repeat([layer.epsilon for layer in normalizations], sizes)
+    variances = _join(weights("moving_variance")) + epsilons.astype(dtype)
+    scales = ops.rsqrt(variances) * _join(weights("gamma", missing=1.0))
+    means = _join(weights("moving_mean"))
+    # -0.0 - x is -x, also for 0.
+    offsets = _join(weights("beta", missing=-0.0)) - means * scales
+    return list(zip(_split(scales, sizes), _split(offsets, sizes), strict=True))
+
+
+def _join(vectors):
+    return ops.concatenate(vectors) if len(vectors) > 1 else vectors[0]
+
+
+def _split(vector, sizes):
+    if len(sizes) == 1:
+        return [vector]
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        # Keras computes the sizes from indices, in dozens of operations.
+        return tf.split(vector, sizes)
+    return ops.split(vector, np.cumsum(sizes)[:-1].tolist())

@@ -8,7 +8,10 @@ from keras import layers
 from keras_sasa import SelfAttention2D
 from keras_sasa.applications import ResNet
 from keras_sasa.fusion import FusedModel
-from keras_sasa.fusion.attention_chains import find_attention_chains
+from keras_sasa.fusion.attention_chains import (
+    epilogues_of,
+    find_attention_chains,
+)
 from keras_sasa.layers import self_attention_2d
 from keras_sasa.ops.local_attention import portable
 from tests.support.backend import BACKEND, MODES, value_and_gradients
@@ -281,11 +284,34 @@ def test_mask_that_is_not_in_the_graph(epilogues):
     check_same(build(Masking(), *FUSED["relu"]()))
     assert set(epilogues) == {None}
     model = build(*FUSED["relu"]())
-    epilogue = find_attention_chains(model)[0]._epilogue()
+    (epilogue,) = epilogues_of(find_attention_chains(model))
     with pytest.raises(ValueError, match="`epilogue` cannot be combined"):
         model.layers[1](
             IMAGES, mask=np.ones(IMAGES.shape[:3], bool), epilogue=epilogue
         )
+
+
+def test_epilogues_of_several_chains():
+    """Each has the bits that it has alone, whatever the others are."""
+    chain = []
+    for filters, options in [
+        (16, {}),
+        (12, {"epsilon": 0.1}),
+        (48, {"scale": False, "epsilon": 0.01}),
+        (32, {"center": False}),
+        (20, {}),
+    ]:
+        chain.append(attention(filters=filters))
+        chain.append(layers.BatchNormalization(**options))
+    chains = find_attention_chains(build(*chain))
+    assert len(chains) == 5
+    for one, epilogue in zip(chains, epilogues_of(chains), strict=True):
+        (alone,) = epilogues_of([one])
+        for name in ("scale", "offset"):
+            np.testing.assert_array_equal(
+                to_numpy(getattr(epilogue, name)),
+                to_numpy(getattr(alone, name)),
+            )
 
 
 def test_other_consumers(epilogues):
