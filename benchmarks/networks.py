@@ -15,6 +15,7 @@ repeated half as often. Seven minutes on two cores. Rows go to
 `benchmarks/results/networks.csv`.
 """
 
+import gc
 import statistics
 import time
 
@@ -146,6 +147,7 @@ def main():
             for _ in range(arguments.first_calls or FIRST_CALLS[task]):
                 for name in TASKS[task]:
                     function = make(task, name, images, labels, mode)
+                    gc.collect()  # What others left is not this model's time.
                     start = time.perf_counter()
                     function()
                     first_calls[name].append(time.perf_counter() - start)
