@@ -35,8 +35,10 @@ def subsample(images: Any, rows: slice, columns: slice) -> Any:
     strides = rows.step or 1, columns.step or 1
     if keras.backend.backend() != "tensorflow" or strides == (1, 1):
         return images[:, rows, columns]
-    if rows.start or rows.stop or columns.start or columns.stop:
+    if any(part.start or part.stop is not None for part in (rows, columns)):
         images = images[:, rows.start : rows.stop, columns.start : columns.stop]
+    if 0 in images.shape:  # TensorFlow pools no images without rows.
+        return images[:, :: strides[0], :: strides[1]]
     # A pool of single pixels takes a sixth to a thirteenth of the time.
     return ops.average_pool(
         images, 1, strides, padding="valid", data_format="channels_last"
