@@ -161,7 +161,7 @@ def main():
         functions[name, flops] = attention_function(size, channels)
     reference = next(iter(functions))
     measure(
-        "FLOP rate / that of matmul",
+        "FLOP rate relative to matmul",
         functions,
         lambda samples, name, of: round(
             name[1]

@@ -147,7 +147,7 @@ def main():
             for _ in range(arguments.first_calls or FIRST_CALLS[task]):
                 for name in TASKS[task]:
                     function = make(task, name, images, labels, mode)
-                    gc.collect()  # What others left is not this model's time.
+                    gc.collect()  # Freeing earlier models takes time, too.
                     start = time.perf_counter()
                     function()
                     first_calls[name].append(time.perf_counter() - start)

@@ -137,7 +137,7 @@ def main():
     samples = common.interleaved_samples(functions, arguments.repeats)
     for side in MAPS:
         add(
-            "time per pixel / that of 28x28",
+            "time per pixel relative to 28x28",
             f"{side}x{side}x64",
             samples[side],
             lambda of, side=side: of(samples[side]) / of(samples[MAPS[0]]),
@@ -147,7 +147,7 @@ def main():
     samples = common.interleaved_samples(functions, arguments.repeats)
     for k in WINDOWS:
         add(
-            "time per k * k / that of k = 3",
+            "time per k * k relative to k = 3",
             f"k = {k}",
             samples[k],
             lambda of, k=k: of(samples[k]) / k**2 / (of(samples[3]) / 9),

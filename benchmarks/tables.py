@@ -155,7 +155,7 @@ def rates(label):
     rate = {
         what.split()[1]: row
         for (experiment, what), row in rows.items()
-        if experiment == "FLOP rate / that of matmul"
+        if experiment == "FLOP rate relative to matmul"
         and what.startswith("attention")
     }
     policy = {
@@ -266,7 +266,7 @@ def baselines():
         ]
         for name in names
     ]
-    header = ["time of `SASAResNet50` / that of"] + [
+    header = ["time of `SASAResNet50` relative to"] + [
         f"{label}: {task}"
         for label in labels
         for task in ("prediction", "training step")

@@ -10,7 +10,7 @@ import itertools
 
 import keras
 
-# Of the gradients that graphs know by name.
+# Numbers in the names of gradients that graphs look up.
 _gradient_numbers = itertools.count()
 
 
@@ -60,7 +60,7 @@ def backpropagate(function, operands, upstreams):
 
     operands, upstreams = list(operands), list(upstreams)
     if not tf.executing_eagerly():
-        # A graph computes what it can as soon as it can: it would call the
+        # A graph computes everything as soon as possible: it would call the
         # function in the forward pass, and keep the results until here.
         with tf.control_dependencies(upstreams):
             operands = [tf.identity(operand) for operand in operands]

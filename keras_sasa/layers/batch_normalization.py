@@ -104,7 +104,7 @@ def inference_scales_and_offsets(
     Their vectors are joined, because TensorFlow traces and optimizes a graph of
     few operations faster. The last bits of a root depend on whether processors
     compute it in a vector of their own, of up to 16 numbers: only with channels
-    in multiples of 16 are the results those of each normalization alone.
+    in multiples of 16 does each normalization have the same bits as alone.
 
     Args:
         normalizations: List of built layers, not empty.

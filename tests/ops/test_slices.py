@@ -1,4 +1,4 @@
-"""Slices against those of NumPy."""
+"""Slices against slices of NumPy."""
 
 import keras
 import numpy as np

@@ -78,8 +78,8 @@ class LocalAttention(Implementation):
             epilogue: Further steps for the output, in `problem.dtype`.
         """
         filters = projections.filters
-        # All parts of a tensor at once: the gradient of a split is one tensor,
-        # those of slices are as many as there are parts, and their sum.
+        # All parts of a tensor at once: a split has one gradient, but slices
+        # have one each, as large as the tensor, and a sum.
         parts = {}
 
         def cut(part):

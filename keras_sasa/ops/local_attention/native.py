@@ -26,6 +26,7 @@ from keras_sasa.ops.local_attention.position import (
 from keras_sasa.ops.local_attention.problem import Problem, request
 from keras_sasa.ops.local_attention.projections import Projections, project
 from keras_sasa.ops.native import NativeImplementation
+from keras_sasa.ops.slices import take_range
 
 
 class Channels(NamedTuple):
@@ -278,7 +279,7 @@ class NativeAttention(NativeImplementation, LocalAttention):
                 None
                 if source < 0
                 else ops.cast(
-                    operands[source][..., first : first + value.count],
+                    take_range(operands[source], 3, first, value.count),
                     "float32",
                 )
                 for source, first in zip(places[::2], places[1::2], strict=True)
